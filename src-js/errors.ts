@@ -1,0 +1,291 @@
+/**
+ * The error classes of holdfast, and the way back from the addon's failure objects to them.
+ *
+ * `instanceof` goes by a registered symbol, not by the prototype chain: a test runner's other realm, or a second copy of the
+ * package, has other class objects for the same error.
+ */
+
+/**
+ * Every stable error code, in the order of the engine's own list (`src/error.rs`); a test compares the two.
+ * `docs/errors.md` has a section for each, with cause and remedy.
+ */
+export const ERROR_CODES = [
+  'HF_CLOSED',
+  'HF_POISONED',
+  'HF_DISK_FULL',
+  'HF_IO',
+  'HF_BUSY',
+  'HF_LOCK_TIMEOUT',
+  'HF_INVALID_ARGUMENT',
+  'HF_FORMAT_TOO_NEW',
+  'HF_PANIC',
+  'HF_RUNTIME_INVALID_JSON',
+  'HF_RUNTIME_INVALID_ENVELOPE',
+  'HF_RUNTIME_INVALID_DATA',
+  'HF_RUNTIME_FILE_TOO_LARGE',
+  'HF_RUNTIME_PATH_ESCAPES',
+  'HF_RUNTIME_TEAM_MISMATCH',
+  'HF_RUNTIME_BATCH_STALE',
+  'HF_RUNTIME_BATCH_EXISTS',
+  'HF_RUNTIME_BATCH_NOT_FOUND',
+  'HF_RUNTIME_BATCH_PENDING',
+  'HF_RUNTIME_LOCK_LOST',
+  'HF_RUNTIME_INVALID_MANIFEST',
+  'HF_RUNTIME_INVALID_RECEIPTS',
+  'HF_RUNTIME_INVALID_TRANSACTIONS',
+  'HF_RUNTIME_TRANSACTION_NOT_ACTIVE',
+  'HF_RUNTIME_TRANSACTION_NOT_FOUND',
+  'HF_RUNTIME_TRANSACTION_STALE',
+  'HF_RUNTIME_INVALID_TOMBSTONES',
+  'HF_RUNTIME_STALE_EVIDENCE',
+] as const;
+
+/** A stable error code: what {@link HoldfastError.hfCode} holds. */
+export type HoldfastErrorCode = (typeof ERROR_CODES)[number];
+
+/** Details of a new {@link HoldfastError}. */
+export interface HoldfastErrorOptions {
+  /** The stable code. */
+  hfCode: HoldfastErrorCode;
+  /** Node's own code of an I/O failure (`ENOSPC`). Default: `hfCode`. */
+  code?: string;
+  /** The error that led to this one. */
+  cause?: unknown;
+  /** Facts about the failure, which become own properties of the error. They never replace a property that it has already. */
+  fields?: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * The class of every error that holdfast itself raises; the more specific ones extend it. Errors that a caller's own callback
+ * throws are not wrapped: they arrive as the same object.
+ */
+export class HoldfastError extends Error {
+  /** Node's own code where the operating system refused (`EACCES`, `ENOSPC`), else the same as `hfCode`. */
+  readonly code: string;
+  /** The stable code of holdfast, the same on every platform. Programs decide by it. */
+  readonly hfCode: HoldfastErrorCode;
+  /** The file or folder of an I/O failure. */
+  declare readonly path?: string;
+  /** The operation that failed, of an I/O failure (`rename`). */
+  declare readonly syscall?: string;
+  /** The operating system's error number, negative as in Node's own errors, of an I/O failure. */
+  declare readonly errno?: number;
+
+  /**
+   * @param message What happened, to what, and what to do.
+   * @param options The stable code, and further details.
+   */
+  constructor(message: string, options: HoldfastErrorOptions) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.code = options.code ?? options.hfCode;
+    this.hfCode = options.hfCode;
+    defineFields(this, options.fields);
+  }
+}
+markClass(HoldfastError, 'HoldfastError');
+
+/** Why the content of a versioned JSON file was refused; the checks run in this order, except that `future_schema` comes before `invalid_data`. */
+export type VersionedJsonStoreFailureReason = 'invalid_json' | 'invalid_envelope' | 'invalid_data' | 'future_schema';
+
+const STORE_CODES: Readonly<Record<VersionedJsonStoreFailureReason, HoldfastErrorCode>> = {
+  invalid_json: 'HF_RUNTIME_INVALID_JSON',
+  invalid_envelope: 'HF_RUNTIME_INVALID_ENVELOPE',
+  invalid_data: 'HF_RUNTIME_INVALID_DATA',
+  future_schema: 'HF_FORMAT_TOO_NEW',
+};
+
+/** The content of a versioned JSON file cannot be used. The file itself is left as it is. */
+export class VersionedJsonStoreError extends HoldfastError {
+  /** Why the content was refused. */
+  readonly reason: VersionedJsonStoreFailureReason;
+  /** Where a copy of the bad bytes was put, or `null` if that copy could not be made. */
+  readonly quarantinePath: string | null;
+
+  /**
+   * @param message What is wrong with which file.
+   * @param reason Why the content was refused; it decides the `hfCode`.
+   * @param quarantinePath The copy of the bad bytes, or `null`.
+   */
+  constructor(message: string, reason: VersionedJsonStoreFailureReason, quarantinePath: string | null) {
+    super(message, { hfCode: STORE_CODES[reason] ?? 'HF_RUNTIME_INVALID_DATA' });
+    this.reason = reason;
+    this.quarantinePath = quarantinePath;
+  }
+}
+markClass(VersionedJsonStoreError, 'VersionedJsonStoreError');
+
+/** Why evidence of a run was refused. */
+export type RuntimeStaleEvidenceReason = 'missing_run_id' | 'current_run_missing' | 'run_mismatch' | 'run_tombstoned';
+
+/** What a piece of evidence about a run is. */
+export type RuntimeEvidenceKind =
+  | 'sse_event'
+  | 'permission_reply'
+  | 'delivery_call'
+  | 'prompt_error'
+  | 'bootstrap_checkin'
+  | 'launch_checkpoint'
+  | 'heartbeat'
+  | 'bridge_result'
+  | 'recovery_result';
+
+/** Evidence was refused because its run is not, or no longer, the current one. Its `hfCode` is `HF_RUNTIME_STALE_EVIDENCE`. */
+export class RuntimeStaleEvidenceError extends HoldfastError {
+  /** Why the evidence was refused. */
+  readonly reason: RuntimeStaleEvidenceReason;
+  /** What the evidence was. */
+  readonly evidenceKind: RuntimeEvidenceKind;
+  /** The run that the evidence named, or `null` if it named none. */
+  readonly runId: string | null;
+
+  /**
+   * @param message What was refused.
+   * @param reason Why.
+   * @param evidenceKind What the evidence was.
+   * @param runId The run that it named.
+   */
+  constructor(message: string, reason: RuntimeStaleEvidenceReason, evidenceKind: RuntimeEvidenceKind, runId: string | null) {
+    super(message, { hfCode: 'HF_RUNTIME_STALE_EVIDENCE' });
+    this.reason = reason;
+    this.evidenceKind = evidenceKind;
+    this.runId = runId;
+  }
+}
+markClass(RuntimeStaleEvidenceError, 'RuntimeStaleEvidenceError');
+
+/** A `relativePath` leaves the runtime directory or names a control file. Nothing was touched. Its `hfCode` is `HF_RUNTIME_PATH_ESCAPES`. */
+export class RuntimeStorePathError extends HoldfastError {
+  /** The path as the descriptor has it. */
+  readonly relativePath: string;
+
+  /**
+   * @param message What is wrong with the path.
+   * @param relativePath The path as the descriptor has it.
+   */
+  constructor(message: string, relativePath: string) {
+    super(message, { hfCode: 'HF_RUNTIME_PATH_ESCAPES' });
+    this.relativePath = relativePath;
+  }
+}
+markClass(RuntimeStorePathError, 'RuntimeStorePathError');
+
+/**
+ * What is known of a batch whose publication did not finish: `committed` = it stands and will be published; `rolled_back` = it is
+ * being undone; `unknown` = what is on disk decides.
+ */
+export type RuntimeStoreBatchOutcome = 'committed' | 'rolled_back' | 'unknown';
+
+/**
+ * A batch has left its mark on disk but its publication, or its undoing, is not finished. The next `writeBatch` or `recover()`
+ * on the directory finishes it; do not write the same data again before that. Its `hfCode` is `HF_RUNTIME_BATCH_PENDING`.
+ */
+export class RuntimeStoreBatchPendingError extends HoldfastError {
+  /** The batch, as it stands (or will stand) in the receipts. */
+  readonly batchId: string;
+  /** What is known of the outcome; `undefined` if nothing was said. */
+  readonly outcome: RuntimeStoreBatchOutcome | undefined;
+
+  /**
+   * @param message What is pending.
+   * @param batchId The batch.
+   * @param outcome What is known of its outcome.
+   */
+  constructor(message: string, batchId: string, outcome?: RuntimeStoreBatchOutcome) {
+    super(message, { hfCode: 'HF_RUNTIME_BATCH_PENDING' });
+    this.batchId = batchId;
+    this.outcome = outcome;
+  }
+}
+markClass(RuntimeStoreBatchPendingError, 'RuntimeStoreBatchPendingError');
+
+/**
+ * How a failure crosses from the addon: a plain object, because an asynchronous call of the addon cannot reject with one of the classes.
+ *
+ * @internal
+ */
+export interface Failure {
+  /** The name of the class to make. */
+  class: string;
+  /** Node's own code, or the same as `hfCode`. */
+  code: string;
+  /** The stable code. */
+  hfCode: string;
+  /** The message for people. */
+  message: string;
+  /** Further properties of the error. */
+  fields: Record<string, unknown>;
+}
+
+/**
+ * Tells whether what a call of the addon returned is a {@link Failure} instead of its result.
+ *
+ * @internal
+ */
+export function isFailure(value: unknown): value is Failure {
+  if (typeof value !== 'object' || value === null) return false;
+  const { class: className, code, hfCode, message, fields } = value as Record<string, unknown>;
+  return (
+    typeof className === 'string' &&
+    typeof code === 'string' &&
+    typeof hfCode === 'string' &&
+    typeof message === 'string' &&
+    typeof fields === 'object' &&
+    fields !== null
+  );
+}
+
+/**
+ * Makes the error that `failure` stands for. A class name that this version does not know gives a {@link HoldfastError}.
+ *
+ * @internal
+ */
+export function fromFailure(failure: Failure): HoldfastError {
+  const error = construct(failure);
+  // The addon has the last word on the codes: it alone knows Node's code of an I/O failure.
+  Object.assign(error, { code: failure.code, hfCode: failure.hfCode });
+  defineFields(error, failure.fields);
+  return error;
+}
+
+function construct({ class: className, message, hfCode, fields }: Failure): HoldfastError {
+  switch (className) {
+    case 'VersionedJsonStoreError':
+      return new VersionedJsonStoreError(
+        message,
+        fields.reason as VersionedJsonStoreFailureReason,
+        (fields.quarantinePath ?? null) as string | null,
+      );
+    case 'RuntimeStorePathError':
+      return new RuntimeStorePathError(message, fields.relativePath as string);
+    case 'RuntimeStoreBatchPendingError':
+      return new RuntimeStoreBatchPendingError(
+        message,
+        fields.batchId as string,
+        (fields.outcome ?? undefined) as RuntimeStoreBatchOutcome | undefined,
+      );
+    default:
+      return new HoldfastError(message, { hfCode: hfCode as HoldfastErrorCode });
+  }
+}
+
+function defineFields(error: Error, fields: Readonly<Record<string, unknown>> | undefined): void {
+  for (const [name, value] of Object.entries(fields ?? {})) {
+    // `in`, not own: a field called `name` or `toString` must not hide the class's.
+    if (name in error) continue;
+    Object.defineProperty(error, name, { value, enumerable: true, configurable: true, writable: true });
+  }
+}
+
+/** Gives a class its `name`, its marker, and an `instanceof` that goes by the marker. */
+function markClass(errorClass: { readonly prototype: Error }, name: string): void {
+  const marker = Symbol.for(`holdfast.error.${name}`);
+  Object.defineProperty(errorClass.prototype, 'name', { value: name, configurable: true, writable: true });
+  Object.defineProperty(errorClass.prototype, marker, { value: true });
+  Object.defineProperty(errorClass, Symbol.hasInstance, {
+    value(this: unknown, value: unknown): boolean {
+      // A caller's own subclass inherits this method but not a marker of its own: the ordinary rule is the right one for it.
+      if (this !== errorClass) return Function.prototype[Symbol.hasInstance].call(this as () => void, value);
+      return typeof value === 'object' && value !== null && marker in value;
+    },
+  });
+}

@@ -1,0 +1,1 @@
+//! The power-cut model (written with the tests).

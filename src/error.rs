@@ -1,0 +1,276 @@
+//! The one error type and its stable codes.
+//!
+//! Every failure that leaves the engine is an [`HfError`]. It carries the public class that JavaScript rethrows, a stable
+//! [`Code`], Node's own code for I/O failures, a message for people, and named fields for programs.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+/// Result of everything in the engine.
+pub type Result<T> = std::result::Result<T, HfError>;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Stable error codes, the `hfCode` of every JavaScript error. `docs/errors.md` has a section for each.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// All codes, in the order of their declaration.
+            pub const ALL: &'static [Code] = &[$(Code::$name,)*];
+
+            /// Returns the text that programs compare with.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The handle was closed.
+    Closed = "HF_CLOSED",
+    /// A sync failed earlier; what the handle believes is no longer known to be on disk.
+    Poisoned = "HF_POISONED",
+    /// The disk or the quota is full.
+    DiskFull = "HF_DISK_FULL",
+    /// Any other I/O failure; `code` holds Node's own.
+    Io = "HF_IO",
+    /// The resource is in use and the caller asked not to wait.
+    Busy = "HF_BUSY",
+    /// A file lock was not obtained in time.
+    LockTimeout = "HF_LOCK_TIMEOUT",
+    /// An argument has the wrong type or value.
+    InvalidArgument = "HF_INVALID_ARGUMENT",
+    /// A file was written by a newer version.
+    FormatTooNew = "HF_FORMAT_TOO_NEW",
+    /// A bug in the engine; nothing was written after it.
+    Panic = "HF_PANIC",
+    /// A store file is not JSON.
+    RuntimeInvalidJson = "HF_RUNTIME_INVALID_JSON",
+    /// A store file lacks a valid envelope.
+    RuntimeInvalidEnvelope = "HF_RUNTIME_INVALID_ENVELOPE",
+    /// A store's data was refused by its validator.
+    RuntimeInvalidData = "HF_RUNTIME_INVALID_DATA",
+    /// A store would grow beyond its `maxFileBytes`.
+    RuntimeFileTooLarge = "HF_RUNTIME_FILE_TOO_LARGE",
+    /// A `relativePath` leaves the runtime directory or names a control file.
+    RuntimePathEscapes = "HF_RUNTIME_PATH_ESCAPES",
+    /// A batch names another team than the manifest.
+    RuntimeTeamMismatch = "HF_RUNTIME_TEAM_MISMATCH",
+    /// `expectedActiveRunId` is not the active run.
+    RuntimeBatchStale = "HF_RUNTIME_BATCH_STALE",
+    /// A batch id is in the receipts already.
+    RuntimeBatchExists = "HF_RUNTIME_BATCH_EXISTS",
+    /// No such batch in the receipts.
+    RuntimeBatchNotFound = "HF_RUNTIME_BATCH_NOT_FOUND",
+    /// The outcome of a batch is on disk but its publication is not finished; recovery decides.
+    RuntimeBatchPending = "HF_RUNTIME_BATCH_PENDING",
+    /// Somebody broke a lock that this process held.
+    RuntimeLockLost = "HF_RUNTIME_LOCK_LOST",
+    /// A value is not a runtime store manifest.
+    RuntimeInvalidManifest = "HF_RUNTIME_INVALID_MANIFEST",
+    /// A value is not a list of write batches.
+    RuntimeInvalidReceipts = "HF_RUNTIME_INVALID_RECEIPTS",
+    /// A value is not a list of launch transactions.
+    RuntimeInvalidTransactions = "HF_RUNTIME_INVALID_TRANSACTIONS",
+    /// The launch transaction is finished.
+    RuntimeTransactionNotActive = "HF_RUNTIME_TRANSACTION_NOT_ACTIVE",
+    /// No launch transaction of that run.
+    RuntimeTransactionNotFound = "HF_RUNTIME_TRANSACTION_NOT_FOUND",
+    /// Another run's launch transaction is active.
+    RuntimeTransactionStale = "HF_RUNTIME_TRANSACTION_STALE",
+    /// A value is not a list of run tombstones.
+    RuntimeInvalidTombstones = "HF_RUNTIME_INVALID_TOMBSTONES",
+    /// Evidence of a run that is not (or no longer) the current one.
+    RuntimeStaleEvidence = "HF_RUNTIME_STALE_EVIDENCE",
+}
+
+/// The public class that the facade rethrows a failure as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `HoldfastError`
+    Holdfast,
+    /// `VersionedJsonStoreError`, with the fields `reason` and `quarantinePath`.
+    VersionedJsonStore,
+    /// `RuntimeStorePathError`, with the field `relativePath`.
+    RuntimeStorePath,
+    /// `RuntimeStoreBatchPendingError`, with the fields `batchId` and `outcome`.
+    RuntimeStoreBatchPending,
+}
+
+impl Class {
+    /// Returns the name of the JavaScript class.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Class::Holdfast => "HoldfastError",
+            Class::VersionedJsonStore => "VersionedJsonStoreError",
+            Class::RuntimeStorePath => "RuntimeStorePathError",
+            Class::RuntimeStoreBatchPending => "RuntimeStoreBatchPendingError",
+        }
+    }
+}
+
+/// A failure on its way to JavaScript.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .0.message)]
+pub struct HfError(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    class: Class,
+    code: Code,
+    node_code: Option<String>,
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl HfError {
+    /// Makes a `HoldfastError` with `code` and `message`.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { class: Class::Holdfast, code, node_code: None, message: message.into(), fields: Map::new() }))
+    }
+
+    /// Changes the public class.
+    #[must_use]
+    pub fn with_class(mut self, class: Class) -> Self {
+        self.0.class = class;
+        self
+    }
+
+    /// Adds a field, which becomes a property of the JavaScript error.
+    #[must_use]
+    pub fn with_field(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.fields.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Wraps an I/O failure of `operation` on `path`, keeping Node's code (`ENOSPC` …) and `syscall`-like fields.
+    #[must_use]
+    pub fn io(operation: &str, path: &Path, source: &io::Error) -> Self {
+        let node_code = node_code(source);
+        let code = match node_code.as_deref() {
+            Some("ENOSPC" | "EDQUOT") => Code::DiskFull,
+            _ => Code::Io,
+        };
+        let shown = path.display();
+        let name = node_code.as_deref().unwrap_or("EIO");
+        let advice = match name {
+            "ENOSPC" | "EDQUOT" => "; free some space and try again, nothing was changed by this step",
+            "EACCES" | "EPERM" | "EROFS" => "; check the permissions of the file and of its folder",
+            _ => "",
+        };
+        let mut error = Self::new(code, format!("{name}: {operation} failed, {source}: {shown}{advice}"))
+            .with_field("path", path.to_string_lossy())
+            .with_field("syscall", operation);
+        if let Some(errno) = source.raw_os_error() {
+            error = error.with_field("errno", -i64::from(errno));
+        }
+        error.0.node_code = node_code;
+        error
+    }
+
+    /// Marks that a sync failed, after which the handle must not be trusted until it is reopened.
+    #[must_use]
+    pub fn sync_failed(self) -> Self {
+        self.with_field("syncFailed", true)
+    }
+
+    /// Tells whether [`HfError::sync_failed`] marked it.
+    #[must_use]
+    pub fn is_sync_failure(&self) -> bool {
+        self.0.fields.get("syncFailed") == Some(&Value::Bool(true))
+    }
+
+    /// Returns the public class.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// Returns the stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// Returns Node's code of an I/O failure (`EACCES`).
+    #[must_use]
+    pub fn node_code(&self) -> Option<&str> {
+        self.0.node_code.as_deref()
+    }
+
+    /// Returns the message.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Returns the named fields.
+    #[must_use]
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.0.fields
+    }
+}
+
+/// Returns Node's name of an OS error, `None` where the OS gave none.
+fn node_code(error: &io::Error) -> Option<String> {
+    let name = match error.kind() {
+        io::ErrorKind::NotFound => "ENOENT",
+        io::ErrorKind::PermissionDenied => match error.raw_os_error() {
+            Some(1) => "EPERM",
+            _ => "EACCES",
+        },
+        io::ErrorKind::AlreadyExists => "EEXIST",
+        io::ErrorKind::StorageFull => "ENOSPC",
+        io::ErrorKind::QuotaExceeded => "EDQUOT",
+        io::ErrorKind::ReadOnlyFilesystem => "EROFS",
+        io::ErrorKind::IsADirectory => "EISDIR",
+        io::ErrorKind::NotADirectory => "ENOTDIR",
+        io::ErrorKind::DirectoryNotEmpty => "ENOTEMPTY",
+        io::ErrorKind::CrossesDevices => "EXDEV",
+        io::ErrorKind::ResourceBusy => "EBUSY",
+        io::ErrorKind::TooManyLinks => "EMLINK",
+        io::ErrorKind::InvalidFilename => "ENAMETOOLONG",
+        io::ErrorKind::InvalidInput => "EINVAL",
+        io::ErrorKind::FileTooLarge => "EFBIG",
+        io::ErrorKind::Interrupted => "EINTR",
+        io::ErrorKind::Unsupported => "ENOTSUP",
+        _ => match error.raw_os_error() {
+            Some(5) => "EIO",
+            Some(23) => "ENFILE",
+            Some(24) => "EMFILE",
+            Some(40) => "ELOOP",
+            Some(_) => "EIO",
+            None => return None,
+        },
+    };
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_prefixed() {
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL {
+            assert!(code.as_str().starts_with("HF_"));
+            assert!(seen.insert(code.as_str()), "{} twice", code.as_str());
+        }
+    }
+
+    #[test]
+    fn a_full_disk_keeps_nodes_code() {
+        let error = HfError::io("write", Path::new("/x"), &io::Error::from_raw_os_error(28));
+        assert_eq!(error.node_code(), Some("ENOSPC"));
+        assert_eq!(error.code(), Code::DiskFull);
+    }
+}
