@@ -450,3 +450,16 @@ describe('bad arguments', () => {
     expect((await store.beginRun(RUN)).state).toBe('created');
   });
 });
+
+describe('close', () => {
+  it('waits for what is under way, and refuses what comes after', async () => {
+    const store = open();
+    const last = store.beginRun(RUN);
+    await store.close();
+    await store[Symbol.asyncDispose]();
+    await last;
+    expect(await open().list()).toHaveLength(1);
+    await expect(store.beginRun(RUN)).rejects.toMatchObject({ hfCode: 'HF_CLOSED' });
+    await expect(store.list()).rejects.toMatchObject({ hfCode: 'HF_CLOSED' });
+  });
+});

@@ -440,3 +440,16 @@ describe('bad arguments', () => {
     expect(() => new RuntimeRunTombstoneStore(undefined as never)).toThrow(code);
   });
 });
+
+describe('close', () => {
+  it('waits for what is under way, and refuses what comes after', async () => {
+    const store = open();
+    const last = store.add(STOP);
+    await store.close();
+    await store[Symbol.asyncDispose]();
+    await last;
+    expect(await open().list('team-a')).toHaveLength(1);
+    await expect(store.add(STOP)).rejects.toMatchObject({ hfCode: 'HF_CLOSED' });
+    await expect(store.list('team-a')).rejects.toMatchObject({ hfCode: 'HF_CLOSED' });
+  });
+});

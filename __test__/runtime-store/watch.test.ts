@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -73,6 +73,15 @@ describe('the callback form', () => {
       expect(seen.map(({ batchId }) => batchId)).toEqual([`after-${round}`]);
       await watcher.close();
     }
+  });
+
+  it('takes the manifest at the call for its start, not what it reads a moment later', async () => {
+    await commit('batch-1');
+    const json = JSON.parse(await readFile(filePath, 'utf8')) as { data: object };
+    Object.assign(json.data, { highWatermark: 2, lastCommittedBatchId: 'at-once' });
+    const { last } = collect();
+    writeFileSync(filePath, JSON.stringify(json));
+    await until(() => last() === 'at-once');
   });
 
   it('reports nothing when neither watermark nor last batch has changed', async () => {
@@ -275,6 +284,20 @@ describe('bad luck', () => {
     await until(() => last() === 'batch-2');
     // The moments without any manifest may have been seen, as a reset; nothing else may.
     expect(seen.map(({ highWatermark }) => highWatermark).filter((watermark) => watermark > 0).at(-1)).toBe(2);
+  });
+
+  it('ends when the manifest store is closed', async () => {
+    const errors: unknown[] = [];
+    const changes = iterate();
+    collect({ onError: (error) => errors.push(error) });
+    await commit('batch-1');
+    expect((await changes.next()).value?.batchId).toBe('batch-1');
+    await store.close();
+    const other = createRuntimeStoreManifestStore({ filePath, teamName: 'team-a' });
+    await other.applyCommittedBatch(batch('batch-2'));
+    expect(await changes.next()).toEqual({ done: true, value: undefined });
+    await until(() => errors.length > 0);
+    expect(errors).toEqual([expect.objectContaining({ hfCode: 'HF_CLOSED' })]);
   });
 
   it('goes on after a callback that throws, which becomes an uncaught exception', async () => {

@@ -3,15 +3,14 @@ import {
   checkArray,
   checkFiniteNumber,
   checkFunction,
-  checkFunctionOrUndefined,
   checkNonEmptyString,
-  checkPath,
   checkPlainObject,
   checkString,
   checkStringOrNull,
   invalidArgument,
 } from '../check';
 import { HoldfastError } from '../errors';
+import { isoTime } from './internals';
 import {
   checkCheckpointName,
   checkFinishedStatus,
@@ -71,15 +70,13 @@ export interface OpenCodeLaunchTransactionStoreOptions extends OpenCodeLaunchTra
  */
 export function createOpenCodeLaunchTransactionStore(o: OpenCodeLaunchTransactionStoreOptions): OpenCodeLaunchTransactionStore {
   const { filePath, clock, lockOptions, maxFinished, maxAgeMs } = checkPlainObject(o, 'options');
-  checkPath(filePath, 'filePath');
-  checkFunctionOrUndefined(clock, 'clock');
   const store = new VersionedJsonStore<OpenCodeLaunchTransaction[]>({
     filePath,
     schemaVersion: OPENCODE_LAUNCH_TRANSACTION_SCHEMA_VERSION,
     defaultData: () => [],
     validate: validateOpenCodeLaunchTransactions,
-    ...(clock && { clock }),
-    ...(lockOptions && { lockOptions }),
+    clock,
+    lockOptions,
   });
   return new OpenCodeLaunchTransactionStore(store, clock, { maxFinished, maxAgeMs });
 }
@@ -130,7 +127,7 @@ export class OpenCodeLaunchTransactionStore {
     const { data } = await this.store.updateLocked((current) => {
       if (newestActive(current, teamName)) return current;
       state = 'created';
-      const at = startedAt ?? this.clock().toISOString();
+      const at = startedAt ?? isoTime(this.clock, 'clock');
       const begun: OpenCodeLaunchTransaction = {
         teamName,
         runId,
@@ -228,7 +225,7 @@ export class OpenCodeLaunchTransactionStore {
       if (transaction.status !== 'active') return current;
       outcome = 'finished';
       transaction.status = status;
-      transaction.updatedAt = updatedAt ?? this.clock().toISOString();
+      transaction.updatedAt = updatedAt ?? isoTime(this.clock, 'clock');
       return current;
     });
     return outcome;
@@ -237,6 +234,16 @@ export class OpenCodeLaunchTransactionStore {
   /** Returns all transactions of all teams, in the order in which they were begun. */
   async list(): Promise<OpenCodeLaunchTransaction[]> {
     return readStoreData(this.store);
+  }
+
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. The file's store is closed with it. Twice is harmless. */
+  close(): Promise<void> {
+    return this.store.close();
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 
@@ -276,7 +283,7 @@ function retained(
   clock: () => Date,
 ): OpenCodeLaunchTransaction[] {
   // Without an age limit the clock is not asked: a caller's clock may count its calls.
-  const oldestMs = maxAgeMs === Infinity ? -Infinity : clock().getTime() - maxAgeMs;
+  const oldestMs = maxAgeMs === Infinity ? -Infinity : Date.parse(isoTime(clock, 'clock')) - maxAgeMs;
   const newerFinished = new Map<string, number>();
   const kept = [...all].reverse().filter((one) => {
     if (one.status === 'active') return true;

@@ -5,14 +5,13 @@ import {
   checkArray,
   checkFiniteNumber,
   checkFunction,
-  checkFunctionOrUndefined,
   checkNonEmptyString,
-  checkPath,
   checkPlainObject,
   checkStringOrNull,
   invalidArgument,
 } from '../check';
 import { RuntimeStaleEvidenceError, type RuntimeEvidenceKind } from '../errors';
+import { isoTime } from './internals';
 import { readStoreData } from './store-data';
 import {
   assertRuntimeEvidenceRunMatches,
@@ -71,15 +70,13 @@ export interface RuntimeRunTombstoneStoreOptions extends RuntimeRunTombstoneOpti
  */
 export function createRuntimeRunTombstoneStore(o: RuntimeRunTombstoneStoreOptions): RuntimeRunTombstoneStore {
   const { filePath, lockOptions, ...options } = checkPlainObject(o, 'options');
-  checkPath(filePath, 'filePath');
-  checkFunctionOrUndefined(options.clock, 'clock');
   const store = new VersionedJsonStore<RuntimeRunTombstone[]>({
     filePath,
     schemaVersion: OPENCODE_RUNTIME_RUN_TOMBSTONE_SCHEMA_VERSION,
     defaultData: () => [],
     validate: validateRuntimeRunTombstones,
-    ...(options.clock && { clock: options.clock }),
-    ...(lockOptions && { lockOptions }),
+    clock: options.clock,
+    lockOptions,
   });
   return new RuntimeRunTombstoneStore(store, options);
 }
@@ -141,7 +138,7 @@ export class RuntimeRunTombstoneStore {
 
     let added: string | null = null;
     const { data } = await this.store.updateLocked((current) => {
-      const now = this.clock();
+      const now = this.now();
       const kept = this.dropOld(current, now);
       const expiresAt = expiryAfter(now, ttlMs);
       const existing = kept.find(isSame);
@@ -163,7 +160,7 @@ export class RuntimeRunTombstoneStore {
   /** Returns the team's unexpired tombstones, in the order in which they were added. Never writes. */
   async list(teamName: string): Promise<RuntimeRunTombstone[]> {
     checkNonEmptyString(teamName, 'teamName');
-    const unexpired = compactRuntimeRunTombstones(await readStoreData(this.store), this.clock());
+    const unexpired = compactRuntimeRunTombstones(await readStoreData(this.store), this.now());
     return unexpired.filter((one) => one.teamName === teamName);
   }
 
@@ -199,11 +196,25 @@ export class RuntimeRunTombstoneStore {
   async compact(): Promise<number> {
     let removed = 0;
     await this.store.updateLocked((current) => {
-      const kept = this.dropOld(current, this.clock());
+      const kept = this.dropOld(current, this.now());
       removed = current.length - kept.length;
       return kept;
     });
     return removed;
+  }
+
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. The file's store is closed with it. Twice is harmless. */
+  close(): Promise<void> {
+    return this.store.close();
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  private now(): Date {
+    return new Date(isoTime(this.clock, 'clock'));
   }
 
   private dropOld(records: RuntimeRunTombstone[], now: Date): RuntimeRunTombstone[] {

@@ -55,8 +55,13 @@ export interface FileLockOptions {
   acquireTimeoutMs?: number;
   /** From what age on somebody else's lock may be broken. Default 30000. */
   staleTimeoutMs?: number;
-  /** Pause between two attempts. Default 20. */
+  /** Longest pause between two attempts. Default 20. */
   retryIntervalMs?: number;
+  /**
+   * Write process id 0 into the lock file, for folders that are shared between containers or machines, where a process id means
+   * nothing. Programs with the original protocol then go by age alone. Default `false`.
+   */
+  sharedVolume?: boolean;
 }
 
 // ── atomic files ──

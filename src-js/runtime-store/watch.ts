@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
 
 import { checkFunction, checkFunctionOrUndefined, checkPlainObject, invalidArgument, isRecord } from '../check';
-import { VersionedJsonStoreError } from '../errors';
+import { HoldfastError, VersionedJsonStoreError } from '../errors';
 import { manifestFilePath } from './internals';
 import type { RuntimeStoreManifestStore } from './manifest-store';
 import type { RuntimeStoreManifest } from './types';
@@ -57,8 +57,8 @@ const POLL_MS = 500;
  * newest manifest; so may those that come while an iterating reader is busy.
  *
  * The folder need not exist yet. While the manifest cannot be read, nothing is reported and it is tried again. A manifest that
- * was deleted reads as the default one, watermark 0. The watch never keeps Node alive by itself. What a callback throws becomes
- * an uncaught exception, as in an `EventEmitter` of Node.
+ * was deleted reads as the default one, watermark 0. Closing the manifest store ends the watch at its next look. The watch never
+ * keeps Node alive by itself. What a callback throws becomes an uncaught exception, as in an `EventEmitter` of Node.
  *
  * @param manifestStore the manifest to watch
  * @param options signal and `onError`
@@ -215,6 +215,7 @@ class ManifestWatch implements RuntimeStoreManifestWatcher {
       const wasReported = stamp !== null && stamp === this.readStamp;
       this.readStamp = error instanceof VersionedJsonStoreError ? stamp : null;
       if (!this.closed && !wasReported) callOut(() => this.options.onError?.(error));
+      if (error instanceof HoldfastError && error.hfCode === 'HF_CLOSED') this.abort();
     }
   }
 

@@ -83,7 +83,8 @@ fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
 /// An inode that is held by its OS lock and can be linked to many lock names.
 #[derive(Debug)]
 pub struct Inode {
-    file: Arc<File>,
+    /// Holds the OS lock for as long as it is open.
+    _file: Arc<File>,
     id: FileId,
     /// A name of the inode to link from.
     name: PathBuf,
@@ -101,7 +102,7 @@ impl Inode {
         file.set_len(text.len() as u64)?;
         let id = id_of(&file.metadata()?);
         let file = Arc::new(file);
-        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), file, id, name })
+        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), _file: file, id, name })
     }
 
     pub fn id(&self) -> FileId {

@@ -1,0 +1,3 @@
+/** holdfast: runtime state that survives. */
+export { ERROR_CODES, HoldfastError, type HoldfastErrorCode, type HoldfastErrorOptions } from './errors';
+export * from './runtime-store';
