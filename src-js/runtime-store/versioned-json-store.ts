@@ -118,22 +118,21 @@ export class VersionedJsonStore<T> {
   }
 
   async #updateFile(updater: (current: T) => T | Promise<T>): Promise<VersionedJsonStoreUpdateResult<T>> {
-    const [guard, text] = await call(native.lockAndRead(this.#filePath, JSON.stringify(this.#lock), this.#faults));
-    let held = true;
+    const [turn, text] = await call(native.takeTurn(this.#filePath, JSON.stringify(this.#lock), this.#faults));
+    let taken = true;
     try {
-      return await this.#change(text, updater, [this.#filePath], async (updatedAt, data) => {
-        const order = {
-          path: this.#filePath,
-          schemaVersion: this.#options.schemaVersion,
-          updatedAt,
-          maxFileBytes: this.#options.maxFileBytes,
-          processOnly: this.#options.durability === 'process',
-        };
-        held = false;
-        await call(native.writeLocked(guard, JSON.stringify(order), data, this.#faults));
+      const result = await this.#change(text, updater, [this.#filePath], async (updatedAt, data) => {
+        const { schemaVersion, maxFileBytes, durability } = this.#options;
+        const order = { schemaVersion, updatedAt, maxFileBytes, processOnly: durability === 'process' };
+        taken = false;
+        await call(native.writeTurn(turn, JSON.stringify(order), data, this.#faults));
       });
+      if (!taken) return result;
+      taken = false;
+      await call(native.keepTurn(turn));
+      return result;
     } finally {
-      if (held) native.unlock(guard);
+      if (taken) native.dropTurn(turn);
     }
   }
 

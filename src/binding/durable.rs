@@ -17,7 +17,8 @@ use crate::durable::fault::{FaultPlan, Rule};
 use crate::durable::lock::{self, FileLock, Options};
 use crate::durable::{Disk, IoContext, files, optional, pool};
 use crate::error::{Code, HfError, Result};
-use crate::runtime_store::{format, recovery, single};
+use crate::runtime_store::group::{self, Turn, WriteOptions};
+use crate::runtime_store::{format, recovery};
 use crate::{hash, json};
 
 /// Lock options as the facade sends them: milliseconds, checked there.
@@ -128,50 +129,51 @@ pub fn unlock(env: &Env, guard: u32) {
     drop(resources::take::<FileLock>(env, guard));
 }
 
-/// A lock and the text of the file that it is for.
-pub struct LockedText {
-    lock: FileLock,
+/// A turn at a file, and the text that it starts from.
+pub struct TurnWithText {
+    turn: Turn,
     text: Option<String>,
 }
 
-impl ToNapiValue for LockedText {
+impl ToNapiValue for TurnWithText {
     // SAFETY: the contract is the trait's: `env` is a live environment on its own thread.
     unsafe fn to_napi_value(env: sys::napi_env, value: Self) -> napi::Result<sys::napi_value> {
-        let guard = resources::keep(&Env::from_raw(env), value.lock)?;
+        let number = resources::keep(&Env::from_raw(env), value.turn)?;
         // SAFETY: `env` is passed on unchanged.
-        unsafe { <(u32, Option<String>)>::to_napi_value(env, (guard, value.text)) }
+        unsafe { <(u32, Option<String>)>::to_napi_value(env, (number, value.text)) }
     }
 }
 
-/// Takes the lock of a file, settles an interrupted batch that names it, and reads it: `[guard, text or null]`.
+/// Takes a turn at a versioned file, under its lock and after settling an interrupted batch that names it:
+/// `[turn, text or null]`.
 #[napi(ts_return_type = "Promise<[number, string | null]>")]
-pub fn lock_and_read<'e>(env: &'e Env, path: String, options: String, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, LockedText>> {
+pub fn take_turn<'e>(
+    env: &'e Env,
+    path: String,
+    options: String,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, TurnWithText>> {
     let (promise, ticket) = settle::promise(env)?;
     let disk = disk_of(faults);
-    let options = match message::<LockOptions>(&options) {
-        Ok(options) => options.for_env(env),
-        Err(error) => {
-            ticket.settle(Err(error));
-            return Ok(promise);
+    match message::<LockOptions>(&options) {
+        Ok(options) => {
+            let options = options.for_env(env);
+            pool::spawn(move || {
+                let done = Box::new(move |taken: Result<(Turn, Option<String>)>| {
+                    ticket.settle(taken.map(|(turn, text)| TurnWithText { turn, text }));
+                });
+                group::take_turn(disk, Path::new(&path), options, done);
+            });
         }
-    };
-    let path = PathBuf::from(path);
-    let read = move |disk: &Disk, path: &Path, lock: FileLock| -> Result<LockedText> {
-        let bytes = optional(disk.read(path)).at("open", path)?;
-        Ok(LockedText { lock, text: bytes.map(format::decode) })
-    };
-    pool::spawn(move || {
-        let (disk2, path2) = (disk.clone(), path.clone());
-        recovery::lock_file(disk, path, options, Box::new(move |lock| ticket.settle(lock.and_then(|lock| read(&disk2, &path2, lock)))));
-    });
+        Err(error) => ticket.settle(Err(error)),
+    }
     Ok(promise)
 }
 
-/// What `writeLocked` writes, apart from the data.
+/// What `writeTurn` writes, apart from the data.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct LockedWrite {
-    path: String,
+struct TurnWrite {
     schema_version: f64,
     updated_at: String,
     #[serde(default)]
@@ -180,18 +182,45 @@ struct LockedWrite {
     process_only: bool,
 }
 
-/// Replaces a versioned file under its lock, and gives the lock back. `data` is JSON text; without it the key is left out.
+/// Ends a turn with new data (JSON text; without it the key is left out). Resolves when it is durable.
 #[napi(ts_return_type = "Promise<void>")]
-pub fn write_locked<'e>(env: &'e Env, guard: u32, order: String, data: Option<String>, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, ()>> {
-    let lock = resources::take::<FileLock>(env, guard);
+pub fn write_turn<'e>(
+    env: &'e Env,
+    turn: u32,
+    order: String,
+    data: Option<String>,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, ()>> {
+    let (promise, ticket) = settle::promise(env)?;
     let disk = disk_of(faults);
-    settle::run(env, move || {
-        let order: LockedWrite = message(&order)?;
-        let lock = lock.ok_or_else(|| HfError::new(Code::InvalidArgument, "the lock was given back already"))?;
-        let text = format::envelope(order.schema_version, &order.updated_at, data.as_deref());
-        let durability = if order.process_only { Durability::Process } else { Durability::Full };
-        single::replace_locked(&disk, Path::new(&order.path), text.as_bytes(), &lock, order.max_file_bytes, durability)
-    })
+    match (resources::take::<Turn>(env, turn), message::<TurnWrite>(&order)) {
+        (Some(turn), Ok(order)) => pool::spawn(move || {
+            let text = format::envelope(order.schema_version, &order.updated_at, data.as_deref());
+            let durability = if order.process_only { Durability::Process } else { Durability::Full };
+            let options = WriteOptions { max_file_bytes: order.max_file_bytes, durability };
+            turn.write(disk, text, options, Box::new(move |written| ticket.settle(written)));
+        }),
+        (None, _) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the turn was given back already"))),
+        (_, Err(error)) => ticket.settle(Err(error)),
+    }
+    Ok(promise)
+}
+
+/// Ends a turn that changed nothing. Resolves when everything that it saw is durable.
+#[napi(ts_return_type = "Promise<void>")]
+pub fn keep_turn(env: &Env, turn: u32) -> napi::Result<PromiseRaw<'_, ()>> {
+    let (promise, ticket) = settle::promise(env)?;
+    match resources::take::<Turn>(env, turn) {
+        Some(turn) => turn.keep(Box::new(move |kept| ticket.settle(kept))),
+        None => ticket.settle(Ok(())),
+    }
+    Ok(promise)
+}
+
+/// Gives a turn back without waiting. An unknown number is one that was given back already.
+#[napi(catch_unwind)]
+pub fn drop_turn(env: &Env, turn: u32) {
+    drop(resources::take::<Turn>(env, turn));
 }
 
 /// Reads a text file; `null` when there is none. What is not UTF-8 becomes U+FFFD.

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod error;
 pub mod executor;
 pub mod format;
+pub mod group;
 pub mod inspector;
 pub mod manifest;
 pub mod merge;

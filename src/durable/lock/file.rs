@@ -2,11 +2,11 @@
 //!
 //! Lock files are not durable state, so they do not go through the fault seam.
 
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, FileTimes, Metadata, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::content::{self, Content, STAMP_WIDTH};
 use crate::clock;
@@ -84,11 +84,17 @@ fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
 #[derive(Debug)]
 pub struct Inode {
     /// Holds the OS lock for as long as it is open.
-    _file: Arc<File>,
+    file: Arc<File>,
+    /// Access time when it was taken; a waiter changes it.
+    accessed: Option<SystemTime>,
     id: FileId,
     /// A name of the inode to link from.
     name: PathBuf,
     _beat: Beat,
+}
+
+fn accessed(file: &File) -> Option<SystemTime> {
+    file.metadata().and_then(|metadata| metadata.accessed()).ok()
 }
 
 impl Inode {
@@ -102,7 +108,7 @@ impl Inode {
         file.set_len(text.len() as u64)?;
         let id = id_of(&file.metadata()?);
         let file = Arc::new(file);
-        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), _file: file, id, name })
+        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), accessed: accessed(&file), file, id, name })
     }
 
     pub fn id(&self) -> FileId {
@@ -128,6 +134,12 @@ impl OsLock {
     #[must_use]
     pub fn is_owned(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|metadata| id_of(&metadata) == self.inode.id)
+    }
+
+    /// Tells whether somebody in another process has tried for the lock since it was taken.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        accessed(&self.inode.file) != self.inode.accessed
     }
 
     /// Tells whether the inode serves other lock names as well.
@@ -338,7 +350,11 @@ fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Ar
     }
     match existing.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
+        Err(TryLockError::WouldBlock) => {
+            // Tells the owner that somebody waits: it gives the lock back after a fair share of its own work. A hint only.
+            let _ = existing.set_times(FileTimes::new().set_accessed(SystemTime::now()));
+            return Ok(Attempt::Held);
+        }
         Err(TryLockError::Error(_)) if content.marked && !content.is_stale(stale_ms, modified_ms) => return Ok(Attempt::Held),
         Err(TryLockError::Error(_)) => {}
     }

@@ -13,5 +13,5 @@ mod registry;
 mod set;
 
 pub use file::{is_free, lock_path_of};
-pub use registry::{Continuation, FileLock, Options, lock, lock_blocking};
+pub use registry::{Continuation, FileLock, Options, lock, lock_blocking, timeout_error};
 pub use set::{LockSet, SetRequest, lock_set};

@@ -116,6 +116,12 @@ impl FileLock {
         self.grip.as_ref().is_some_and(Grip::is_owned)
     }
 
+    /// Tells whether another process waits for it. A hint, for fairness.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        matches!(&self.grip, Some(Grip::File(os)) if os.is_contended())
+    }
+
     /// Returns the inode of a sidecar's lock.
     pub(super) fn inode(&self) -> Option<Arc<Inode>> {
         match &self.grip {
@@ -244,11 +250,17 @@ fn key_of(disk: &Disk, target: &Path) -> Result<PathBuf> {
     Ok(canonical.at("realpath", folder)?.join(name))
 }
 
+/// The error of a lock that was not obtained in time.
+#[must_use]
+pub fn timeout_error(target: &Path, asked: Instant) -> HfError {
+    HfError::new(Code::LockTimeout, format!("File lock timeout: {}", target.display()))
+        .with_field("path", target.to_string_lossy())
+        .with_field("lockPath", lock_path_of(target).to_string_lossy())
+        .with_field("waitedMs", u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
 fn timeout(claim: &Claim) -> HfError {
-    HfError::new(Code::LockTimeout, format!("File lock timeout: {}", claim.target.display()))
-        .with_field("path", claim.target.to_string_lossy())
-        .with_field("lockPath", lock_path_of(&claim.target).to_string_lossy())
-        .with_field("waitedMs", u64::try_from(claim.asked.elapsed().as_millis()).unwrap_or(u64::MAX))
+    timeout_error(&claim.target, claim.asked)
 }
 
 /// Tries for the file; between tries no thread waits.
@@ -296,9 +308,9 @@ fn contend(mut claim: Claim) {
 /// Short pauses at first, because most locks are held for less than a millisecond.
 fn pause_after(tries: u32) -> Duration {
     Duration::from_micros(match tries {
-        0..40 => 300,
-        40..140 => 1000,
-        140..240 => 5000,
+        0..400 => 300,
+        400..2000 => 1000,
+        2000..3000 => 5000,
         _ => 20_000,
     })
 }
