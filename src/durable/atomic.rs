@@ -91,11 +91,10 @@ impl Temp {
         let path = folder_of(&target).join(format!(".tmp.{}", ids::uuid()));
         let out = disk.create_with(&path, bytes, mode).at("write", &path)?;
         let temp = Self { disk: disk.clone(), out: Some(out), path, target };
-        if mode.is_none() {
-            if let (Some(out), Ok(Some(replaced))) = (&temp.out, optional(disk.metadata(&temp.target))) {
+        if mode.is_none()
+            && let (Some(out), Ok(Some(replaced))) = (&temp.out, optional(disk.metadata(&temp.target))) {
                 inherit(out, &replaced);
             }
-        }
         Ok(temp)
     }
 

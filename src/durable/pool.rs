@@ -50,7 +50,16 @@ fn push(job: Job, urgent: bool) {
         drop(state);
         let started = thread::Builder::new().name("holdfast".into()).spawn(worker);
         if started.is_err() {
-            lock(&STATE).threads -= 1;
+            let mut state = lock(&STATE);
+            state.threads -= 1;
+            if state.threads == 0 {
+                // Not one thread to be had: the caller does the work, because a promise waits for it.
+                while let Some(job) = state.jobs.pop_front() {
+                    drop(state);
+                    let _ = catch_unwind(AssertUnwindSafe(job));
+                    state = lock(&STATE);
+                }
+            }
         }
     }
 }
@@ -76,8 +85,11 @@ fn worker() {
     }
 }
 
+/// A job with a result.
+pub type Task<T> = Box<dyn FnOnce() -> T + Send>;
+
 struct Shared<T> {
-    waiting: Mutex<Vec<Option<Box<dyn FnOnce() -> T + Send>>>>,
+    waiting: Mutex<Vec<Option<Task<T>>>>,
     results: Mutex<(Vec<Option<T>>, usize)>,
     done: Condvar,
 }
@@ -103,7 +115,7 @@ impl<T> Shared<T> {
 
 /// Runs all `jobs`, at most `width` at once, and returns their results in order. The calling thread works along, so it
 /// ends even when the pool is full. A job that panicked gives `None`.
-pub fn parallel<T: Send + 'static>(width: usize, mut jobs: Vec<Box<dyn FnOnce() -> T + Send>>) -> Vec<Option<T>> {
+pub fn parallel<T: Send + 'static>(width: usize, mut jobs: Vec<Task<T>>) -> Vec<Option<T>> {
     let count = jobs.len();
     if count <= 1 {
         return jobs.pop().map(|job| catch_unwind(AssertUnwindSafe(job)).ok()).into_iter().collect();

@@ -145,11 +145,10 @@ pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], 
     if prior_manifest.team_name != input.team_name {
         return Err(team_mismatch(&prior_manifest.team_name));
     }
-    if let Some(expected) = input.expected_active_run_id.as_deref().and_then(<[_]>::first) {
-        if *expected != prior_manifest.active.run_id {
+    if let Some(expected) = input.expected_active_run_id.as_deref().and_then(<[_]>::first)
+        && *expected != prior_manifest.active.run_id {
             return Err(batch_stale(prior_manifest.active.run_id.as_deref()));
         }
-    }
     if prior_batches.get(&input.batch_id).is_some() {
         return Err(batch_exists(&input.batch_id));
     }
@@ -380,15 +379,23 @@ impl Run<'_> {
         self.disk.point("after_commit_point").at("stage", &self.folder)
     }
 
-    /// Before the commit point: nothing happened, and nothing is left.
+    /// Before the commit point: nothing happened, and nothing is left. If the folder cannot be removed, recovery may still
+    /// find a complete intent in it.
     fn give_up(&self, error: HfError) -> HfError {
         let had_intent = self.disk.symlink_metadata(&self.folder.join(stage::INTENT)).is_ok();
         let removed = stage::remove(self.disk, &self.folder);
-        if had_intent && removed.is_ok() && self.syncs() {
-            // A power cut must not bring back a batch that was reported as failed.
-            let _ = self.disk.sync_dir(&self.context.sidecar().join(STAGE));
+        if !had_intent {
+            return error;
         }
-        error
+        let settled = removed.and_then(|()| {
+            // A power cut must not bring back a batch that was reported as failed.
+            let parent = self.context.sidecar().join(STAGE);
+            if self.syncs() { self.disk.sync_dir(&parent).at("fsync", &parent) } else { Ok(()) }
+        });
+        match settled {
+            Ok(()) => error,
+            Err(_) => batch_pending(&self.input.batch_id, "unknown", &error),
+        }
     }
 
     fn publish(&self, staged: &Staged, set: &LockSet) -> Result<()> {
@@ -544,14 +551,13 @@ fn knows_sidecar(disk: &Disk, context: &Context) -> bool {
 }
 
 fn remember_sidecar(disk: &Disk, context: &Context) {
-    if let (Some(id), Ok(mut known)) = (sidecar_id(disk, context), SYNCED_SIDECARS.lock()) {
-        if !known.contains(&id) {
+    if let (Some(id), Ok(mut known)) = (sidecar_id(disk, context), SYNCED_SIDECARS.lock())
+        && !known.contains(&id) {
             if known.len() >= 64 {
                 known.remove(0);
             }
             known.push(id);
         }
-    }
 }
 
 /// Name of the archive, for those who report its size.

@@ -287,12 +287,11 @@ impl Executor {
         if settled.is_empty() {
             return Ok(());
         }
-        if let Some(out) = archive::append(&self.disk, &self.context.sidecar(), &settled)? {
-            if self.syncs() {
+        if let Some(out) = archive::append(&self.disk, &self.context.sidecar(), &settled)?
+            && self.syncs() {
                 self.disk.sync_file(&out).at("fsync", &out.path).map_err(crate::error::HfError::sync_failed)?;
                 sync::dirs(&self.disk, [self.context.sidecar()])?;
             }
-        }
         self.write_receipts(&Batches { records: kept })?;
         for batch in settled {
             let how = batch.resolution.unwrap_or_default();

@@ -106,7 +106,7 @@ pub struct Turn {
 
 /// Asks for a turn at `path` and calls `done` with it and the text to start from (`None`: there is no file). Call it on a
 /// pool thread.
-pub fn take_turn(disk: Disk, path: &Path, options: Options, done: Box<dyn FnOnce(Result<(Turn, Option<String>)>) + Send>) {
+pub fn take_turn(disk: Disk, path: &Path, options: Options, done: Continuation<(Turn, Option<String>)>) {
     let key = match std::fs::canonicalize(folder_of(path)) {
         Ok(folder) => folder.join(path.file_name().unwrap_or_default()),
         // The folder is made with the lock; until then this spelling is as good as any.

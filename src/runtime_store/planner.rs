@@ -13,7 +13,7 @@ use super::inspector::{Descriptor, Inspection, State, inspect};
 use super::manifest::{Identity, Manifest};
 use super::receipts::Batches;
 use super::recovery;
-use super::snapshot::{Open, Snapshot};
+use super::snapshot::{Open, Snapshot, hold_off_writers};
 use crate::durable::{Disk, pool};
 use crate::error::{Code, HfError, Result};
 
@@ -224,17 +224,17 @@ pub fn build(disk: &Disk, context: &Context, request: &Request) -> Result<Built>
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
-        let tired = started.elapsed() > PATIENCE;
-        let quiet = if tired { super::snapshot::hold_off_writers(context, PATIENCE) } else { None };
+        let waited = started.elapsed();
+        let quiet = if waited > PATIENCE { hold_off_writers(context, PATIENCE) } else { None };
         let snapshot = Snapshot::read(disk, context, &request.default_manifest)?;
         let found = inspect_all(disk, context, request, &snapshot.manifest)?;
-        let calm = quiet.is_some() || tired || snapshot.is_still_true(disk, context)?;
+        let calm = quiet.is_some() || snapshot.is_still_true(disk, context)?;
         drop(quiet);
-        let open: Vec<Open> = snapshot.open.iter().filter(|open| !open.alive).cloned().collect();
-        let built = || Built { plan: decide(request, &snapshot.manifest, &snapshot.batches, &open, &found), manifest: snapshot.manifest.clone(), batches: snapshot.batches.clone(), found: found.clone() };
-        let busy = snapshot.open.iter().any(|open| open.alive) && found.iter().any(|inspection| inspection.state != State::Healthy);
-        if (calm && !busy) || tired {
-            return Ok(built());
+        let publishing = snapshot.open.iter().any(|open| open.alive) && found.iter().any(|inspection| inspection.state != State::Healthy);
+        if (calm && !publishing) || waited > PATIENCE * 20 {
+            let open: Vec<Open> = snapshot.open.into_iter().filter(|open| !open.alive).collect();
+            let plan = decide(request, &snapshot.manifest, &snapshot.batches, &open, &found);
+            return Ok(Built { plan, manifest: snapshot.manifest, batches: snapshot.batches, found });
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_dead_pid_is_stale_at_once_and_age_decides_otherwise() {
         let now = clock::epoch_ms() as i64;
-        let dead = Content { pid: Some(999_999_9), stamp_ms: Some(now), marked: false };
+        let dead = Content { pid: Some(9_999_999), stamp_ms: Some(now), marked: false };
         assert!(dead.is_stale(30_000, now));
         let mine = Content { pid: Some(u64::from(std::process::id())), stamp_ms: Some(now), marked: false };
         assert!(!mine.is_stale(30_000, now));

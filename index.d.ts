@@ -1,0 +1,1656 @@
+// Types of holdfast. Generated from src-js/ by `npm run dts`: edit the sources, not this file.
+
+/**
+ * The error classes of holdfast, and the way back from the addon's failure objects to them.
+ *
+ * `instanceof` goes by a registered symbol, not by the prototype chain: a test runner's other realm, or a second copy of the
+ * package, has other class objects for the same error.
+ */
+/**
+ * Every stable error code, in the order of the engine's own list (`src/error.rs`); a test compares the two.
+ * `docs/errors.md` has a section for each, with cause and remedy.
+ */
+export declare const ERROR_CODES: readonly [
+  "HF_CLOSED",
+  "HF_POISONED",
+  "HF_DISK_FULL",
+  "HF_IO",
+  "HF_BUSY",
+  "HF_LOCK_TIMEOUT",
+  "HF_INVALID_ARGUMENT",
+  "HF_FORMAT_TOO_NEW",
+  "HF_PANIC",
+  "HF_RUNTIME_INVALID_JSON",
+  "HF_RUNTIME_INVALID_ENVELOPE",
+  "HF_RUNTIME_INVALID_DATA",
+  "HF_RUNTIME_FILE_TOO_LARGE",
+  "HF_RUNTIME_PATH_ESCAPES",
+  "HF_RUNTIME_TEAM_MISMATCH",
+  "HF_RUNTIME_BATCH_STALE",
+  "HF_RUNTIME_BATCH_EXISTS",
+  "HF_RUNTIME_BATCH_NOT_FOUND",
+  "HF_RUNTIME_BATCH_PENDING",
+  "HF_RUNTIME_LOCK_LOST",
+  "HF_RUNTIME_INVALID_MANIFEST",
+  "HF_RUNTIME_INVALID_RECEIPTS",
+  "HF_RUNTIME_INVALID_TRANSACTIONS",
+  "HF_RUNTIME_TRANSACTION_NOT_ACTIVE",
+  "HF_RUNTIME_TRANSACTION_NOT_FOUND",
+  "HF_RUNTIME_TRANSACTION_STALE",
+  "HF_RUNTIME_INVALID_TOMBSTONES",
+  "HF_RUNTIME_STALE_EVIDENCE"
+];
+
+/** A stable error code: what {@link HoldfastError.hfCode} holds. */
+export type HoldfastErrorCode = (typeof ERROR_CODES)[number];
+
+/** Details of a new {@link HoldfastError}. */
+export interface HoldfastErrorOptions {
+  /** The stable code. */
+  hfCode: HoldfastErrorCode;
+  /** Node's own code of an I/O failure (`ENOSPC`). Default: `hfCode`. */
+  code?: string;
+  /** The error that led to this one. */
+  cause?: unknown;
+  /** Facts about the failure, which become own properties of the error. They never replace a property that it has already. */
+  fields?: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * The class of every error that holdfast itself raises; the more specific ones extend it. Errors that a caller's own callback
+ * throws are not wrapped: they arrive as the same object.
+ */
+export declare class HoldfastError extends Error {
+  /** Node's own code where the operating system refused (`EACCES`, `ENOSPC`), else the same as `hfCode`. */
+  readonly code: string;
+  /** The stable code of holdfast, the same on every platform. Programs decide by it. */
+  readonly hfCode: HoldfastErrorCode;
+  /** The file or folder of an I/O failure. */
+  readonly path?: string;
+  /** The operation that failed, of an I/O failure (`rename`). */
+  readonly syscall?: string;
+  /** The operating system's error number, negative as in Node's own errors, of an I/O failure. */
+  readonly errno?: number;
+  /**
+   * @param message What happened, to what, and what to do.
+   * @param options The stable code, and further details.
+   */
+  constructor(message: string, options: HoldfastErrorOptions);
+}
+
+/** Why the content of a versioned JSON file was refused; the checks run in this order, except that `future_schema` comes before `invalid_data`. */
+export type VersionedJsonStoreFailureReason = "invalid_json" | "invalid_envelope" | "invalid_data" | "future_schema";
+
+/** The content of a versioned JSON file cannot be used. The file itself is left as it is. */
+export declare class VersionedJsonStoreError extends HoldfastError {
+  /** Why the content was refused. */
+  readonly reason: VersionedJsonStoreFailureReason;
+  /** Where a copy of the bad bytes was put, or `null` if that copy could not be made. */
+  readonly quarantinePath: string | null;
+  /**
+   * @param message What is wrong with which file.
+   * @param reason Why the content was refused; it decides the `hfCode`.
+   * @param quarantinePath The copy of the bad bytes, or `null`.
+   */
+  constructor(message: string, reason: VersionedJsonStoreFailureReason, quarantinePath: string | null);
+}
+
+/** Why evidence of a run was refused. */
+export type RuntimeStaleEvidenceReason = "missing_run_id" | "current_run_missing" | "run_mismatch" | "run_tombstoned";
+
+/** What a piece of evidence about a run is. */
+export type RuntimeEvidenceKind = "sse_event" | "permission_reply" | "delivery_call" | "prompt_error" | "bootstrap_checkin" | "launch_checkpoint" | "heartbeat" | "bridge_result" | "recovery_result";
+
+/** Evidence was refused because its run is not, or no longer, the current one. Its `hfCode` is `HF_RUNTIME_STALE_EVIDENCE`. */
+export declare class RuntimeStaleEvidenceError extends HoldfastError {
+  /** Why the evidence was refused. */
+  readonly reason: RuntimeStaleEvidenceReason;
+  /** What the evidence was. */
+  readonly evidenceKind: RuntimeEvidenceKind;
+  /** The run that the evidence named, or `null` if it named none. */
+  readonly runId: string | null;
+  /**
+   * @param message What was refused.
+   * @param reason Why.
+   * @param evidenceKind What the evidence was.
+   * @param runId The run that it named.
+   */
+  constructor(message: string, reason: RuntimeStaleEvidenceReason, evidenceKind: RuntimeEvidenceKind, runId: string | null);
+}
+
+/** A `relativePath` leaves the runtime directory or names a control file. Nothing was touched. Its `hfCode` is `HF_RUNTIME_PATH_ESCAPES`. */
+export declare class RuntimeStorePathError extends HoldfastError {
+  /** The path as the descriptor has it. */
+  readonly relativePath: string;
+  /**
+   * @param message What is wrong with the path.
+   * @param relativePath The path as the descriptor has it.
+   */
+  constructor(message: string, relativePath: string);
+}
+
+/**
+ * What is known of a batch whose publication did not finish: `committed` = it stands and will be published; `rolled_back` = it is
+ * being undone; `unknown` = what is on disk decides.
+ */
+export type RuntimeStoreBatchOutcome = "committed" | "rolled_back" | "unknown";
+
+/**
+ * A batch has left its mark on disk but its publication, or its undoing, is not finished. The next `writeBatch` or `recover()`
+ * on the directory finishes it; do not write the same data again before that. Its `hfCode` is `HF_RUNTIME_BATCH_PENDING`.
+ */
+export declare class RuntimeStoreBatchPendingError extends HoldfastError {
+  /** The batch, as it stands (or will stand) in the receipts. */
+  readonly batchId: string;
+  /** What is known of the outcome; `undefined` if nothing was said. */
+  readonly outcome: RuntimeStoreBatchOutcome | undefined;
+  /**
+   * @param message What is pending.
+   * @param batchId The batch.
+   * @param outcome What is known of its outcome.
+   */
+  constructor(message: string, batchId: string, outcome?: RuntimeStoreBatchOutcome);
+}
+
+/** What a versioned JSON file holds. */
+export interface VersionedJsonStoreEnvelope<T> {
+  /** The version of `data`'s shape: an integer of 1 or more. */
+  schemaVersion: number;
+  /** When the file was written: the store's clock as `Date#toISOString()`. */
+  updatedAt: string;
+  /** The caller's data. */
+  data: T;
+}
+
+/** `missing`: there is no such file, and the data is the default; `loaded`: the data is the file's. */
+export type VersionedJsonStoreReadStatus = "missing" | "loaded";
+
+/** What a read found. Bad content is a result, not a throw; only I/O errors reject. */
+export type VersionedJsonStoreReadResult<T> = {
+  /** The data can be used. */
+  ok: true;
+  /** Whether the data comes from the file. */
+  status: VersionedJsonStoreReadStatus;
+  /** The validated data. */
+  data: T;
+  /** The envelope, with the version that the file has; `null` when the file is missing. */
+  envelope: VersionedJsonStoreEnvelope<T> | null;
+} | {
+  /** The content was refused. */
+  ok: false;
+  /** Why. */
+  reason: VersionedJsonStoreFailureReason;
+  /** The same in words, with the path. */
+  message: string;
+  /** Where a copy of the bad bytes was put; `null` if that copy could not be made. The bad file stays where it is. */
+  quarantinePath: string | null;
+};
+
+/** What an update did. */
+export interface VersionedJsonStoreUpdateResult<T> {
+  /** Whether the file was written. Data that is equal as JSON is not written again. */
+  changed: boolean;
+  /** The validated data that the file now holds. */
+  data: T;
+  /** The envelope that belongs to `data`. */
+  envelope: VersionedJsonStoreEnvelope<T>;
+}
+
+/** How to take a file lock. All times in milliseconds, all 0 or more. */
+export interface FileLockOptions {
+  /** How long to try; at least one attempt is made, with 0 exactly one. Default 5000. */
+  acquireTimeoutMs?: number;
+  /** From what age on somebody else's lock may be broken. Default 30000. */
+  staleTimeoutMs?: number;
+  /** Longest pause between two attempts. Default 20. */
+  retryIntervalMs?: number;
+  /**
+   * Write process id 0 into the lock file, for folders that are shared between containers or machines, where a process id means
+   * nothing. Programs with the original protocol then go by age alone. Default `false`.
+   */
+  sharedVolume?: boolean;
+}
+
+/** How to replace a file in one step. */
+export interface AtomicWriteOptions {
+  /** Permission bits of the new file. Default: those of the file that is replaced, else what the process's umask leaves. */
+  mode?: number;
+  /** Whether to sync the folder afterwards, so that the new name survives a power cut. Default `false`. */
+  syncDirectory?: boolean;
+  /** `best-effort` goes on when a sync fails, `strict` rejects. Default `best-effort`. */
+  durability?: "best-effort" | "strict";
+  /** Awaited before every attempt to publish, when the new bytes are complete; a rejection leaves the target as it was. */
+  beforeCommit?: () => Promise<void>;
+}
+
+/** The identity of a file that was created. */
+export interface AtomicCreateResult {
+  /** Device number, as in `fs.Stats`. */
+  dev: number;
+  /** Inode number, as in `fs.Stats`. */
+  ino: number;
+}
+
+/** The schema names that are always legal. */
+export type RuntimeStoreBuiltInSchemaName = "opencode.launchState" | "opencode.sessionStore" | "opencode.launchTransaction" | "opencode.deliveryJournal" | "opencode.promptDeliveryLedger" | "opencode.permissionRequests" | "opencode.hostLeases" | "opencode.compatibilitySnapshot" | "opencode.runtimeRevision" | "opencode.runtimeDiagnostics" | "opencode.e2eEvidence";
+
+/**
+ * Names of an application's own stores. Empty here; an application adds its names once, and the compiler knows them from then on
+ * (the values mean nothing):
+ *
+ * ```ts
+ * declare module 'holdfast' {
+ *   interface RuntimeStoreOwnSchemaNames {
+ *     'shop.cart': true;
+ *   }
+ * }
+ * ```
+ *
+ * At run time the names come from the descriptors: see {@link defineRuntimeStoreDescriptors}.
+ */
+export interface RuntimeStoreOwnSchemaNames {
+}
+
+/** The name of a store: a built-in one, or one that the application added to {@link RuntimeStoreOwnSchemaNames}. */
+export type RuntimeStoreSchemaName = RuntimeStoreBuiltInSchemaName | Extract<keyof RuntimeStoreOwnSchemaNames, string>;
+
+/**
+ * What a store is worth when it is damaged. `readiness_blocking`: the application must not start without it;
+ * `rebuildable_from_provider`, `rebuildable_from_canonical_destination`: it can be made again, until then readiness is degraded;
+ * `diagnostic_only`: readiness does not depend on it.
+ */
+export type RuntimeStoreCriticality = "readiness_blocking" | "rebuildable_from_provider" | "rebuildable_from_canonical_destination" | "diagnostic_only";
+
+/** The part of the application that a store belongs to. Kept for people; nothing is decided by it. */
+export type RuntimeStoreOwner = "launch" | "session" | "delivery" | "permission" | "host" | "compatibility" | "ui" | "diagnostics" | "e2e";
+
+/** How a damaged store gets new content; {@link buildRecoveryAction} turns it into an action. */
+export type RuntimeStoreRebuildStrategy = "none" | "poll_opencode_provider" | "verify_canonical_destinations" | "rerun_capability_discovery" | "rebuild_from_launch_state" | "drop_after_quarantine";
+
+/** What is fixed about a store: its name, its file, and what its loss means. */
+export interface RuntimeStoreDescriptor {
+  /** The name, unique within a directory. */
+  schemaName: RuntimeStoreSchemaName;
+  /** The highest version of the data that is understood, and the one that is written: an integer of 1 or more. */
+  schemaVersion: number;
+  /** The file, relative to the runtime directory and inside it. A leading slash still means inside. */
+  relativePath: string;
+  /** What its loss means for readiness. */
+  criticality: RuntimeStoreCriticality;
+  /** Whose it is. */
+  owner: RuntimeStoreOwner;
+  /** How it is made again. */
+  rebuildStrategy: RuntimeStoreRebuildStrategy;
+}
+
+/** What a set of bytes belongs to: a run, the capabilities it started with, and a fingerprint of its behaviour. */
+export interface RuntimeStoreIdentity {
+  /** The launch, or `null` for none. */
+  runId: string | null;
+  /** The snapshot of the provider's capabilities, or `null`. */
+  capabilitySnapshotId: string | null;
+  /** The fingerprint of the behaviour, or `null`. */
+  behaviorFingerprint: string | null;
+}
+
+/**
+ * The state of a store file. `uncommitted_write`: the file is there but the manifest does not know it; `hash_mismatch`: its bytes
+ * are not the committed ones; `quarantined`: it is not a store file. `stale_run` and `rebuild_required` are legal on disk and never produced.
+ */
+export type RuntimeStoreManifestEntryState = "healthy" | "missing" | "quarantined" | "future_schema" | "hash_mismatch" | "stale_run" | "rebuild_required" | "uncommitted_write";
+
+/** Which bytes of one store are the committed ones. */
+export interface RuntimeStoreManifestEntry extends RuntimeStoreIdentity {
+  /** The store. */
+  schemaName: RuntimeStoreSchemaName;
+  /** The version of its data. */
+  schemaVersion: number;
+  /** Its file, relative to the runtime directory. */
+  relativePath: string;
+  /** `sha256:` and the lower-case hex of the hash over the whole file text, or `null` if unknown. */
+  contentHash: string | null;
+  /** Size in bytes. Recorded, never compared. */
+  fileSize: number | null;
+  /** Modification time in milliseconds since 1970, with fractions. Recorded, never compared. */
+  mtimeMs: number | null;
+  /** The receipt of the write that made these bytes. */
+  lastWriteReceiptId: string | null;
+  /** The state when the entry was written; `healthy` after every batch. */
+  state: RuntimeStoreManifestEntryState;
+}
+
+/** Which bytes of a runtime directory are the committed ones. */
+export interface RuntimeStoreManifest {
+  /** The version of this shape. */
+  schemaVersion: 1;
+  /** The owner of the directory. */
+  teamName: string;
+  /** The current run, or `null`. */
+  activeRunId: string | null;
+  /** The current capability snapshot, or `null`. */
+  activeCapabilitySnapshotId: string | null;
+  /** The current behaviour fingerprint, or `null`. */
+  activeBehaviorFingerprint: string | null;
+  /** How many batches have been applied. */
+  highWatermark: number;
+  /** The batch that was applied last, or `null`. */
+  lastCommittedBatchId: string | null;
+  /** A batch that was begun and is not applied, or `null`. */
+  lastPreparingBatchId: string | null;
+  /** One entry per store, sorted by `schemaName`. */
+  entries: RuntimeStoreManifestEntry[];
+  /** The recovery plan that was recorded last, or `null`. */
+  lastRecoveryPlanId: string | null;
+  /** When the manifest was changed last, as `Date#toISOString()`. */
+  updatedAt: string;
+}
+
+/** Why a batch was written. Kept for people; nothing is decided by it. */
+export type RuntimeStoreWriteBatchReason = "launch_checkpoint" | "permission_reconcile" | "delivery_commit" | "host_lease_update" | "compatibility_discovery" | "stop_tombstone" | "migration" | "recovery";
+
+/** What a batch wrote to one store. Unknown keys on it are kept through every rewrite. */
+export interface RuntimeStoreWriteReceipt extends RuntimeStoreIdentity {
+  /** Unique id of the receipt. */
+  receiptId: string;
+  /** The batch that it belongs to. */
+  batchId: string;
+  /** The store. */
+  schemaName: RuntimeStoreSchemaName;
+  /** The owner of the directory. */
+  teamName: string;
+  /** The version of the data. */
+  schemaVersion: number;
+  /** The file, relative to the runtime directory. */
+  relativePath: string;
+  /** `sha256:` and the lower-case hex of the hash over the whole file text. */
+  contentHash: string;
+  /** Size in bytes. */
+  fileSize: number;
+  /** Modification time in milliseconds since 1970, with fractions. */
+  mtimeMs: number;
+  /** When the store was written, as `Date#toISOString()`. */
+  writtenAt: string;
+}
+
+/** The state of a batch. Only `committed` is a success; anything but `committed` counts as unfinished business. */
+export type RuntimeStoreWriteBatchState = "preparing" | "committing" | "committed" | "failed";
+
+/** The record of several stores that were written as one. Unknown keys on it are kept through every rewrite. */
+export interface RuntimeStoreWriteBatch extends RuntimeStoreIdentity {
+  /** Unique id of the batch. */
+  batchId: string;
+  /** The owner of the directory. */
+  teamName: string;
+  /** Why it was written. */
+  reason: RuntimeStoreWriteBatchReason;
+  /** When it was begun, as `Date#toISOString()`. */
+  startedAt: string;
+  /** When it was committed or failed, or `null`. */
+  completedAt: string | null;
+  /** How far it came. */
+  state: RuntimeStoreWriteBatchState;
+  /** One receipt per write, in the order of the writes. */
+  receipts: RuntimeStoreWriteReceipt[];
+  /** The message of the error that it failed with, or `null`. */
+  lastError: string | null;
+}
+
+/** What an inspection of one store file found. */
+export interface RuntimeStoreFileInspection {
+  /** The store that was inspected. */
+  descriptor: RuntimeStoreDescriptor;
+  /** What is the matter with it. */
+  state: RuntimeStoreManifestEntryState;
+  /** The same in words; `null` when healthy. */
+  message: string | null;
+  /** What was found on disk; `null` if neither file nor manifest entry can tell. */
+  entry: RuntimeStoreManifestEntry | null;
+  /** What the manifest says; `null` if it does not know the store. */
+  manifestEntry: RuntimeStoreManifestEntry | null;
+}
+
+/** A batch was committed and its new content is on disk, but not everything that depends on it; `recover()` completes it. By itself it degrades readiness and never blocks it. */
+export interface RuntimeStoreRollForwardAction {
+  kind: "roll_forward";
+  /** The store that it is about. */
+  schemaName: RuntimeStoreSchemaName;
+  /** The batch to complete. */
+  batchId: string;
+  /** `committed_batch_not_applied`: the manifest lacks it; `batch_publish_interrupted`: its files are not all in place. */
+  reason: "committed_batch_not_applied" | "batch_publish_interrupted";
+}
+
+/** An action that a finding asks for. */
+export interface RuntimeStoreRepairAction {
+  /**
+   * `quarantine`: move the file aside; `rebuild_from_provider`, `rebuild_from_canonical_destination`, `rerun_capability_discovery`:
+   * make the content again; `block_readiness`: do not start, somebody must look.
+   */
+  kind: "quarantine" | "rebuild_from_provider" | "rebuild_from_canonical_destination" | "rerun_capability_discovery" | "block_readiness";
+  /** The store that it is about. */
+  schemaName: RuntimeStoreSchemaName;
+  /** The state that was found, or the diagnostic text. */
+  reason: string;
+}
+
+/** What is to be done about one store. */
+export type RuntimeStoreRecoveryAction = {
+  /** The store is healthy. */
+  kind: "none";
+  /** The store that it is about. */
+  schemaName: RuntimeStoreSchemaName;
+} | RuntimeStoreRepairAction | RuntimeStoreRollForwardAction;
+
+/** What is to be done about a runtime directory before the application may start. */
+export interface RuntimeStoreRecoveryPlan {
+  /** Unique id of the plan. */
+  planId: string;
+  /** The owner of the directory that was expected. */
+  teamName: string;
+  /** The run that was expected. */
+  runId: string | null;
+  /** When the plan was made, as `Date#toISOString()`. */
+  createdAt: string;
+  /** Whether every action is `none`. It can be `false` while `readinessImpact` is `none`: diagnostic stores do not count. */
+  manifestHealthy: boolean;
+  /** `blocked`: do not start; `degraded`: a rebuild is needed first; `none`: go. */
+  readinessImpact: "none" | "degraded" | "blocked";
+  /** One action per descriptor in their order, then one per unfinished batch. */
+  actions: RuntimeStoreRecoveryAction[];
+  /** The findings in words, in the order of the actions. */
+  diagnostics: string[];
+}
+
+/** Whether the application may start. */
+export interface RuntimeStoreReadinessCheck {
+  /** Whether it may. */
+  ok: boolean;
+  /** The plan's diagnostics and the broken invariants; empty when `ok`. */
+  diagnostics: string[];
+  /** The answer as a name. */
+  reason: "runtime_store_manifest_valid" | "runtime_store_recovery_required" | "runtime_store_rebuild_in_progress";
+}
+
+/** A request for a permission, as far as the invariants look at it. */
+export interface RuntimeStorePermissionRequestRecord {
+  /** Unique id of the request. */
+  appRequestId: string;
+  /** The run that asked. */
+  runId: string | null;
+  /** `pending` until it was answered. */
+  status?: string;
+  /** What `status` is called in records on disk; looked at when there is no `status`. */
+  state?: string;
+}
+
+/** The data of several stores, whose agreement {@link validateOpenCodeRuntimeStoreInvariants} checks. */
+export interface RuntimeStoreCrossStoreInvariantInput {
+  /** The launch as a whole. Nothing is checked unless `providerId` is `opencode`. */
+  launchState: {
+    providerId?: string;
+    teamName: string;
+    runId: string | null;
+    capabilitySnapshotId: string | null;
+    /** `ready` once the launch is complete. */
+    aggregateState?: string;
+    /** The members; `launchState` is `confirmed_alive` once a member has answered. Default: none. */
+    members?: {
+      name: string;
+      launchState?: string;
+    }[];
+  };
+  /** The sessions that are known. Default: none. */
+  sessionStore: {
+    sessions?: {
+      teamName: string;
+      memberName: string;
+      runId: string | null;
+    }[];
+  };
+  /** The launch transaction of the run, or `null`. */
+  transaction: {
+    status?: string;
+  } | null;
+  /** The capability snapshot that is in force. */
+  compatibilitySnapshot: {
+    snapshotId: string | null;
+  };
+  /** The manifest of the directory. */
+  manifest: RuntimeStoreManifest;
+  /** The deliveries that were begun. Default: none. */
+  deliveryJournal: {
+    records?: {
+      idempotencyKey: string;
+      runId: string | null;
+      status: string;
+    }[];
+  };
+  /** The permissions that were asked for. Default: none. */
+  permissionStore: {
+    requests?: RuntimeStorePermissionRequestRecord[];
+  };
+}
+
+/** The version of the manifest's envelope and data. */
+export declare const OPENCODE_RUNTIME_STORE_MANIFEST_SCHEMA_VERSION = 1;
+
+/** The version of the envelope of the receipts. */
+export declare const OPENCODE_RUNTIME_STORE_RECEIPT_SCHEMA_VERSION = 1;
+
+/** The ten stores of the original format, in the order in which plans list them. `opencode.e2eEvidence` is a legal name without a descriptor. */
+export declare const OPENCODE_RUNTIME_STORE_DESCRIPTORS: RuntimeStoreDescriptor[];
+
+/** A {@link RuntimeStoreDescriptor} whose name the compiler need not know. */
+export type RuntimeStoreDescriptorInput = Omit<RuntimeStoreDescriptor, "schemaName"> & {
+  /** The name: any string that is not blank. A prefix of your own (`shop.cart`) keeps it apart from other names. */
+  schemaName: string;
+};
+
+/**
+ * Checks the descriptors of one runtime directory and returns copies of them, ready for a writer, a planner and an executor.
+ * An application's own names may stand beside the built-in ones:
+ *
+ * ```ts
+ * const descriptors = defineRuntimeStoreDescriptors([
+ *   ...OPENCODE_RUNTIME_STORE_DESCRIPTORS,
+ *   { schemaName: 'shop.cart', schemaVersion: 1, relativePath: 'cart.json', criticality: 'diagnostic_only', owner: 'ui', rebuildStrategy: 'none' },
+ * ]);
+ * ```
+ *
+ * A manifest or receipts file with other names than the built-in ones cannot be read by the JSON-file implementation. Whether
+ * `relativePath` stays inside the directory is checked by those who know the directory: the writer and the inspector.
+ *
+ * @param descriptors At least one. Unknown keys are dropped.
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`, if a value is not legal, or two descriptors share a name or a file.
+ */
+export declare function defineRuntimeStoreDescriptors(descriptors: readonly RuntimeStoreDescriptorInput[]): RuntimeStoreDescriptor[];
+
+/** Options of {@link createRuntimeStoreManifestStore}. */
+export interface RuntimeStoreManifestStoreOptions {
+  /** The manifest file. The sidecar folder `.holdfast` stands beside it. */
+  filePath: string;
+  /** The owner of the runtime directory. */
+  teamName: string;
+  /** Default: the wall clock. */
+  clock?: () => Date;
+  /** How locks are taken, also those of batches. Defaults: 5000, 30000 and 20 ms. */
+  lockOptions?: FileLockOptions;
+  /** Descriptors with own schema names, which the manifest may then hold. Default: none. */
+  descriptors?: readonly RuntimeStoreDescriptor[];
+  /** `'process'` turns syncing off, for tests. Default `'full'`. */
+  durability?: "full" | "process";
+}
+
+/**
+ * Opens the manifest of a runtime directory. Nothing is created before the first write.
+ *
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`
+ */
+export declare function createRuntimeStoreManifestStore(o: RuntimeStoreManifestStoreOptions): RuntimeStoreManifestStore;
+
+/** Reads and changes a manifest. Batches change it by themselves; see `RuntimeStoreBatchWriter`. */
+export declare class RuntimeStoreManifestStore {
+  #private;
+  /**
+   * @param store The file.
+   * @param clock Gives the times inside the manifest. Default: the wall clock.
+   * @param schemaNames Own schema names that entries may have. Default: none.
+   */
+  constructor(store: VersionedJsonStore<RuntimeStoreManifest>, clock?: () => Date, schemaNames?: readonly string[]);
+  /** Returns the manifest; of a missing file the default one, which is not written. @throws VersionedJsonStoreError */
+  read(): Promise<RuntimeStoreManifest>;
+  /**
+   * Says which run is active. Ids are trimmed, an empty one becomes `null`; of the two optional ids `undefined` keeps what is there.
+   * Nothing is written when nothing changes.
+   */
+  setActiveRun(input: {
+    runId: string | null;
+    capabilitySnapshotId?: string | null;
+    behaviorFingerprint?: string | null;
+  }): Promise<RuntimeStoreManifest>;
+  /** Notes that a batch has begun, as the original protocol does. holdfast's own batches need no such note. */
+  markBatchPreparing(batch: RuntimeStoreWriteBatch): Promise<void>;
+  /**
+   * Applies a committed batch: an entry per receipt, the active ids, the watermark. Applying the batch that was applied last changes
+   * nothing.
+   */
+  applyCommittedBatch(batch: RuntimeStoreWriteBatch): Promise<RuntimeStoreManifest>;
+  /** Notes which recovery plan was acted on. */
+  markRecoveryPlan(plan: RuntimeStoreRecoveryPlan): Promise<void>;
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Options of {@link createRuntimeStoreReceiptStore}. */
+export interface RuntimeStoreReceiptStoreOptions {
+  /** The receipts file. */
+  filePath: string;
+  /** Default: the wall clock. */
+  clock?: () => Date;
+  /** How its lock is taken. Defaults: 5000, 30000 and 20 ms. */
+  lockOptions?: FileLockOptions;
+  /** Descriptors with own schema names, which receipts may then hold. Default: none. */
+  descriptors?: readonly RuntimeStoreDescriptor[];
+  /** `'process'` turns syncing off, for tests. Default `'full'`. */
+  durability?: "full" | "process";
+}
+
+/**
+ * Opens the receipts of a runtime directory. Nothing is created before the first write.
+ *
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`
+ */
+export declare function createRuntimeStoreReceiptStore(o: RuntimeStoreReceiptStoreOptions): RuntimeStoreReceiptStore;
+
+/** Reads and changes receipts. Batches write them by themselves; see `RuntimeStoreBatchWriter`. */
+export declare class RuntimeStoreReceiptStore {
+  #private;
+  /**
+   * @param store The file.
+   * @param clock Gives `completedAt`. Default: the wall clock.
+   * @param schemaNames Own schema names that receipts may have. Default: none.
+   */
+  constructor(store: VersionedJsonStore<RuntimeStoreWriteBatch[]>, clock?: () => Date, schemaNames?: readonly string[]);
+  /** Appends a batch. @throws HoldfastError `HF_RUNTIME_BATCH_EXISTS` */
+  begin(batch: RuntimeStoreWriteBatch): Promise<void>;
+  /** Marks a batch as committed. @throws HoldfastError `HF_RUNTIME_BATCH_NOT_FOUND` */
+  commit(batch: RuntimeStoreWriteBatch): Promise<void>;
+  /** Marks a batch as failed, with the error's message. @throws HoldfastError `HF_RUNTIME_BATCH_NOT_FOUND` */
+  fail(batch: RuntimeStoreWriteBatch, error: unknown): Promise<void>;
+  /** Returns the batches, oldest first. Old committed ones are moved to an archive; see `receiptRetention` of the writer. */
+  list(): Promise<RuntimeStoreWriteBatch[]>;
+  /** Returns the team's batches that are not committed, oldest first. */
+  listUncommitted(teamName: string): Promise<RuntimeStoreWriteBatch[]>;
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** Compares store files with what a manifest says of them. It only looks: nothing is moved or written. */
+export declare class RuntimeStoreFileInspector {
+  #private;
+  /** @param teamRuntimeDirectory The runtime directory; it need not exist. */
+  constructor(teamRuntimeDirectory: string);
+  /**
+   * Inspects the file of `descriptor`. The first that applies wins: missing, not JSON, no envelope, written by a newer version, unknown
+   * to the manifest, other bytes than committed, healthy.
+   *
+   * @throws RuntimeStorePathError; HoldfastError with Node's `code` for I/O errors other than a missing file, `HF_INVALID_ARGUMENT`.
+   */
+  inspect(input: {
+    descriptor: RuntimeStoreDescriptor;
+    manifest: RuntimeStoreManifest;
+  }): Promise<RuntimeStoreFileInspection>;
+}
+
+/** Ties a versioned JSON store to a runtime store. */
+export interface RuntimeStoreBinding {
+  /** The manifest that will know the file. */
+  manifestStore: RuntimeStoreManifestStore;
+  /** Where the receipts of updates go. */
+  receiptStore: RuntimeStoreReceiptStore;
+  /** Which store the file is. `relativePath` must lead to the store's `filePath`. */
+  descriptor: RuntimeStoreDescriptor;
+  /** The runtime directory. Default: the folder of the manifest. */
+  directory?: string;
+  /** What the receipts give as the reason. Default `'delivery_commit'`. */
+  reason?: RuntimeStoreWriteBatchReason;
+}
+
+/**
+ * One fault to inject into a writer or store. Rules belong to the handle that they are given to and cost nothing where there are
+ * none.
+ */
+export interface RuntimeStoreFault {
+  /** A step of the batch protocol, in their order. */
+  point?: "after_lock" | "after_stage_files" | "after_commit_point" | "between_publish" | "after_publish" | "before_cleanup" | "in_undo" | "in_recovery";
+  /** Or a file operation. */
+  op?: "read" | "stat" | "list" | "create" | "write" | "syncFile" | "syncDir" | "rename" | "link" | "remove" | "createDir" | "removeDir";
+  /** Only operations on paths that end with this. */
+  pathEnds?: string;
+  /** Which occurrence, counted from 1; 0 means every one. Default 1. */
+  nth?: number;
+  /**
+   * `'kill'` ends the process at once, as `kill -9` does; `{ errno }` fails with this number of the operating system (28 is "disk
+   * full" on Linux); `{ pauseMs }` waits; `{ shortWrite }` lets a write take so many bytes at a time.
+   */
+  action: "kill" | {
+    errno: number;
+  } | {
+    pauseMs: number;
+  } | {
+    shortWrite: number;
+  };
+}
+
+/** Options of a {@link VersionedJsonStore}. */
+export interface VersionedJsonStoreOptions<T> {
+  /** The file. Missing folders are made by the first write. */
+  filePath: string;
+  /** The highest version that is understood, and the one that is written; an integer of 1 or more. */
+  schemaVersion: number;
+  /** Makes the data that stands for a missing file. */
+  defaultData: () => T;
+  /** Returns the data, normalised if it likes, or throws to reject it. Gets data of older versions, too. */
+  validate: (value: unknown) => T;
+  /** Gives the time for `updatedAt` and for names of quarantine files. Default: the wall clock. */
+  clock?: () => Date;
+  /** Where copies of bad files go. Default: the folder of `filePath`. */
+  quarantineDir?: string;
+  /** How the lock of the file is taken. Defaults: 5000, 30000 and 20 ms. */
+  lockOptions?: FileLockOptions;
+  /**
+   * `'full'` (default): bytes and name are on the disk when an update resolves. `'process'`: nothing is synced; an update survives
+   * the process, and may be lost (never torn) in a power cut. For tests.
+   */
+  durability?: "full" | "process";
+  /** Largest file that may be written, in bytes. Default: no limit. */
+  maxFileBytes?: number;
+  /** Makes updates commit through a runtime store, so that they leave receipts. Default: none. */
+  manifest?: RuntimeStoreBinding;
+  /** Faults to inject, for tests of one's own recovery. Default: none. */
+  faults?: RuntimeStoreFault[];
+}
+
+/**
+ * A JSON file in an envelope `{ schemaVersion, updatedAt, data }`.
+ *
+ * Reading takes no lock and never throws for bad content: it says what is wrong, and copies the bad bytes to a quarantine file.
+ * Updating holds a lock that other processes honour, and replaces the file whole.
+ */
+export declare class VersionedJsonStore<T> {
+  #private;
+  /** @throws HoldfastError `HF_INVALID_ARGUMENT` */
+  constructor(options: VersionedJsonStoreOptions<T>);
+  /**
+   * Reads the file. A missing file gives `validate(defaultData())` and is not created; bad content gives `{ ok: false }` with the
+   * path of its quarantine copy.
+   *
+   * @throws HoldfastError with Node's `code` for I/O errors other than a missing file; what `defaultData` or, for a missing file,
+   * `validate` throws; `HF_CLOSED`.
+   */
+  read(): Promise<VersionedJsonStoreReadResult<T>>;
+  /**
+   * Changes the data under the lock of the file: reads, calls `updater` with a deep copy that it may change, validates what comes
+   * back, and writes it unless it equals the old data as JSON. The lock is held while `updater` runs, however long it takes.
+   *
+   * @param updater Returns the new data. What it throws or rejects with arrives here unchanged, and nothing is written.
+   * @throws VersionedJsonStoreError when the file has bad content, which is never overwritten; what `updater`, `validate` or
+   * `defaultData` throw; HoldfastError `HF_LOCK_TIMEOUT`, `HF_RUNTIME_LOCK_LOST`, `HF_RUNTIME_FILE_TOO_LARGE`, `HF_POISONED`,
+   * `HF_CLOSED`, or Node's `code` for I/O errors.
+   */
+  updateLocked(updater: (current: T) => T | Promise<T>): Promise<VersionedJsonStoreUpdateResult<T>>;
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Runs `fn` while holding the lock `<filePath>.lock`, which other holdfast processes and programs with the original lock protocol
+ * honour. The lock is given back when `fn` settles, also when it throws.
+ *
+ * Waiters of one process enter in order of arrival. The lock is not re-entrant: taking it again inside `fn` fails at once.
+ *
+ * @param filePath The file to guard; it need not exist. Missing folders are made.
+ * @param fn Runs once, with the lock held.
+ * @returns What `fn` returns.
+ * @throws HoldfastError `HF_LOCK_TIMEOUT`, message `File lock timeout: <filePath>`, when it is not free within `acquireTimeoutMs`;
+ * I/O errors with Node's own `code`.
+ */
+export declare function withFileLock<T>(filePath: string, fn: () => Promise<T>, options?: FileLockOptions): Promise<T>;
+
+/**
+ * As {@link withFileLock}, for synchronous code: it blocks the thread, event loop included, for up to `acquireTimeoutMs`. When this
+ * thread's own asynchronous code holds the lock, it fails at once, because that code could never give it back.
+ */
+export declare function withFileLockSync<T>(filePath: string, fn: () => T, options?: FileLockOptions): T;
+
+/**
+ * Replaces a file atomically: a reader sees the old bytes or the new ones, never a mixture. Missing folders are made. Without `mode`
+ * the file keeps the mode (and where allowed the owner) of the one it replaces; a symlink is followed.
+ *
+ * With the default options the file's bytes are synced if the file system can, and its new name is not: after a power cut the old
+ * file may be back. For a write that is on the disk when the promise resolves, pass `{ durability: 'strict', syncDirectory: true }`.
+ *
+ * @throws HoldfastError with Node's `code`. With `strict`, a failed sync of the file leaves the target as it was; a failed sync of the
+ * folder rejects after the target was replaced.
+ */
+export declare function atomicWriteAsync(targetPath: string, data: string | Buffer, options?: AtomicWriteOptions): Promise<void>;
+
+/** As {@link atomicWriteAsync} with the default options and no `beforeCommit`, on the calling thread: it blocks for one file sync. */
+export declare function atomicWriteSync(targetPath: string, data: string | Buffer, options?: {
+  mode?: number;
+}): void;
+
+/**
+ * Creates a file that must not exist yet, durably: bytes and name are on the disk when the promise resolves, and the name never
+ * stands for less than all bytes.
+ *
+ * @throws HoldfastError `EEXIST` when the target exists, which then stays as it is; any other I/O error.
+ */
+export declare function atomicCreateAsync(targetPath: string, data: string | Buffer, options?: {
+  mode?: number;
+}): Promise<AtomicCreateResult>;
+
+/**
+ * Renames, replacing what stands at `dest`. Where a failure may pass by itself (`EBUSY`; on Windows also what virus scanners cause) it
+ * is tried again. With `syncDirectories` the folder of `dest` is synced, then that of `src`.
+ *
+ * @param options.durability `'strict'`: a failed folder sync rejects, after the rename. Default `'best-effort'`.
+ */
+export declare function renamePathWithRetry(src: string, dest: string, options?: {
+  syncDirectories?: boolean;
+  durability?: "best-effort" | "strict";
+}): Promise<void>;
+
+/** As {@link renamePathWithRetry} without syncs, on the calling thread. */
+export declare function renamePathWithRetrySync(src: string, dest: string): void;
+
+/** Forces the names in a folder to the disk. Succeeds where the system cannot sync folders. */
+export declare function syncDirectoryDurably(dirPath: string): Promise<void>;
+
+/** Removes a file and forces that to the disk. */
+export declare function unlinkPathDurably(filePath: string): Promise<void>;
+
+/**
+ * Removes temporary links that an interrupted {@link atomicCreateAsync} left beside its target: files of its naming pattern that are
+ * the same inode as the target. Touches nothing else.
+ */
+export declare function cleanupAtomicCreateTempLinks(targetPath: string): Promise<void>;
+
+/** Options of a {@link RuntimeStoreBatchWriter}. */
+export interface RuntimeStoreBatchWriterOptions {
+  /** Makes batch ids. Default: `opencode-store-batch-<uuid>`. */
+  batchIdFactory?: () => string;
+  /** Makes receipt ids. Default: `opencode-store-receipt-<uuid>`. */
+  receiptIdFactory?: () => string;
+  /** Default: the wall clock. */
+  clock?: () => Date;
+  /**
+   * How many committed batches stay in the receipts file, besides those that own a manifest entry and those that never ended. The
+   * rest moves to `.holdfast/receipts.archive.jsonl`. `'all'` keeps every one, and makes each batch cost more than the one before.
+   * Default 16.
+   */
+  receiptRetention?: number | "all";
+  /**
+   * `'full'` (default): bytes and names are on the disk when `writeBatch` resolves. `'process'`: nothing is synced; a batch survives
+   * the process, and a power cut may lose or mix it. For tests.
+   */
+  durability?: "full" | "process";
+  /** Largest store file that may be written, in bytes. Default: no limit. */
+  maxFileBytes?: number;
+  /** Faults to inject, for tests of one's own recovery. Default: none. */
+  faults?: RuntimeStoreFault[];
+}
+
+/** What a batch writes. */
+export interface RuntimeStoreBatchInput extends RuntimeStoreIdentity {
+  /** The owner of the directory; must be the manifest's. */
+  teamName: string;
+  /** Why it is written. */
+  reason: RuntimeStoreWriteBatchReason;
+  /** Refuse unless this run is the active one. Default: do not ask. */
+  expectedActiveRunId?: string | null;
+  /** The stores with their data. Of two writes to one store the last is published. */
+  writes: {
+    descriptor: RuntimeStoreDescriptor;
+    data: unknown;
+  }[];
+}
+
+/**
+ * Writes batches into one runtime directory. Any number of writers, in any number of processes, may work on the same directory; their
+ * batches follow one another.
+ */
+export declare class RuntimeStoreBatchWriter {
+  #private;
+  /** @throws HoldfastError `HF_INVALID_ARGUMENT` */
+  constructor(teamRuntimeDirectory: string, manifestStore: RuntimeStoreManifestStore, receiptStore: RuntimeStoreReceiptStore, options?: RuntimeStoreBatchWriterOptions);
+  /**
+   * Writes the stores, their receipts and the manifest: all of it or nothing, also when the process is killed or the power fails.
+   *
+   * Ids, clocks and `JSON.stringify` run first, before any lock, in the order: batch id, start, per write its time and receipt id, end.
+   *
+   * @returns The committed batch, when all of it is on the disk.
+   * @throws What a callback or `JSON.stringify` throws (nothing happened); RuntimeStorePathError; HoldfastError
+   * `HF_RUNTIME_TEAM_MISMATCH`, `HF_RUNTIME_BATCH_STALE`, `HF_RUNTIME_BATCH_EXISTS`, `HF_RUNTIME_FILE_TOO_LARGE`, `HF_LOCK_TIMEOUT`,
+   * `HF_RUNTIME_LOCK_LOST`, `HF_POISONED`, `HF_CLOSED`, or Node's `code` for I/O errors (the directory is as before);
+   * VersionedJsonStoreError for an unreadable manifest or receipts file; RuntimeStoreBatchPendingError when the batch passed its
+   * commit point and this process could neither finish nor undo it: the next batch or `recover()` does.
+   */
+  writeBatch(input: RuntimeStoreBatchInput): Promise<RuntimeStoreWriteBatch>;
+  /** Waits for batches in flight; later calls reject with `HF_CLOSED`. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What the caller expects to find. */
+export interface RuntimeStoreRecoveryPlanInput {
+  /** The owner of the directory. */
+  teamName: string;
+  /** The run that the caller is about to continue, or `null`. */
+  expectedRunId: string | null;
+  /** Its capability snapshot, or `null`. */
+  expectedCapabilitySnapshotId: string | null;
+  /** Its behaviour fingerprint, or `null`. */
+  expectedBehaviorFingerprint: string | null;
+}
+
+/** Options of a {@link RuntimeStoreRecoveryPlanner}. */
+export interface RuntimeStoreRecoveryPlannerOptions {
+  /** Makes plan ids. Default: `opencode-recovery-plan-<uuid>`. */
+  planIdFactory?: () => string;
+  /** Default: the wall clock. */
+  clock?: () => Date;
+  /**
+   * Whether a store whose bytes a committed batch wrote, but the manifest does not know yet, is reported as `roll_forward`. `false`
+   * classifies as the original did. Default `true`.
+   */
+  rollForward?: boolean;
+}
+
+/** Builds recovery plans. Nothing is written, and no lock is held against writers for longer than one look takes. */
+export declare class RuntimeStoreRecoveryPlanner {
+  #private;
+  /** @throws HoldfastError `HF_INVALID_ARGUMENT` */
+  constructor(descriptors: RuntimeStoreDescriptor[], manifestStore: RuntimeStoreManifestStore, receiptStore: RuntimeStoreReceiptStore, inspector: RuntimeStoreFileInspector, options?: RuntimeStoreRecoveryPlannerOptions);
+  /**
+   * Compares manifest, receipts and files, off the JavaScript thread. While a batch is being published it waits for it, at most 100 ms.
+   *
+   * @throws VersionedJsonStoreError for an unreadable manifest or receipts file; RuntimeStorePathError; HoldfastError with Node's `code`
+   * for I/O errors, `HF_INVALID_ARGUMENT`.
+   */
+  buildPlan(input: RuntimeStoreRecoveryPlanInput): Promise<RuntimeStoreRecoveryPlan>;
+}
+
+/** What a rebuild callback gets. */
+export interface RuntimeStoreRebuildContext {
+  /** The store to make anew. */
+  descriptor: RuntimeStoreDescriptor;
+  /** Its state: `missing`, `quarantined`, `hash_mismatch` … */
+  reason: string;
+  /** Where the bad bytes are, or `null` if there were none. */
+  quarantinePath: string | null;
+}
+
+/** Makes the data of a store anew, or leaves it as it is. */
+export type RuntimeStoreRebuild = (context: RuntimeStoreRebuildContext) => Promise<{
+  data: unknown;
+} | "skip">;
+
+/** Options of a {@link RuntimeStoreRecoveryExecutor}. */
+export interface RuntimeStoreRecoveryExecutorOptions {
+  /** Callbacks by rebuild strategy. A store whose strategy has none is left to the caller. */
+  rebuild?: Partial<Record<RuntimeStoreRebuildStrategy, RuntimeStoreRebuild>>;
+  /** Change nothing, and report what would be done. Default `false`. */
+  dryRun?: boolean;
+  /** Default: the wall clock. */
+  clock?: () => Date;
+  /** Unfinished records of the original format younger than this are left alone: their writer may live. Milliseconds; default 60000. */
+  settleMs?: number;
+  /** Faults to inject, for tests of one's own recovery. Default: none. */
+  faults?: RuntimeStoreFault[];
+}
+
+/** Something that recovery did. */
+export interface RuntimeStoreRecoveryStep {
+  /** `roll_forward`, `roll_back`, `discard`, `keep_newer`, `supersede`, `quarantine`, `rebuild`, `rebuild_manifest`, `archive`, `remove_leftover`. */
+  kind: string;
+  /** To which store, where it is about one. */
+  schemaName?: string;
+  /** For which batch, where it is about one. */
+  batchId?: string;
+  /** In words. */
+  detail: string;
+}
+
+/** What `recover()` found, did and left. */
+export interface RuntimeStoreRecoveryReport {
+  /** The plan before; `null` when a control file could not be read. */
+  before: RuntimeStoreRecoveryPlan | null;
+  /** What was done, in order; empty when there was nothing to do. */
+  steps: RuntimeStoreRecoveryStep[];
+  /** The plan after. */
+  after: RuntimeStoreRecoveryPlan;
+}
+
+/** What {@link RuntimeStoreRecoveryExecutor.verify} found. Times are milliseconds since the epoch, sizes bytes. */
+export interface RuntimeStoreVerification {
+  /** The plan, or `null` when a control file could not be read. */
+  plan: RuntimeStoreRecoveryPlan | null;
+  /** The runtime directory. */
+  directory: string;
+  /** The manifest; `fault` says what is wrong with it. */
+  manifest: {
+    path: string;
+    bytes: number | null;
+    fault: string | null;
+  };
+  /** The receipts; `fault` says what is wrong with them. */
+  receipts: {
+    path: string;
+    bytes: number | null;
+    fault: string | null;
+  };
+  /** Batches applied so far, or `null` when the manifest cannot be read. */
+  highWatermark: number | null;
+  /** Records in the receipts file. */
+  batches: number;
+  /** Ids of batches that never ended. */
+  unresolved: string[];
+  /** Batches that are being written (`alive`) or were interrupted. */
+  openBatches: {
+    folder: string;
+    batchId: string | null;
+    state: "incomplete" | "committed" | "aborted";
+    alive: boolean;
+  }[];
+  /** Lock files; `held` by a living holdfast process. */
+  locks: {
+    path: string;
+    content: string;
+    held: boolean;
+  }[];
+  /** Temporary files that somebody left. */
+  temporaryFiles: {
+    path: string;
+    bytes: number;
+    modifiedMs: number;
+  }[];
+  /** Copies of bad files. */
+  quarantineFiles: {
+    path: string;
+    bytes: number;
+    modifiedMs: number;
+  }[];
+  /** Size of the archive of receipts. */
+  archiveBytes: number;
+  /** The manifest before the newest batch, if it was kept. */
+  manifestCopy: string | null;
+}
+
+/**
+ * Repairs a runtime directory after a crash: settles interrupted batches, moves bad files aside, makes stores anew by the caller's
+ * callbacks, and clears away what was left. Bytes are never dropped unreported: they go to quarantine files or the archive.
+ */
+export declare class RuntimeStoreRecoveryExecutor {
+  #private;
+  /** @throws HoldfastError `HF_INVALID_ARGUMENT` */
+  constructor(teamRuntimeDirectory: string, planner: RuntimeStoreRecoveryPlanner, writer: RuntimeStoreBatchWriter, options?: RuntimeStoreRecoveryExecutorOptions);
+  /**
+   * Plans, repairs, and plans again. Running it twice does nothing the second time; a crash in the middle is repaired by the next run.
+   * The directory is locked during each step, but not while rebuild callbacks run.
+   *
+   * @throws HoldfastError `HF_FORMAT_TOO_NEW` for control files of a newer version, which stay untouched; what a rebuild callback
+   * throws; whatever `writeBatch` throws.
+   */
+  recover(input: RuntimeStoreRecoveryPlanInput): Promise<RuntimeStoreRecoveryReport>;
+  /** Looks at the directory without changing it: plan, open batches, locks, leftovers, quarantine, sizes. For support. */
+  verify(input: RuntimeStoreRecoveryPlanInput): Promise<RuntimeStoreVerification>;
+}
+
+/**
+ * Says what to do about a store in the state that an inspection found. The action's `reason` is the state; a healthy store needs `none`.
+ *
+ * @param input.descriptor The store; its `rebuildStrategy` decides.
+ * @param input.inspected What the inspector found; its `state` decides.
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`
+ */
+export declare function buildRecoveryAction(input: {
+  descriptor: RuntimeStoreDescriptor;
+  inspected: RuntimeStoreFileInspection;
+}): RuntimeStoreRecoveryAction;
+
+/**
+ * Says whether the application may start. A blocked plan or a broken invariant asks for recovery, a degraded plan for a rebuild;
+ * both answers carry the plan's diagnostics and then the broken invariants. A good answer carries none.
+ *
+ * @param input.recoveryPlan What the planner built.
+ * @param input.invariantFailures What {@link validateOpenCodeRuntimeStoreInvariants} returned.
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`
+ */
+export declare function buildRuntimeStoreReadiness(input: {
+  recoveryPlan: RuntimeStoreRecoveryPlan;
+  invariantFailures: string[];
+}): RuntimeStoreReadinessCheck;
+
+/**
+ * Compares launch state, sessions, deliveries, permissions, transaction and manifest of one run.
+ *
+ * Permission requests may carry their status as `status` or, as records on disk do, as `state`.
+ *
+ * @returns One text per contradiction, in a fixed order; none unless `launchState.providerId` is `opencode`.
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`
+ */
+export declare function validateOpenCodeRuntimeStoreInvariants(input: RuntimeStoreCrossStoreInvariantInput): string[];
+
+/** Options of the validators. */
+export interface RuntimeStoreValidationOptions {
+  /** Schema names that are legal besides the built-in ones: an application's own. Default: none. */
+  allowedSchemaNames?: Iterable<string>;
+}
+
+/**
+ * Makes the manifest of a directory in which nothing was written yet: no ids, watermark 0, no entries.
+ *
+ * @param teamName The owner of the directory; not blank.
+ * @param updatedAt The time to put into it, as `Date#toISOString()`; not blank, not parsed.
+ * @throws HoldfastError `HF_INVALID_ARGUMENT`
+ */
+export declare function createDefaultRuntimeStoreManifest(teamName: string, updatedAt: string): RuntimeStoreManifest;
+
+/**
+ * Requires the data of a manifest file and returns a manifest with its keys in order and without unknown ones. The entries are
+ * the same objects as in `value`, unknown keys included.
+ *
+ * @param value What `JSON.parse` gave.
+ * @throws HoldfastError `HF_RUNTIME_INVALID_MANIFEST`, saying what is wrong first; `HF_INVALID_ARGUMENT` for bad options.
+ */
+export declare function validateRuntimeStoreManifest(value: unknown, options?: RuntimeStoreValidationOptions): RuntimeStoreManifest;
+
+/**
+ * Requires the data of a receipts file and returns it as it is, unknown keys included.
+ *
+ * @param value What `JSON.parse` gave.
+ * @throws HoldfastError `HF_RUNTIME_INVALID_RECEIPTS`, saying what is wrong first. One bad record makes the whole
+ *   list invalid. `HF_INVALID_ARGUMENT` for bad options.
+ */
+export declare function validateRuntimeStoreWriteBatches(value: unknown, options?: RuntimeStoreValidationOptions): RuntimeStoreWriteBatch[];
+
+/** Returns `sha256:` and the lower-case hex of SHA-256 over the UTF-8 bytes of `text`. */
+declare function contentHash(text: string): string;
+
+/** The schema version of a file of launch transactions: the highest one understood, and the one written. */
+export declare const OPENCODE_LAUNCH_TRANSACTION_SCHEMA_VERSION = 1;
+declare const CHECKPOINT_NAMES: readonly [
+  "run_created",
+  "host_ready",
+  "lead_session_recorded",
+  "member_session_recorded",
+  "mcp_connected",
+  "required_tools_proven",
+  "prompt_sent",
+  "bootstrap_confirmed",
+  "permission_blocked",
+  "delivery_ready",
+  "member_ready",
+  "run_ready",
+  "run_failed",
+  "run_cancelled"
+];
+
+/** What a launch has reached. Checkpoints may come in any order and any number. */
+export type OpenCodeLaunchCheckpointName = (typeof CHECKPOINT_NAMES)[number];
+declare const FINISHED_STATUSES: readonly [
+  "ready",
+  "failed",
+  "cancelled",
+  "reconciled"
+];
+
+/** How a launch ended. `reconciled` = somebody found it unfinished later, and closed it. */
+export type OpenCodeLaunchFinishedStatus = (typeof FINISHED_STATUSES)[number];
+
+/** One proven step of a launch. */
+export interface OpenCodeLaunchCheckpoint {
+  /** What was reached. */
+  name: OpenCodeLaunchCheckpointName;
+  /** The team; with `runId` it names the transaction. */
+  teamName: string;
+  /** The run; with `teamName` it names the transaction. */
+  runId: string;
+  /** The team member that it is about, or `null` when it is about the whole run. */
+  memberName: string | null;
+  /** The provider's session, or `null`. */
+  runtimeSessionId: string | null;
+  /** The host that the session runs on, or `null`. */
+  hostKey: string | null;
+  /** What proves it, as a hash (`createOpenCodeLaunchEvidenceHash`). A checkpoint with the same name, member and hash is the same one. */
+  evidenceHash: string;
+  /** When it was reached, as `Date#toISOString()` writes it. Not parsed. */
+  createdAt: string;
+  /** Notes for people. They are stored as they are: keep secrets out. */
+  diagnostics: string[];
+}
+
+/** The record of one launch: begun, given checkpoints while it is `active`, then finished once. */
+export interface OpenCodeLaunchTransaction {
+  /** The team. At most one of its transactions is `active`. */
+  teamName: string;
+  /** The run. A relaunch may use the id of a finished run again; the newest transaction then stands for it. */
+  runId: string;
+  /** Always `'opencode'`. */
+  providerId: "opencode";
+  /** When it began. */
+  startedAt: string;
+  /** When it last changed: its beginning, its newest checkpoint's `createdAt`, or its end. */
+  updatedAt: string;
+  /** `active` until it is finished. */
+  status: "active" | OpenCodeLaunchFinishedStatus;
+  /** What it reached, in the order of recording. */
+  checkpoints: OpenCodeLaunchCheckpoint[];
+}
+
+/** What {@link canMarkOpenCodeRunReady} looks at. */
+export interface OpenCodeRunReadyInput {
+  /** The members that must be ready. `launchState: 'confirmed_alive'` means that the member's bootstrap is confirmed. */
+  members: {
+    name: string;
+    launchState?: string;
+  }[];
+  /** The launch whose checkpoints count. Neither its status nor its run is looked at. */
+  transaction: OpenCodeLaunchTransaction;
+  /** Whether the tools that the run needs were proven to be there. */
+  toolProof: {
+    ok: boolean;
+  };
+  /** Whether messages can be delivered to the run. */
+  deliveryReady: boolean;
+}
+
+/**
+ * Checks the data of a file of launch transactions and returns it as it is, unknown keys included. Time strings are not parsed.
+ *
+ * @throws {HoldfastError} `HF_RUNTIME_INVALID_TRANSACTIONS`, naming the first bad record
+ */
+export declare function validateOpenCodeLaunchTransactions(value: unknown): OpenCodeLaunchTransaction[];
+
+/**
+ * Tells whether a run may be marked ready, and if not, what is missing.
+ *
+ * Per member, in order: `<member>:member_session_recorded` and `<member>:required_tools_proven` (missing checkpoints),
+ * `<member>:bootstrap_confirmed` (unless the member's `launchState` is `'confirmed_alive'`). Then `required_runtime_tools`
+ * (`toolProof.ok`) and `runtime_delivery_service` (`deliveryReady`). `ok` is true when `missing` is empty.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ */
+export declare function canMarkOpenCodeRunReady(input: OpenCodeRunReadyInput): {
+  ok: boolean;
+  missing: string[];
+};
+
+/**
+ * Tells whether a launch has a checkpoint of that name for that member, whatever its evidence.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ */
+export declare function hasMemberCheckpoint(t: OpenCodeLaunchTransaction, memberName: string, name: OpenCodeLaunchCheckpointName): boolean;
+
+/**
+ * How long finished launch transactions are kept. By default for ever.
+ *
+ * Both limits are applied when `beginRun` appends a transaction, so what was just finished can be read until the next launch.
+ * An active transaction is never dropped. What was dropped is as if it had never been: `finish` for it says *not found*.
+ */
+export interface OpenCodeLaunchTransactionRetention {
+  /** How many finished transactions to keep per team, the newest ones: an integer, 0 or more. Default: all. */
+  maxFinished?: number;
+  /**
+   * How long to keep a finished transaction after its `updatedAt`, in milliseconds, 0 or more. One whose `updatedAt` is not a
+   * time is kept. Default: for ever.
+   */
+  maxAgeMs?: number;
+}
+
+/** Options of {@link createOpenCodeLaunchTransactionStore}. */
+export interface OpenCodeLaunchTransactionStoreOptions extends OpenCodeLaunchTransactionRetention {
+  /** The file. It and its folder are created by the first `beginRun`. */
+  filePath: string;
+  /** Where times come from. Default: the wall clock. */
+  clock?: () => Date;
+  /** Waiting times of the file's lock. */
+  lockOptions?: FileLockOptions;
+}
+
+/**
+ * Opens the launch transactions in a file. Nothing is read or created yet.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ */
+export declare function createOpenCodeLaunchTransactionStore(o: OpenCodeLaunchTransactionStoreOptions): OpenCodeLaunchTransactionStore;
+
+/**
+ * Launch transactions in one file, shared by any number of processes.
+ *
+ * Every change is one locked read-modify-write of the file, durable when its promise resolves; nothing is written when it
+ * changes nothing or throws. All methods reject with `VersionedJsonStoreError` when the file's content cannot be used, and with
+ * `HF_INVALID_ARGUMENT`, before anything is touched, for a bad argument. Where a run id was used again, its *newest*
+ * transaction is meant, everywhere.
+ */
+export declare class OpenCodeLaunchTransactionStore {
+  private readonly store;
+  private readonly clock;
+  private readonly retention;
+  /**
+   * @param store the file; its `validate` should be {@link validateOpenCodeLaunchTransactions}
+   * @param clock where times come from; default: the wall clock
+   * @param retention how long finished transactions are kept; default: for ever
+   * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+   */
+  constructor(store: VersionedJsonStore<OpenCodeLaunchTransaction[]>, clock?: () => Date, retention?: OpenCodeLaunchTransactionRetention);
+  /**
+   * Begins a launch, unless the team has an active one (of this run or any other): then that one is returned, unchanged.
+   *
+   * @param i `startedAt` defaults to the clock
+   */
+  beginRun(i: {
+    teamName: string;
+    runId: string;
+    startedAt?: string;
+  }): Promise<{
+    state: "created" | "already_active";
+    transaction: OpenCodeLaunchTransaction;
+  }>;
+  /**
+   * Records a checkpoint in the launch of `input.teamName` and `input.runId`; `unchanged` when one with the same name, member
+   * and evidence hash is there. The transaction's `updatedAt` becomes the checkpoint's `createdAt`.
+   *
+   * @throws {HoldfastError} `HF_RUNTIME_TRANSACTION_NOT_ACTIVE` when that launch is finished,
+   *   `HF_RUNTIME_TRANSACTION_NOT_FOUND` when there is none
+   */
+  addCheckpoint(input: OpenCodeLaunchCheckpoint): Promise<"created" | "unchanged">;
+  /** Tells whether a launch has a checkpoint of that name and member, and, if `evidenceHash` is given, with that evidence. */
+  hasCheckpoint(i: {
+    teamName: string;
+    runId: string;
+    memberName: string | null;
+    name: OpenCodeLaunchCheckpointName;
+    evidenceHash?: string;
+  }): Promise<boolean>;
+  /** Returns the team's active launch, or `null`. */
+  readActive(teamName: string): Promise<OpenCodeLaunchTransaction | null>;
+  /** Returns the newest launch of a run, or `null`. */
+  read(teamName: string, runId: string): Promise<OpenCodeLaunchTransaction | null>;
+  /**
+   * Finishes a launch; `unchanged`, with its status kept, when it is finished already.
+   *
+   * @param i `updatedAt` defaults to the clock
+   * @throws {HoldfastError} for an unknown run: `HF_RUNTIME_TRANSACTION_STALE` when another run of the team is active (named in
+   *   the message and in the property `activeRunId`), else `HF_RUNTIME_TRANSACTION_NOT_FOUND`
+   */
+  finish(i: {
+    teamName: string;
+    runId: string;
+    status: OpenCodeLaunchFinishedStatus;
+    updatedAt?: string;
+  }): Promise<"finished" | "unchanged">;
+  /** Returns all transactions of all teams, in the order in which they were begun. */
+  list(): Promise<OpenCodeLaunchTransaction[]>;
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. The file's store is closed with it. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Copies launch evidence with every secret replaced by `'[redacted]'`.
+ *
+ * Arrays and objects are walked to the bottom. The value of every key that matches
+ * `/token|secret|password|passwd|api[_-]?key|authorization|cookie|credential/i` is replaced, whatever it holds, without being
+ * read. Values are *not* scanned: a secret in a plain text, such as a diagnostic line, stays.
+ *
+ * Of an object only its own enumerable string keys are taken, in their order, so that a `Date`, `Map` or `Set` becomes `{}`.
+ * An own key `__proto__` is copied as a key like any other and never becomes the copy's prototype.
+ *
+ * @param evidence any value; it is not changed
+ * @returns a copy that shares nothing with `evidence`, except functions
+ * @throws {TypeError} when `evidence` contains itself
+ */
+export declare function redactOpenCodeLaunchEvidence(evidence: unknown): unknown;
+
+/**
+ * Hashes launch evidence: the `evidenceHash` of a checkpoint.
+ *
+ * The hash is `sha256:` and the hex SHA-256 of the compact JSON of the redacted evidence
+ * ({@link redactOpenCodeLaunchEvidence}) with sorted keys: array indexes (`0` to `4294967294`) first, by number, then the rest
+ * by UTF-16 code unit. Keys with the value `undefined` are left out; `NaN`, `Infinity` and `-Infinity` count as strings of
+ * their names; everything else is written as `JSON.stringify` writes it. So two pieces of evidence that differ only in the
+ * order of keys, or in their secrets, hash alike.
+ *
+ * @param evidence any value that JSON has a text for
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT` when JSON has no text for `evidence` itself (`undefined`, a function, a symbol)
+ * @throws {TypeError} the engine's own, when `evidence` contains itself or a `bigint`
+ *
+ * @example
+ * ```ts
+ * createOpenCodeLaunchEvidenceHash({ token: 'a', ok: true }) === createOpenCodeLaunchEvidenceHash({ ok: true, token: 'b' });
+ * ```
+ */
+export declare function createOpenCodeLaunchEvidenceHash(evidence: unknown): string;
+
+/** The schema version of a file of run tombstones: the highest one understood, and the one written. */
+export declare const OPENCODE_RUNTIME_RUN_TOMBSTONE_SCHEMA_VERSION = 1;
+declare const TOMBSTONE_REASONS: readonly [
+  "stop_requested",
+  "relaunch_started",
+  "run_replaced",
+  "provider_session_aborted",
+  "recovery_rejected"
+];
+
+/** Why a run is over. */
+export type RuntimeRunTombstoneReason = (typeof TOMBSTONE_REASONS)[number];
+
+/** The record that evidence of certain kinds is no longer accepted for a run. */
+export interface RuntimeRunTombstone {
+  /** The record's own id, unique in its file. */
+  tombstoneId: string;
+  /** The team that the run belonged to. */
+  teamName: string;
+  /** The run that is over. */
+  runId: string;
+  /** Why it is over. A run has at most one unexpired tombstone per reason. */
+  reason: RuntimeRunTombstoneReason;
+  /** The kinds of evidence that are refused, sorted, without repeats. */
+  evidenceKinds: RuntimeEvidenceKind[];
+  /** When it was added first, as `Date#toISOString()` writes it. */
+  createdAt: string;
+  /**
+   * From when on it counts no longer: it is expired when this is not later than now. `null` = never; a text that is not a time
+   * means never, too, so that a damaged record does not let evidence through.
+   */
+  expiresAt: string | null;
+  /** A note for people, or `null`. */
+  diagnostic: string | null;
+}
+
+/** A piece of evidence that asks to be accepted. */
+export interface RuntimeEvidenceAcceptanceInput {
+  /** The team. */
+  teamName: string;
+  /** The run that the evidence names, or `null` if it names none; blank counts as none. */
+  runId: string | null;
+  /** The run that is current, or `null` if there is none; blank counts as none. */
+  currentRunId: string | null;
+  /** What the evidence is. */
+  evidenceKind: RuntimeEvidenceKind;
+}
+
+/**
+ * Requires that evidence names the current run. Tombstones are not looked at: that is `assertEvidenceAccepted`.
+ *
+ * @throws {RuntimeStaleEvidenceError} with the `reason` `missing_run_id`, `current_run_missing` or `run_mismatch`, checked in
+ *   this order
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`, also for a kind of evidence that does not exist
+ */
+export declare function assertRuntimeEvidenceRunMatches(input: RuntimeEvidenceAcceptanceInput): void;
+
+/**
+ * Checks the data of a file of run tombstones and returns it as it is, unknown keys included. Time strings are not parsed.
+ *
+ * @throws {HoldfastError} `HF_RUNTIME_INVALID_TOMBSTONES`, naming the first bad record or repeated id
+ */
+export declare function validateRuntimeRunTombstones(value: unknown): RuntimeRunTombstone[];
+
+/**
+ * Returns the tombstones that are not expired at `now`, in their order. A pure filter: nothing is written or changed.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ */
+export declare function compactRuntimeRunTombstones(records: RuntimeRunTombstone[], now: Date): RuntimeRunTombstone[];
+
+/** Options of a {@link RuntimeRunTombstoneStore}. */
+export interface RuntimeRunTombstoneOptions {
+  /** Where tombstone ids come from. Default: `opencode-run-tombstone-<uuid>`. */
+  idFactory?: () => string;
+  /** Where times come from. Default: the wall clock. */
+  clock?: () => Date;
+  /**
+   * How long to keep a tombstone that never expires after its `createdAt`, in milliseconds, 0 or more. Default: for ever.
+   *
+   * `add` and `compact` drop older ones; until then they count. Late evidence of a run whose tombstone was dropped is still
+   * refused as long as another run is current. One whose `createdAt` is not a time is kept.
+   */
+  maxAgeMs?: number;
+}
+
+/** Options of {@link createRuntimeRunTombstoneStore}. */
+export interface RuntimeRunTombstoneStoreOptions extends RuntimeRunTombstoneOptions {
+  /** The file; usually `opencode-run-tombstones.json`. It and its folder are created by the first `add`. */
+  filePath: string;
+  /** Waiting times of the file's lock. */
+  lockOptions?: FileLockOptions;
+}
+
+/**
+ * Opens the run tombstones in a file. Nothing is read or created yet.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ */
+export declare function createRuntimeRunTombstoneStore(o: RuntimeRunTombstoneStoreOptions): RuntimeRunTombstoneStore;
+
+/**
+ * Run tombstones in one file, shared by any number of processes.
+ *
+ * Every change is one locked read-modify-write of the file, durable when its promise resolves. The store fails closed: where its
+ * file cannot be used, every method rejects with `VersionedJsonStoreError`, so that no evidence is accepted on the word of a
+ * file that nobody can read. Bad arguments reject with `HF_INVALID_ARGUMENT` before anything is touched.
+ */
+export declare class RuntimeRunTombstoneStore {
+  private readonly store;
+  private readonly idFactory;
+  private readonly clock;
+  private readonly maxAgeMs;
+  /**
+   * @param store the file; its `validate` should be {@link validateRuntimeRunTombstones}
+   * @param options ids, clock and retention
+   * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+   */
+  constructor(store: VersionedJsonStore<RuntimeRunTombstone[]>, options?: RuntimeRunTombstoneOptions);
+  /**
+   * Adds a tombstone, and drops the expired ones of all teams.
+   *
+   * Where an unexpired tombstone of the same team, run and reason is there, it is widened instead: it gets the kinds of both and
+   * the later expiry of the two (never is the latest). Its id, `createdAt` and `diagnostic` stay. So a second `add` never makes
+   * the first one weaker.
+   *
+   * @param i `evidenceKinds`: what to refuse, default (also for `[]`) all kinds. `ttlMs`: for how long, in milliseconds,
+   *   default for ever; 0 or less never takes effect. `diagnostic`: a note for people
+   * @returns the tombstone as stored
+   */
+  add(i: {
+    teamName: string;
+    runId: string;
+    reason: RuntimeRunTombstoneReason;
+    evidenceKinds?: RuntimeEvidenceKind[];
+    ttlMs?: number;
+    diagnostic?: string | null;
+  }): Promise<RuntimeRunTombstone>;
+  /** Returns the team's unexpired tombstones, in the order in which they were added. Never writes. */
+  list(teamName: string): Promise<RuntimeRunTombstone[]>;
+  /** Returns the first unexpired tombstone of a run, and, if `evidenceKind` is given, of that kind; else `null`. Never writes. */
+  find(i: {
+    teamName: string;
+    runId: string;
+    evidenceKind?: RuntimeEvidenceKind;
+  }): Promise<RuntimeRunTombstone | null>;
+  /**
+   * Resolves when evidence may be accepted. The run ids are checked first, without touching the disk
+   * ({@link assertRuntimeEvidenceRunMatches}), then the tombstones of that run and kind. Never writes.
+   *
+   * @throws {RuntimeStaleEvidenceError} with the `reason` `missing_run_id`, `current_run_missing`, `run_mismatch` or
+   *   `run_tombstoned`
+   */
+  assertEvidenceAccepted(input: RuntimeEvidenceAcceptanceInput): Promise<void>;
+  /** Drops the expired tombstones of all teams, and those beyond `maxAgeMs`; returns how many. */
+  compact(): Promise<number>;
+  /** Waits for calls in flight; later calls reject with `HF_CLOSED`. The file's store is closed with it. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>;
+  private now;
+  private dropOld;
+}
+
+/** The manifest after a commit. */
+export interface RuntimeStoreManifestChange {
+  /** Batches applied so far. It falls back to 0 when the runtime directory was reset. */
+  highWatermark: number;
+  /** The batch that was committed last, or `null` if there is none. */
+  batchId: string | null;
+  /** The whole manifest. */
+  manifest: RuntimeStoreManifest;
+}
+
+/** Options of {@link watchRuntimeStoreManifest}. */
+export interface RuntimeStoreManifestWatchOptions {
+  /** Ends the watch when it aborts. */
+  signal?: AbortSignal;
+  /**
+   * Called when the manifest cannot be read, with the error; the watch goes on. A bad content is reported once, an I/O error at
+   * each retry. Default: nobody is told.
+   */
+  onError?: (error: unknown) => void;
+}
+
+/** A running watch with a callback. */
+export interface RuntimeStoreManifestWatcher {
+  /** Ends the watch. No callback comes after the call; the promise resolves when no file is read any more. Twice is harmless. */
+  close(): Promise<void>;
+  /** The same as `close()`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A running watch to iterate over. It is for one reader, and is ended by `break`, `return()`, `close()` or its signal. */
+export interface RuntimeStoreManifestChanges extends RuntimeStoreManifestWatcher, AsyncIterableIterator<RuntimeStoreManifestChange> {
+  return(): Promise<IteratorResult<RuntimeStoreManifestChange, undefined>>;
+}
+
+/**
+ * Watches a manifest for commits, of any process.
+ *
+ * The watch begins with the call: every commit that lands after it is reported, so that `watch`, then `read`, misses nothing.
+ * Only changes of `highWatermark` or `lastCommittedBatchId` are reported. Commits in quick succession may come as one, with the
+ * newest manifest; so may those that come while an iterating reader is busy.
+ *
+ * The folder need not exist yet. While the manifest cannot be read, nothing is reported and it is tried again. A manifest that
+ * was deleted reads as the default one, watermark 0. Closing the manifest store ends the watch at its next look. The watch never
+ * keeps Node alive by itself. What a callback throws becomes an uncaught exception, as in an `EventEmitter` of Node.
+ *
+ * @param manifestStore the manifest to watch
+ * @param options signal and `onError`
+ * @returns the changes, to iterate over; aborting the signal ends the iteration without an error
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ *
+ * @example
+ * ```ts
+ * for await (const { highWatermark, batchId } of watchRuntimeStoreManifest(manifestStore, { signal })) show(highWatermark, batchId);
+ * ```
+ */
+export declare function watchRuntimeStoreManifest(manifestStore: RuntimeStoreManifestStore, options?: RuntimeStoreManifestWatchOptions): RuntimeStoreManifestChanges;
+
+/**
+ * Watches a manifest for commits, and calls `listener` for each change; see the other form for what is reported.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
+ */
+export declare function watchRuntimeStoreManifest(manifestStore: RuntimeStoreManifestStore, listener: (change: RuntimeStoreManifestChange) => void, options?: RuntimeStoreManifestWatchOptions): RuntimeStoreManifestWatcher;
+
+export {
+  contentHash as computeRuntimeStoreContentHash,
+};
