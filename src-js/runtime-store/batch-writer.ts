@@ -82,7 +82,7 @@ export class RuntimeStoreBatchWriter {
   ) {
     this.#dir = resolve(checkPath(teamRuntimeDirectory, 'teamRuntimeDirectory'));
     this.#manifest = partsOfManifest(manifestStore);
-    this.#receipts = partsOfReceipts(receiptStore);
+    this.#receipts = partsOfReceipts(receiptStore, this.#manifest);
     checkPlainObject(options, 'options');
     checkFunctionOrUndefined(options.batchIdFactory, 'options.batchIdFactory');
     checkFunctionOrUndefined(options.receiptIdFactory, 'options.receiptIdFactory');

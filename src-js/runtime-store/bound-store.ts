@@ -52,7 +52,7 @@ interface StoreOptions {
 export function bindStore(binding: RuntimeStoreBinding, filePath: string, store: StoreOptions, faults: FaultRules): BoundStore {
   checkPlainObject(binding, 'options.manifest');
   const manifest = partsOfManifest(binding.manifestStore, 'options.manifest.manifestStore');
-  const receipts = partsOfReceipts(binding.receiptStore, 'options.manifest.receiptStore');
+  const receipts = partsOfReceipts(binding.receiptStore, manifest, 'options.manifest.receiptStore');
   const descriptor = checkRuntimeStoreDescriptor(binding.descriptor, 'options.manifest.descriptor');
   const reason = checkOneOf(binding.reason ?? 'delivery_commit', 'options.manifest.reason', RUNTIME_STORE_BATCH_REASONS);
   const dir = resolve(binding.directory === undefined ? resolve(manifest.store.filePath, '..') : checkPath(binding.directory, 'options.manifest.directory'));

@@ -25,15 +25,20 @@ export interface ControlParts<T> {
 }
 
 const storeParts = new WeakMap<object, StoreParts<unknown>>();
-const controlParts = new WeakMap<object, ControlParts<unknown>>();
+const manifestParts = new WeakMap<object, ControlParts<RuntimeStoreManifest>>();
+const receiptParts = new WeakMap<object, ControlParts<unknown>>();
 const inspectorDirs = new WeakMap<object, string>();
 
 export function registerStore<T>(store: object, parts: StoreParts<T>): void {
   storeParts.set(store, parts);
 }
 
-export function registerControl<T>(owner: object, parts: ControlParts<T>): void {
-  controlParts.set(owner, parts);
+export function registerManifest(owner: object, parts: ControlParts<RuntimeStoreManifest>): void {
+  manifestParts.set(owner, parts);
+}
+
+export function registerReceipts(owner: object, parts: ControlParts<unknown>): void {
+  receiptParts.set(owner, parts);
 }
 
 export function registerInspector(inspector: object, dir: string): void {
@@ -47,14 +52,20 @@ export function partsOfStore<T>(store: unknown, argument: string): StoreParts<T>
 }
 
 export function partsOfManifest(store: RuntimeStoreManifestStore, argument = 'manifestStore'): ControlParts<RuntimeStoreManifest> {
-  const parts = controlParts.get(store);
+  const parts = manifestParts.get(store);
   if (parts === undefined) throw invalidArgument(argument, 'a RuntimeStoreManifestStore of this package', store);
-  return parts as ControlParts<RuntimeStoreManifest>;
+  return parts;
 }
 
-export function partsOfReceipts(store: RuntimeStoreReceiptStore, argument = 'receiptStore'): ControlParts<unknown> {
-  const parts = controlParts.get(store);
+/** `manifest` is the one that the receipts belong to: the two never share a file. */
+export function partsOfReceipts(
+  store: RuntimeStoreReceiptStore,
+  manifest: ControlParts<RuntimeStoreManifest>,
+  argument = 'receiptStore',
+): ControlParts<unknown> {
+  const parts = receiptParts.get(store);
   if (parts === undefined) throw invalidArgument(argument, 'a RuntimeStoreReceiptStore of this package', store);
+  if (parts.store.filePath === manifest.store.filePath) throw invalidArgument(argument, 'a store of another file than the manifest', parts.store.filePath);
   return parts;
 }
 

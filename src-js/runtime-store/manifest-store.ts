@@ -1,7 +1,7 @@
 /** The manifest of a runtime directory: which bytes are the committed ones. */
 import { checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkStringOrNull, isBlank } from '../check';
 import { OPENCODE_RUNTIME_STORE_MANIFEST_SCHEMA_VERSION } from './descriptors';
-import { isoTime, partsOfStore, registerControl } from './internals';
+import { isoTime, partsOfStore, registerManifest } from './internals';
 import { readStoreData } from './store-data';
 import type {
   FileLockOptions,
@@ -67,7 +67,7 @@ export class RuntimeStoreManifestStore {
     const parts = partsOfStore<RuntimeStoreManifest>(store, 'store');
     this.#store = store;
     this.#clock = checkFunctionOrUndefined(clock, 'clock') ?? (() => new Date());
-    registerControl(this, { store: parts, clock: this.#clock, extraNames: [...schemaNames] });
+    registerManifest(this, { store: parts, clock: this.#clock, extraNames: [...schemaNames] });
   }
 
   /** Returns the manifest; of a missing file the default one, which is not written. @throws VersionedJsonStoreError */

@@ -77,7 +77,7 @@ export class RuntimeStoreRecoveryPlanner {
   ) {
     const checked = checkArray(descriptors, 'descriptors').map((descriptor, index) => checkRuntimeStoreDescriptor(descriptor, `descriptors[${index}]`));
     const manifest = partsOfManifest(manifestStore);
-    const receipts = partsOfReceipts(receiptStore);
+    const receipts = partsOfReceipts(receiptStore, manifest);
     const dir = directoryOf(inspector);
     checkPlainObject(options, 'options');
     const planIdFactory = checkFunctionOrUndefined(options.planIdFactory, 'options.planIdFactory') ?? ((): string => `opencode-recovery-plan-${randomUUID()}`);

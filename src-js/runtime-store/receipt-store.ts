@@ -2,7 +2,7 @@
 import { checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkString } from '../check';
 import { HoldfastError } from '../errors';
 import { OPENCODE_RUNTIME_STORE_RECEIPT_SCHEMA_VERSION } from './descriptors';
-import { isoTime, partsOfStore, registerControl } from './internals';
+import { isoTime, partsOfStore, registerReceipts } from './internals';
 import { readStoreData } from './store-data';
 import type { FileLockOptions, RuntimeStoreDescriptor, RuntimeStoreWriteBatch } from './types';
 import { validateRuntimeStoreWriteBatches } from './validators';
@@ -56,7 +56,7 @@ export class RuntimeStoreReceiptStore {
     const parts = partsOfStore<RuntimeStoreWriteBatch[]>(store, 'store');
     this.#store = store;
     this.#clock = checkFunctionOrUndefined(clock, 'clock') ?? (() => new Date());
-    registerControl(this, { store: parts, clock: this.#clock, extraNames: [...schemaNames] });
+    registerReceipts(this, { store: parts, clock: this.#clock, extraNames: [...schemaNames] });
   }
 
   /** Appends a batch. @throws HoldfastError `HF_RUNTIME_BATCH_EXISTS` */

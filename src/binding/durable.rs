@@ -106,7 +106,7 @@ pub fn lock_file(env: &Env, path: String, options: String) -> napi::Result<Promi
     match message::<LockOptions>(&options) {
         Ok(options) => {
             let options = options.for_env(env);
-            pool::spawn(move || recovery::lock_file(Disk::real(), path.into(), options, Box::new(move |lock| ticket.settle(lock.map(Kept)))));
+            pool::spawn_in_order(move || recovery::lock_file(Disk::real(), path.into(), options, Box::new(move |lock| ticket.settle(lock.map(Kept)))));
         }
         Err(error) => ticket.settle(Err(error)),
     }
@@ -158,7 +158,7 @@ pub fn take_turn<'e>(
     match message::<LockOptions>(&options) {
         Ok(options) => {
             let options = options.for_env(env);
-            pool::spawn(move || {
+            pool::spawn_in_order(move || {
                 let done = Box::new(move |taken: Result<(Turn, Option<String>)>| {
                     ticket.settle(taken.map(|(turn, text)| TurnWithText { turn, text }));
                 });

@@ -1,6 +1,6 @@
 //! The runtime store for the facade: JSON texts in, JSON texts out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
@@ -18,6 +18,7 @@ use crate::runtime_store::executor::{self, Orders};
 use crate::runtime_store::format::ObjectText;
 use crate::runtime_store::inspector::{self, Descriptor};
 use crate::runtime_store::manifest::Manifest;
+use crate::runtime_store::paths::Fence;
 use crate::runtime_store::planner::{self, Request};
 use crate::runtime_store::recovery::{self, Locked};
 use crate::runtime_store::{Context, doctor};
@@ -58,7 +59,8 @@ impl Place {
     }
 }
 
-/// Parses the two messages of a call and starts `work` on the pool; whatever fails settles the promise.
+/// Parses the two messages of a call and starts `work` on the pool, in order of arrival: it must queue for locks or pass on
+/// what takes longer. Whatever fails settles the promise.
 fn start<'e, M, T>(
     env: &'e Env,
     place: &str,
@@ -74,7 +76,7 @@ where
     match parsed {
         Ok((place, order)) => {
             let context = place.context(env);
-            pool::spawn(move || work(context, place.held_keys(), order, ticket));
+            pool::spawn_in_order(move || work(context, place.held_keys(), order, ticket));
         }
         Err(error) => ticket.settle(Err(error)),
     }
@@ -94,8 +96,10 @@ pub fn write_batch<'e>(env: &'e Env, place: String, input: String, data: Vec<Opt
             None => batch::write(disk, context, input, held, Box::new(move |record| ticket.settle(record))),
             Some(None) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the locks were given back already"))),
             Some(Some(locked)) => {
-                let record = batch::check_paths(&context, &input).and_then(|paths| batch::commit(&disk, &context, &input, &paths, locked));
-                ticket.settle(record);
+                pool::off_intake(move || {
+                    let paths = batch::check_paths(&context, &input);
+                    ticket.settle(paths.and_then(|paths| batch::commit(&disk, &context, &input, &paths, locked)));
+                });
             }
         }
     })
@@ -121,11 +125,9 @@ pub fn unlock_batch(env: &Env, guard: u32) {
 pub fn check_paths(env: &Env, dir: String, control: Vec<String>, relative: Vec<String>) -> napi::Result<Vec<String>> {
     super::failure::sync(env, || {
         let control: Vec<PathBuf> = control.into_iter().map(PathBuf::from).collect();
-        let control: Vec<&std::path::Path> = control.iter().map(PathBuf::as_path).collect();
-        relative
-            .iter()
-            .map(|relative| crate::runtime_store::paths::confine(std::path::Path::new(&dir), relative, &control).map(|path| path.to_string_lossy().into_owned()))
-            .collect()
+        let control: Vec<&Path> = control.iter().map(PathBuf::as_path).collect();
+        let fence = Fence::around(Path::new(&dir), &control);
+        relative.iter().map(|relative| Ok(fence.confine(relative)?.to_string_lossy().into_owned())).collect()
     })
 }
 
@@ -134,8 +136,10 @@ pub fn check_paths(env: &Env, dir: String, control: Vec<String>, relative: Vec<S
 pub fn build_plan<'e>(env: &'e Env, place: String, request: String, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, String>> {
     let disk = disk_of(faults);
     start(env, &place, &request, move |context, _, request: Request, ticket| {
-        let plan = planner::build(&disk, &context, &request).map(|built| serde_json::to_string(&built.plan).unwrap_or_default());
-        ticket.settle(plan);
+        pool::off_intake(move || {
+            let built = planner::build(&disk, &context, &request);
+            ticket.settle(built.map(|built| serde_json::to_string(&built.plan).unwrap_or_default()));
+        });
     })
 }
 
@@ -151,7 +155,7 @@ pub fn inspect_store(env: &Env, dir: String, descriptor: String, manifest: Strin
     settle::run(env, move || {
         let descriptor: Descriptor = message(&descriptor)?;
         let manifest = Manifest::parse(&manifest, &names).map_err(|text| HfError::new(Code::RuntimeInvalidManifest, text))?;
-        let path = crate::runtime_store::paths::confine(std::path::Path::new(&dir), &descriptor.relative_path, &[])?;
+        let path = Fence::around(Path::new(&dir), &[]).confine(&descriptor.relative_path)?;
         let entry = manifest.entry(&descriptor.schema_name);
         let found = inspector::inspect(&Disk::real(), &path, &descriptor, entry)?;
         let text = ObjectText::new().string("state", found.state.as_str()).nullable("message", found.message.as_deref());
@@ -181,7 +185,9 @@ pub fn finish_recovery<'e>(env: &'e Env, place: String, orders: String, faults: 
 #[napi]
 pub fn examine_store(env: &Env, place: String) -> napi::Result<PromiseRaw<'_, String>> {
     start(env, &place, "null", move |context, _, (): (), ticket| {
-        let report = doctor::examine(&Disk::real(), &context);
-        ticket.settle(report.map(|report| serde_json::to_string(&report).unwrap_or_default()));
+        pool::off_intake(move || {
+            let report = doctor::examine(&Disk::real(), &context);
+            ticket.settle(report.map(|report| serde_json::to_string(&report).unwrap_or_default()));
+        });
     })
 }

@@ -252,6 +252,16 @@ impl Disk {
         Ok(out)
     }
 
+    /// Opens a file that somebody else wrote, to sync it.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn reopen(&self, path: &Path) -> io::Result<OutFile> {
+        // Windows flushes only through handles that may write.
+        let file = self.run(Op::Stat(path), || OpenOptions::new().read(true).write(cfg!(windows)).open(path))?;
+        Ok(OutFile { file, path: path.to_owned() })
+    }
+
     /// Forces the bytes of `out` to the disk.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Threads are started on demand, at most [`THREADS_MAX`], and end after ten idle seconds. They never keep the process
 //! alive. Jobs must not wait for other jobs, except through [`parallel`], whose caller works itself.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Runs `job` on a thread of the pool.
 pub fn spawn(job: impl FnOnce() + Send + 'static) {
     push(Box::new(job), false);
+}
+
+/// Short jobs that must run one after the other, in the order in which they were handed in.
+struct Intake {
+    jobs: VecDeque<Job>,
+    running: bool,
+}
+
+static INTAKE: Mutex<Intake> = Mutex::new(Intake { jobs: VecDeque::new(), running: false });
+
+thread_local! {
+    static IN_INTAKE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `job` on the pool after all that were handed in before it: this is how callers of one thread keep their order of
+/// arrival. The job must be short; what takes longer it passes to [`off_intake`].
+pub fn spawn_in_order(job: impl FnOnce() + Send + 'static) {
+    let mut intake = lock(&INTAKE);
+    intake.jobs.push_back(Box::new(job));
+    if !intake.running {
+        intake.running = true;
+        drop(intake);
+        spawn(take_in);
+    }
+}
+
+fn take_in() {
+    IN_INTAKE.set(true);
+    loop {
+        let mut intake = lock(&INTAKE);
+        let Some(job) = intake.jobs.pop_front() else {
+            intake.running = false;
+            break;
+        };
+        drop(intake);
+        let _ = catch_unwind(AssertUnwindSafe(job));
+    }
+    IN_INTAKE.set(false);
+}
+
+/// Runs `job` here, or, on the thread that takes jobs in, on another one.
+pub fn off_intake(job: impl FnOnce() + Send + 'static) {
+    if IN_INTAKE.get() { spawn(job) } else { job() }
 }
 
 fn push(job: Job, urgent: bool) {

@@ -12,7 +12,6 @@ use super::archive;
 use super::error::{batch_exists, batch_pending, batch_stale, file_too_large, lock_lost, team_mismatch};
 use super::format::{self, ARCHIVE, ObjectText, STAGE};
 use super::manifest::{EntryParts, Identity, Manifest};
-use super::paths::confine;
 use super::publish::link_over;
 use super::receipts::{Batch, Batches};
 use super::recovery::{self, Locked};
@@ -105,8 +104,8 @@ impl Input {
 /// # Errors
 /// `RuntimeStorePathError`; nothing was touched.
 pub fn check_paths(context: &Context, input: &Input) -> Result<Vec<PathBuf>> {
-    let control: [&Path; 2] = [&context.manifest, &context.receipts];
-    input.writes.iter().map(|write| confine(&context.dir, &write.relative_path, &control)).collect()
+    let fence = context.fence();
+    input.writes.iter().map(|write| fence.confine(&write.relative_path)).collect()
 }
 
 /// Writes a batch and calls `done` with the record that the caller gets. Call it on a pool thread.

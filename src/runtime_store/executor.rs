@@ -79,7 +79,8 @@ pub fn finish(disk: Disk, context: Context, orders: Orders, done: Continuation<V
 type Work<T> = Box<dyn FnOnce(Executor, Locked) -> Result<T> + Send>;
 
 fn with_all_locks<T: 'static>(disk: Disk, context: Context, orders: Orders, work: Work<T>, done: Continuation<T>) {
-    let paths: Result<Vec<PathBuf>> = orders.plan.descriptors.iter().map(|descriptor| descriptor.path(&context)).collect();
+    let fence = context.fence();
+    let paths: Result<Vec<PathBuf>> = orders.plan.descriptors.iter().map(|descriptor| fence.confine(&descriptor.relative_path)).collect();
     let paths = match paths {
         Ok(paths) => paths,
         Err(error) => return done(Err(error)),
@@ -241,7 +242,7 @@ impl Executor {
             if found.state == State::Healthy || !acted {
                 continue;
             }
-            let path = descriptor.path(&self.context)?;
+            let path = self.context.fence().confine(&descriptor.relative_path)?;
             let rebuildable = self.orders.rebuildable.contains(&descriptor.rebuild_strategy);
             let reason = found.fault.unwrap_or(found.state.as_str());
             let moved = match found.state {
@@ -366,7 +367,7 @@ pub(super) fn stage_folder(context: &Context) -> PathBuf {
 }
 
 fn planner_inspect(disk: &Disk, context: &Context, descriptor: &Descriptor) -> Result<Option<String>> {
-    let path = descriptor.path(context)?;
+    let path = context.fence().confine(&descriptor.relative_path)?;
     let found = super::inspector::inspect(disk, &path, descriptor, None)?;
     Ok(found.file.map(|file| file.content_hash))
 }

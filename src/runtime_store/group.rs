@@ -212,7 +212,7 @@ impl Channel {
                     held.flushing = true;
                     if let Some(pending) = held.pending.take() {
                         let (channel, lock, path) = (Arc::clone(self), Arc::clone(&held.lock), state.path.clone());
-                        pool::spawn(move || channel.flush(&path, &lock, pending));
+                        pool::spawn(move || channel.flush(&path, lock, pending));
                         drop(state);
                         return self.pump();
                     }
@@ -302,9 +302,11 @@ impl Channel {
         pool::spawn(move || recovery::lock_file(disk, path, options, got));
     }
 
-    fn flush(self: &Arc<Self>, path: &Path, file_lock: &Arc<FileLock>, pending: Pending) {
+    fn flush(self: &Arc<Self>, path: &Path, file_lock: Arc<FileLock>, pending: Pending) {
         let Pending { disk, text, options, mut outcomes } = pending;
-        let result = replace_locked(&disk, path, text.as_bytes(), file_lock, options.max_file_bytes, options.durability);
+        let result = replace_locked(&disk, path, text.as_bytes(), &file_lock, options.max_file_bytes, options.durability);
+        // Else the lock would outlive its release below.
+        drop(file_lock);
         let mut state = lock(&self.state);
         if let Phase::Held(held) = &mut state.phase {
             held.flushing = false;

@@ -1,13 +1,11 @@
 //! Looking at one store file. Nothing is moved or written.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
-use super::Context;
 use super::format::{ObjectText, decode};
 use super::manifest::Entry;
-use super::paths::confine;
 use crate::clock;
 use crate::durable::{Disk, IoContext, optional};
 use crate::error::Result;
@@ -28,16 +26,6 @@ pub struct Descriptor {
     pub criticality: String,
     /// How it can be made anew.
     pub rebuild_strategy: String,
-}
-
-impl Descriptor {
-    /// Returns where the store is.
-    ///
-    /// # Errors
-    /// `RuntimeStorePathError`.
-    pub fn path(&self, context: &Context) -> Result<PathBuf> {
-        confine(&context.dir, &self.relative_path, &[&context.manifest, &context.receipts])
-    }
 }
 
 /// State of a store file.

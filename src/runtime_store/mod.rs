@@ -54,6 +54,12 @@ impl Context {
         folder_of(&self.manifest)
     }
 
+    /// Returns the border of the runtime directory.
+    #[must_use]
+    pub fn fence(&self) -> paths::Fence {
+        paths::Fence::around(&self.dir, &[&self.manifest, &self.receipts])
+    }
+
     /// Returns the sidecar folder.
     #[must_use]
     pub fn sidecar(&self) -> PathBuf {

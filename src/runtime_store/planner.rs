@@ -247,8 +247,9 @@ const PARALLEL_BYTES: u64 = 256 * 1024;
 fn inspect_all(disk: &Disk, context: &Context, request: &Request, manifest: &Manifest) -> Result<Vec<Inspection>> {
     let mut bytes = 0;
     let mut jobs: Vec<Box<dyn FnOnce() -> Result<Inspection> + Send>> = Vec::new();
+    let fence = context.fence();
     for descriptor in &request.descriptors {
-        let path = descriptor.path(context)?;
+        let path = fence.confine(&descriptor.relative_path)?;
         bytes += disk.metadata(&path).map_or(0, |metadata| metadata.len());
         let (disk, descriptor, entry) = (disk.clone(), descriptor.clone(), manifest.entry(&descriptor.schema_name).cloned());
         jobs.push(Box::new(move || inspect(&disk, &path, &descriptor, entry.as_ref())));

@@ -413,7 +413,8 @@ pub fn settle(disk: &Disk, context: &Context, redo: &Redo) -> Result<Vec<Step>> 
     Settling { disk, context, redo, intent, view, syncs: context.durability == Durability::Full, steps: Vec::new() }.carry_out(&decision)
 }
 
-/// Says what [`settle`] would do with a committed or aborted batch, and whether the manifest shows it already.
+/// Says what [`settle`] would do with a committed or aborted batch, and whether nothing is left to do for its targets.
+/// `None` for a batch that never was committed.
 ///
 /// # Errors
 /// Any I/O failure.
@@ -422,11 +423,37 @@ pub fn preview(disk: &Disk, context: &Context, redo: &Redo) -> Result<Option<(De
     let view = look(disk, context, intent)?;
     let aborted = matches!(redo.content, Content::Aborted(_));
     let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), false);
+    if let Decision::Forward(acts) = &decision {
+        if staged(disk, redo, intent, &view, acts)?.is_none() && !was_published(intent, &view.found) {
+            return Ok(None);
+        }
+    }
     let settled = match &decision {
         Decision::Forward(acts) | Decision::Back(acts) => acts.iter().all(|act| *act == Act::Leave),
         Decision::Superseded => false,
     };
     Ok(Some((decision, settled)))
+}
+
+/// Tells whether a target holds bytes that only the batch can have put there.
+fn was_published(intent: &Intent, found: &[Found]) -> bool {
+    intent.targets.iter().zip(found).any(|(target, found)| *found == Found::Next && target.prior_hash.as_ref() != Some(&target.next_hash))
+}
+
+/// Reads and checks the staged bytes that the acts need. `None` if one is damaged.
+fn staged(disk: &Disk, redo: &Redo, intent: &Intent, view: &View, acts: &[Act]) -> Result<Option<Vec<Option<Vec<u8>>>>> {
+    let mut staged = Vec::new();
+    for (i, (act, target)) in acts.iter().zip(&intent.targets).enumerate() {
+        let unreadable = if i == intent.receipts() { view.receipts.is_none() } else { view.manifest.is_none() };
+        let needed = *act == Act::Write || (*act == Act::Merge && unreadable);
+        let path = redo.next_file(i);
+        let bytes = if needed { optional(disk.read(&path)).at("open", &path)? } else { None };
+        if needed && bytes.as_deref().map(content_hash).as_ref() != Some(&target.next_hash) {
+            return Ok(None);
+        }
+        staged.push(bytes);
+    }
+    Ok(Some(staged))
 }
 
 struct Settling<'a> {
@@ -447,13 +474,17 @@ impl Settling<'_> {
                 return Ok(self.steps);
             }
             Decision::Forward(acts) => {
-                let Some(staged) = self.staged(acts)? else {
-                    self.put_aside("its staged files are damaged; the redo folder was put aside")?;
+                let Some(staged) = staged(self.disk, self.redo, self.intent, &self.view, acts)? else {
+                    self.drop_damaged()?;
                     return Ok(self.steps);
                 };
+                self.make_durable(acts)?;
                 self.forward(acts, staged)?;
             }
-            Decision::Back(acts) => self.back(acts)?,
+            Decision::Back(acts) => {
+                self.make_durable(acts)?;
+                self.back(acts)?;
+            }
         }
         if self.syncs {
             let folders = self.view.paths.iter().map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
@@ -468,23 +499,28 @@ impl Settling<'_> {
         Ok(self.steps)
     }
 
-    /// Reads and checks the staged bytes that the acts need. `None` if one is damaged.
-    fn staged(&self, acts: &[Act]) -> Result<Option<Vec<Option<Vec<u8>>>>> {
-        let mut staged = Vec::new();
-        for (i, (act, target)) in acts.iter().zip(&self.intent.targets).enumerate() {
-            let needed = *act == Act::Write || (*act == Act::Merge && self.current_is_unreadable(i));
-            let path = self.redo.next_file(i);
-            let bytes = if needed { optional(self.disk.read(&path)).at("open", &path)? } else { None };
-            if needed && bytes.as_deref().map(content_hash).as_ref() != Some(&target.next_hash) {
-                return Ok(None);
-            }
-            staged.push(bytes);
+    /// The owner may have been killed before its barriers: then the folder is complete, but only in memory. It must be on the
+    /// disk before the first change that a power cut would leave unexplained without it.
+    fn make_durable(&self, acts: &[Act]) -> Result<()> {
+        if !self.syncs || acts.iter().all(|act| *act == Act::Leave) {
+            return Ok(());
         }
-        Ok(Some(staged))
+        let intent = if matches!(self.redo.content, Content::Aborted(_)) { stage::ABORTED } else { stage::INTENT };
+        let staged = (0..acts.len()).filter(|&i| acts.get(i) == Some(&Act::Write)).map(|i| self.redo.next_file(i));
+        let files = staged.chain([self.redo.folder.join(intent)]).map(|path| self.disk.reopen(&path).at("open", &path).map(sync::Target::File));
+        sync::barrier(self.disk, files.collect::<Result<_>>()?)?;
+        let sidecar = self.context.sidecar();
+        sync::dirs(self.disk, [self.redo.folder.clone(), sidecar.join(STAGE), sidecar, self.context.base().to_owned()])
     }
 
-    fn current_is_unreadable(&self, i: usize) -> bool {
-        if i == self.intent.receipts() { self.view.receipts.is_none() } else { self.view.manifest.is_none() }
+    /// Staged files that do not match their hashes mean a power cut before the commit point, unless a target was published.
+    fn drop_damaged(&mut self) -> Result<()> {
+        if was_published(self.intent, &self.view.found) {
+            return self.put_aside("its staged files are damaged; the redo folder was put aside");
+        }
+        stage::remove(self.disk, &self.redo.folder)?;
+        self.steps.push(Step::of_batch("discard", &self.intent.batch_id, "a batch that never reached its commit point; nothing of it was published"));
+        Ok(())
     }
 
     fn forward(&mut self, acts: &[Act], staged: Vec<Option<Vec<u8>>>) -> Result<()> {

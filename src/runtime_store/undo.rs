@@ -5,11 +5,10 @@ use std::path::Path;
 use super::batch::{Input, Staged, parsed, record_text};
 use super::publish::{link_over, write_over};
 use super::{Context, stage};
-use crate::durable::atomic::{Durability, folder_of};
+use crate::durable::atomic::{Durability, folder_of, resolve};
 use crate::durable::{Disk, IoContext, optional, sync};
 use crate::error::{HfError, Result};
 use crate::hash::content_hash;
-use crate::ids;
 
 /// Puts everything back: from `aborted.json` on, a crash in here is continued by recovery.
 ///
@@ -23,7 +22,13 @@ pub(super) fn undo(disk: &Disk, context: &Context, input: &Input, folder: &Path,
         sync::dirs(disk, [folder.to_owned()])?;
     }
     disk.point("in_undo").at("undo", folder)?;
+    let mut folders = Vec::new();
     for (i, (target, path)) in staged.intent.targets.iter().zip(&staged.paths).enumerate() {
+        let real = resolve(disk, path).at("readlink", path)?;
+        folders.push(folder_of(&real).to_owned());
+        // What a failed publication could not remove would be in the way of the next link.
+        let leftover = folder_of(&real).join(&target.temp);
+        optional(disk.remove_file(&leftover)).at("unlink", &leftover)?;
         if i == staged.intent.receipts() {
             continue;
         }
@@ -33,7 +38,7 @@ pub(super) fn undo(disk: &Disk, context: &Context, input: &Input, folder: &Path,
         }
         match &target.prior_hash {
             Some(prior) if *prior == target.next_hash => {}
-            Some(_) => link_over(disk, &folder.join(stage::prior_name(i)), path, &temp_name(), syncs)?,
+            Some(_) => link_over(disk, &folder.join(stage::prior_name(i)), path, &target.temp, syncs)?,
             None => optional(disk.remove_file(path)).at("unlink", path).map(|_| ())?,
         }
     }
@@ -41,17 +46,15 @@ pub(super) fn undo(disk: &Disk, context: &Context, input: &Input, folder: &Path,
     let mut batches = staged.prior_batches.clone();
     batches.records.push(parsed(&record, &context.extra_names)?);
     let text = batches.file_text(&input.receipts_updated_at);
-    write_over(disk, text.as_bytes(), &context.receipts, &temp_name(), Some(&context.receipts), None, syncs)?;
+    // Names that recovery knows, so that a crash leaves no temporary file for good.
+    let temp = staged.intent.targets.get(staged.intent.receipts()).map(|target| target.temp.as_str()).unwrap_or_default();
+    write_over(disk, text.as_bytes(), &context.receipts, temp, Some(&context.receipts), None, syncs)?;
     if syncs {
-        sync::dirs(disk, staged.paths.iter().map(|path| folder_of(path).to_owned()))?;
+        sync::dirs(disk, folders)?;
     }
     stage::remove(disk, folder)?;
     if syncs {
         sync::dirs(disk, [folder_of(folder).to_owned()])?;
     }
     Ok(())
-}
-
-fn temp_name() -> String {
-    format!(".tmp.{}", ids::uuid())
 }

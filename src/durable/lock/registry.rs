@@ -205,7 +205,7 @@ pub(super) fn lock_with(disk: &Disk, target: &Path, options: Options, want: Want
     let Some(slot) = slots.get_mut(&claim.key) else {
         slots.insert(claim.key.clone(), Slot { owner: claim.options.owner, queue: VecDeque::new(), burst: 0 });
         drop(slots);
-        return contend(claim);
+        return pool::off_intake(move || contend(claim));
     };
     if claim.options.acquire_timeout.is_zero() {
         drop(slots);
