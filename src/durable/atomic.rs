@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Disk, IoContext, OutFile, optional, sync};
+use super::{Disk, IoContext, OutFile, optional, pool, sync};
 use crate::error::Result;
 use crate::ids;
 
@@ -120,8 +120,10 @@ impl Temp {
     /// # Errors
     /// The rename's failure; the temporary file stays, to try again or to be dropped.
     pub fn publish_once(&mut self) -> io::Result<()> {
+        let replaced = self.disk.keep_inode(&self.target);
         self.disk.rename(&self.path, &self.target)?;
         self.out = None;
+        pool::close_later(replaced.into_iter().collect());
         Ok(())
     }
 

@@ -314,6 +314,14 @@ impl Disk {
         self.run(Op::Remove(path), || fs::remove_file(path))
     }
 
+    /// Opens a file only to keep its inode while its last name is removed, see [`super::pool::close_later`]. `None` when that
+    /// does not work here; then the removal costs what it costs.
+    #[must_use]
+    pub fn keep_inode(&self, path: &Path) -> Option<File> {
+        // Windows does not let others remove or replace an open file.
+        if cfg!(unix) { File::open(path).ok() } else { None }
+    }
+
     /// Creates one folder.
     ///
     /// # Errors

@@ -36,6 +36,14 @@ pub fn spawn(job: impl FnOnce() + Send + 'static) {
     push(Box::new(job), false);
 }
 
+/// Closes `files` soon, on another thread. Where the last name of a file is gone already, closing it is what frees the inode,
+/// and that costs as much as a sync on some file systems: nobody has to wait for it.
+pub fn close_later(files: Vec<std::fs::File>) {
+    if !files.is_empty() {
+        spawn(move || drop(files));
+    }
+}
+
 /// Short jobs that must run one after the other, in the order in which they were handed in.
 struct Intake {
     jobs: VecDeque<Job>,

@@ -433,11 +433,16 @@ impl Run<'_> {
 
     fn clean_up(&self, staged: &Staged) -> Result<()> {
         let intent = self.folder.join(stage::INTENT);
+        let priors = (0..staged.intent.targets.len()).map(|i| self.folder.join(stage::prior_name(i)));
+        let last_copy = self.context.sidecar().join(format::MANIFEST_PREVIOUS);
+        let inodes = priors.chain([intent.clone(), last_copy.clone()]).filter_map(|path| self.disk.keep_inode(&path)).collect();
         self.disk.remove_file(&intent).at("unlink", &intent)?;
         // The former manifest becomes the last good copy, which costs one rename.
         let prior = self.folder.join(stage::prior_name(staged.intent.manifest()));
-        let _ = self.disk.rename(&prior, &self.context.sidecar().join(format::MANIFEST_PREVIOUS));
-        stage::remove(self.disk, &self.folder)
+        let _ = self.disk.rename(&prior, &last_copy);
+        let removed = stage::remove(self.disk, &self.folder);
+        pool::close_later(inodes);
+        removed
     }
 }
 

@@ -36,6 +36,14 @@ fn names(intent: &Intent, extra: &[String]) -> Vec<String> {
     extra.iter().cloned().chain(intent.entries.iter().map(|change| change.schema_name.clone())).collect()
 }
 
+/// Parses a receipts file that the batch is about to write.
+///
+/// # Errors
+/// The redo folder is damaged.
+pub fn receipts_in(bytes: &[u8], intent: &Intent, extra: &[String]) -> Result<Batches> {
+    data_of(Some(bytes), intent, |data| Batches::parse(data, &names(intent, extra)).ok())
+}
+
 /// Adds the batch's record to the current receipts if it is not there.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use super::merge;
 use super::publish::write_over;
 use super::receipts::Batches;
 use super::stage::{self, Content, EntryChange, Intent, Redo};
-use super::Context;
+use super::{Context, archive};
 use crate::clock;
 use crate::durable::atomic::{Durability, folder_of, resolve};
 use crate::durable::lock::{self, Continuation, FileLock, LockSet, SetRequest};
@@ -546,11 +546,22 @@ impl Settling<'_> {
             if found == Found::Invalid {
                 self.quarantine(i)?;
             }
+            if i == intent.receipts() {
+                self.archive_dropped(&text)?;
+            }
             self.write(i, &text, *act == Act::Write)?;
         }
         let detail = if published { "was published already; its redo folder was removed" } else { "was committed but not published; it is now" };
         self.steps.push(Step::of_batch("roll_forward", &intent.batch_id, detail));
         Ok(())
+    }
+
+    /// What retention takes out of the receipts is in the archive before it goes.
+    fn archive_dropped(&self, next: &[u8]) -> Result<()> {
+        let Some(current) = &self.view.receipts else { return Ok(()) };
+        let kept = merge::receipts_in(next, self.intent, &self.context.extra_names)?;
+        let dropped: Vec<_> = current.records.iter().filter(|batch| kept.get(&batch.batch_id).is_none()).cloned().collect();
+        if dropped.is_empty() { Ok(()) } else { archive::append_missing(self.disk, &self.context.sidecar(), dropped, self.syncs) }
     }
 
     fn back(&mut self, acts: &[Act]) -> Result<()> {

@@ -93,6 +93,15 @@ pub struct Inode {
     _beat: Beat,
 }
 
+impl Drop for Inode {
+    fn drop(&mut self) {
+        // Free for others at once; the inode itself may go when there is time.
+        let _ = self.file.unlock();
+        let file = Arc::clone(&self.file);
+        crate::durable::pool::spawn(move || drop(file));
+    }
+}
+
 fn accessed(file: &File) -> Option<SystemTime> {
     file.metadata().and_then(|metadata| metadata.accessed()).ok()
 }
