@@ -1,14 +1,12 @@
 //! The lock set of a batch: the sidecar's lock first, then one lock per file, all by the same inode.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::file::Inode;
 use super::registry::{Continuation, FileLock, Options, Want, lock_with};
-use crate::durable::Disk;
 use crate::durable::atomic::folder_of;
-use crate::error::Result;
+use crate::durable::{Disk, timer};
+use crate::error::{Code, HfError, Result};
 
 /// What a batch needs locked.
 #[derive(Debug, Clone)]
@@ -39,13 +37,15 @@ impl LockSet {
     }
 }
 
+/// How long a set that is half taken waits for one file. Then it gives everything back and begins anew: the holder of that
+/// file may itself be waiting for this directory, as a caller who writes a batch inside a file lock does.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 struct Taking {
     disk: Disk,
-    asked: Instant,
-    options: Options,
-    held: Vec<PathBuf>,
-    inode: Option<Arc<Inode>>,
-    rest: std::vec::IntoIter<PathBuf>,
+    request: SetRequest,
+    deadline: Instant,
+    next: usize,
     locks: Vec<FileLock>,
     turn: FileLock,
     done: Continuation<LockSet>,
@@ -53,54 +53,66 @@ struct Taking {
 
 /// Takes all locks of `request` and calls `done` on a pool thread. Call it on a pool thread.
 pub fn lock_set(disk: &Disk, request: SetRequest, done: Continuation<LockSet>) {
-    let asked = Instant::now();
-    let SetRequest { sidecar_lock, targets, held, options } = request;
-    let mut folders: Vec<PathBuf> = targets.iter().map(|target| folder_of(target).to_owned()).collect();
+    let deadline = Instant::now() + request.options.acquire_timeout;
+    begin(disk.clone(), request, deadline, done);
+}
+
+fn begin(disk: Disk, request: SetRequest, deadline: Instant, done: Continuation<LockSet>) {
+    let mut folders: Vec<PathBuf> = request.targets.iter().map(|target| folder_of(target).to_owned()).collect();
     folders.sort();
     folders.dedup();
-    let (own_disk, own_options) = (disk.clone(), options.clone());
+    let options = Options { acquire_timeout: time_left(&request, deadline), ..request.options.clone() };
+    let sidecar_lock = request.sidecar_lock.clone();
+    let own = disk.clone();
     let started = move |turn: Result<FileLock>| match turn {
-        Ok(turn) => Taking { disk: own_disk, asked, options: own_options, held, inode: turn.inode(), rest: targets.into_iter(), locks: Vec::new(), turn, done }.next(),
+        Ok(turn) => Taking { disk: own, request, deadline, next: 0, locks: Vec::new(), turn, done }.go_on(),
         Err(error) => done(Err(error)),
     };
-    lock_with(disk, &sidecar_lock, options, Want::Sidecar(folders), false, Box::new(started));
+    lock_with(&disk, &sidecar_lock, options, Want::Sidecar(folders), false, Box::new(started));
+}
+
+/// Zero means one try, and stays so; else there is at least one try for each lock, also at the very end.
+fn time_left(request: &SetRequest, deadline: Instant) -> Duration {
+    if request.options.acquire_timeout.is_zero() {
+        return Duration::ZERO;
+    }
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
 impl Taking {
-    fn next(mut self) {
-        let Some(target) = self.rest.next() else {
+    fn go_on(mut self) {
+        let Some(target) = self.request.targets.get(self.next).cloned() else {
             let set = LockSet { locks: self.locks, turn: self.turn };
             return (self.done)(Ok(set));
         };
+        self.next += 1;
         if self.is_held(&target) {
-            return self.next();
+            return self.go_on();
         }
         let disk = self.disk.clone();
-        let mut options = self.options.clone();
-        if !options.acquire_timeout.is_zero() {
-            // At least one try for each, also at the very end of the time.
-            options.acquire_timeout = options.acquire_timeout.saturating_sub(self.asked.elapsed()).max(std::time::Duration::from_millis(1));
+        let acquire_timeout = time_left(&self.request, self.deadline).min(PATIENCE);
+        let options = Options { acquire_timeout, ..self.request.options.clone() };
+        let want = Want::File(self.turn.inode());
+        let taken = move |lock: Result<FileLock>| match lock {
+            Ok(lock) => {
+                self.locks.push(lock);
+                self.go_on();
+            }
+            Err(error) => self.fail(error),
+        };
+        lock_with(&disk, &target, options, want, false, Box::new(taken));
+    }
+
+    fn fail(self, error: HfError) {
+        let Self { disk, request, deadline, locks, turn, done, .. } = self;
+        drop(locks);
+        drop(turn);
+        let again = error.code() == Code::LockTimeout && !request.options.acquire_timeout.is_zero() && Instant::now() < deadline;
+        if again {
+            timer::schedule(Instant::now() + Duration::from_millis(1), move || begin(disk, request, deadline, done));
+        } else {
+            done(Err(error));
         }
-        let want = Want::File(self.inode.clone());
-        lock_with(
-            &disk,
-            &target,
-            options,
-            want,
-            false,
-            Box::new(move |lock| match lock {
-                Ok(lock) => {
-                    self.locks.push(lock);
-                    self.next();
-                }
-                Err(error) => {
-                    let Taking { locks, turn, done, .. } = self;
-                    drop(locks);
-                    drop(turn);
-                    done(Err(error));
-                }
-            }),
-        );
     }
 
     fn is_held(&self, target: &Path) -> bool {
@@ -108,7 +120,7 @@ impl Taking {
         match (folder, target.file_name()) {
             (Ok(folder), Some(name)) => {
                 let key = folder.join(name);
-                self.held.contains(&key) || self.locks.iter().any(|lock| lock.key() == key)
+                self.request.held.contains(&key) || self.locks.iter().any(|lock| lock.key() == key)
             }
             _ => false,
         }
