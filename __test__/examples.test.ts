@@ -29,9 +29,9 @@ describe('examples', () => {
     expect(stdout, 'no colours where nobody sees them').not.toContain('\x1b');
     expect(stdout.match(/^ +\d+\.\d s +kills +\d+ /gm)?.length).toBeGreaterThanOrEqual(1);
 
-    // How many kills fit depends on the machine, their order on the seed: the third and the sixth come at a named step.
+    // How many kills fit depends on the machine; three come in any case, the third at a named step.
     const figure = (name: string): number => Number(new RegExp(`^ {2}${name} +([\\d,.]+)`, 'm').exec(stdout)?.[1]?.replaceAll(',', '') ?? NaN);
-    expect(figure('kills')).toBeGreaterThanOrEqual(2);
+    expect(figure('kills')).toBeGreaterThanOrEqual(3);
     expect(figure('batches acknowledged')).toBeGreaterThan(1);
     expect(figure('batches found')).toBeGreaterThanOrEqual(figure('batches acknowledged'));
     expect(figure('lost')).toBe(0);

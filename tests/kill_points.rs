@@ -216,6 +216,10 @@ fn foreigners() -> Vec<Foreign> {
         foreign("original batch on the first store", |dir| original::batch(dir, "theirs-1", &[0], Until::Applied), &[0], &["theirs-1"]),
         foreign("original batch on the second store", |dir| original::batch(dir, "theirs-1", &[1], Until::Applied), &[1], &["theirs-1"]),
         foreign("original batch on both", |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Applied), &[0, 1], &["theirs-1"]),
+        foreign("an original batch on each", |dir| {
+            original::batch(dir, "theirs-1", &[0], Until::Applied);
+            original::batch(dir, "theirs-2", &[1], Until::Applied);
+        }, &[0, 1], &["theirs-1", "theirs-2"]),
         foreign("original batch begun", |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Begun), &[], &[]),
         foreign("original batch marked", |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Marked), &[], &[]),
     ]
@@ -259,7 +263,7 @@ fn survives(dir: &Path, foreign: &Foreign, new: &Reference) -> Result<(), String
             return fail(format!("the foreign bytes of {} are gone", STORES[*store].1));
         }
     }
-    let superseded = steps.iter().any(|step| step.kind == "supersede");
+    let superseded = dir.join(".holdfast/superseded").exists();
     let receipts = data(&dir.join(RECEIPTS));
     let manifest = data(&dir.join(MANIFEST));
     let record = |id: &str| receipts.as_array().unwrap().iter().filter(|record| record["batchId"] == id).cloned().collect::<Vec<_>>();

@@ -53,7 +53,8 @@ await open(dir, { batchIdFactory: () => 'first' }).writer.writeBatch(batch(1));
 Object.assign(truth, { acknowledged: 1, last: 1 });
 await compare();
 
-for (let round = 1; elapsedMs() < seconds * 1000 && problems.length === 0 && !stopped; round += 1) {
+// Three rounds at least, so that even on a slow machine one kill comes at a named step.
+for (let round = 1; (elapsedMs() < seconds * 1000 || round <= 3) && problems.length === 0 && !stopped; round += 1) {
   const step = round % 3 === 0 ? STEPS[between(0, STEPS.length - 1)] : null;
   await kill('write', round, step === null ? [] : faultsAt(step), step === null ? between(30, 400) : null);
   // What the victim left may be an open batch; now and then another one dies while it repairs that.

@@ -151,7 +151,7 @@ pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], 
     if prior_batches.get(&input.batch_id).is_some() {
         return Err(batch_exists(&input.batch_id));
     }
-    let mut run = Run { disk, context, input, folder: unused_folder(disk, context, &input.batch_id), sync_files: Vec::new(), sync_dirs: locked.sync_dirs };
+    let mut run = Run { disk, context, input, folder: unused_folder(disk, context, &input.batch_id), intent_staged: false, sync_files: Vec::new(), sync_dirs: locked.sync_dirs };
     let staged = match run.stage(paths, prior_manifest, manifest.bytes.as_deref(), prior_batches, receipts.bytes.as_deref()) {
         Ok(staged) => staged,
         Err(error) => return Err(run.give_up(error)),
@@ -181,6 +181,8 @@ struct Run<'a> {
     context: &'a Context,
     input: &'a Input,
     folder: PathBuf,
+    /// Whether recovery would find a whole batch.
+    intent_staged: bool,
     sync_files: Vec<OutFile>,
     sync_dirs: Vec<PathBuf>,
 }
@@ -319,6 +321,7 @@ impl Run<'_> {
             retention: input.retention,
         };
         self.sync_files.push(stage::put(disk, &self.folder, stage::INTENT, intent.file_text().as_bytes())?);
+        self.intent_staged = true;
         disk.point("after_stage_files").at("stage", &self.folder)?;
         let returned = record_text(input, &receipts, "committed", Some(&input.completed_at), None, None);
         Ok(Staged { intent, paths: all_paths, prior_batches, returned })
@@ -378,20 +381,21 @@ impl Run<'_> {
         self.disk.point("after_commit_point").at("stage", &self.folder)
     }
 
-    /// Before the commit point: nothing happened, and nothing is left. If the folder cannot be removed, recovery may still
-    /// find a complete intent in it.
+    /// Before the commit point: nothing happened, and nothing is left. A folder that cannot be removed for good may still be
+    /// published by recovery, so its batch must not be called failed.
     fn give_up(&self, error: HfError) -> HfError {
-        let had_intent = self.disk.symlink_metadata(&self.folder.join(stage::INTENT)).is_ok();
         let removed = stage::remove(self.disk, &self.folder);
-        if !had_intent {
+        if !self.intent_staged {
             return error;
         }
-        let settled = removed.and_then(|()| {
-            // A power cut must not bring back a batch that was reported as failed.
-            let parent = self.context.sidecar().join(STAGE);
-            if self.syncs() { self.disk.sync_dir(&parent).at("fsync", &parent) } else { Ok(()) }
+        let intent = self.folder.join(stage::INTENT);
+        let gone = optional(self.disk.symlink_metadata(&intent)).at("lstat", &intent).and_then(|found| match found {
+            Some(_) => removed.clone(),
+            // A power cut must not bring it back either.
+            None if self.syncs() => sync::dirs(self.disk, [if removed.is_ok() { self.context.sidecar().join(STAGE) } else { self.folder.clone() }]),
+            None => Ok(()),
         });
-        match settled {
+        match gone {
             Ok(()) => error,
             Err(_) => batch_pending(&self.input.batch_id, "unknown", &error),
         }

@@ -136,10 +136,11 @@ impl Executor {
             Err(fault) if fault.reason == "future_schema" => return Err(fault.into_error(None)),
             Err(fault) => fault,
         };
-        let moved = self.move_aside(&self.context.manifest.clone(), fault.reason)?;
+        // The new one takes the name in one step: a crash between would leave no manifest, which is not an unreadable one.
+        let kept = self.keep_copy(&self.context.manifest, fault.reason)?;
         let rebuilt = self.rebuild_manifest(&batches)?;
         self.write_manifest(&rebuilt)?;
-        let detail = format!("the manifest was unreadable ({}); it is in {} and was made anew from receipts and files", fault.reason, moved.display());
+        let detail = format!("the manifest was unreadable ({}); it is in {} and was made anew from receipts and files", fault.reason, kept.display());
         self.steps.push(Step::of_directory("rebuild_manifest", detail));
         Ok(())
     }
@@ -324,17 +325,22 @@ impl Executor {
         metadata.is_file() && metadata.modified().is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > OLD))
     }
 
-    fn move_aside(&self, path: &Path, reason: &str) -> Result<PathBuf> {
+    /// Copies a bad file to its quarantine name, durably: whoever takes the original away loses nothing.
+    fn keep_copy(&self, path: &Path, reason: &str) -> Result<PathBuf> {
         let bytes = self.disk.read(path).at("open", path)?;
         let folder = folder_of(path);
         let copy = format::quarantine_copy(&self.disk, path, &bytes, reason, &self.orders.now, folder)?;
-        // The copy is on the disk before the name goes.
         if self.syncs() {
             sync::dirs(&self.disk, [folder.to_owned()])?;
         }
+        Ok(copy)
+    }
+
+    fn move_aside(&self, path: &Path, reason: &str) -> Result<PathBuf> {
+        let copy = self.keep_copy(path, reason)?;
         optional(self.disk.remove_file(path)).at("unlink", path)?;
         if self.syncs() {
-            sync::dirs(&self.disk, [folder.to_owned()])?;
+            sync::dirs(&self.disk, [folder_of(path).to_owned()])?;
         }
         Ok(copy)
     }

@@ -263,11 +263,10 @@ fn inspect_all(disk: &Disk, context: &Context, request: &Request, manifest: &Man
 }
 
 /// Says which stores an interrupted batch will change, for [`Snapshot`].
-pub(super) fn pending_names(disk: &Disk, context: &Context, redo: &super::stage::Redo) -> Option<Open> {
-    let intent = redo.intent()?;
-    let (decision, applied) = recovery::preview(disk, context, redo).ok()??;
+pub(super) fn pending_names(disk: &Disk, context: &Context, redo: &super::stage::Redo) -> Result<Option<Open>> {
+    let (Some(intent), Some((decision, applied))) = (redo.intent(), recovery::preview(disk, context, redo)?) else { return Ok(None) };
     if matches!(decision, recovery::Decision::Superseded) || applied {
-        return None;
+        return Ok(None);
     }
-    Some(Open { batch_id: intent.batch_id.clone(), schema_names: intent.entries.iter().map(|change| change.schema_name.clone()).collect(), alive: false })
+    Ok(Some(Open { batch_id: intent.batch_id.clone(), schema_names: intent.entries.iter().map(|change| change.schema_name.clone()).collect(), alive: false }))
 }

@@ -152,8 +152,12 @@ fn in_lock_order(context: &Context, wanted: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 fn target_path(context: &Context, name: &str) -> Option<PathBuf> {
-    let known = [context.manifest.clone(), context.receipts.clone(), context.dir.join(Path::new(name).file_name().unwrap_or_default())];
-    stage::path_of(context.base(), name, &known)
+    let known = [context.manifest.clone(), context.receipts.clone()];
+    stage::path_of(context.base(), name, &known).or_else(|| {
+        // A store beside which there is no sidecar, because the manifest lies elsewhere.
+        let inside = Path::new(name).strip_prefix(&context.dir).ok()?;
+        stage::path_of(&context.dir, inside.to_str()?, &[])
+    })
 }
 
 /// Takes the lock of one file; if a dead batch's folder names it, that batch is settled first.
@@ -166,8 +170,9 @@ pub fn lock_file(disk: Disk, path: PathBuf, options: lock::Options, done: Contin
         Box::new(move |locked| match locked {
             Err(error) => done(Err(error)),
             Ok(file_lock) => match pending_for(&disk2, &path2, &options2) {
-                None => done(Ok(file_lock)),
-                Some(context) => {
+                Err(error) => done(Err(error)),
+                Ok(None) => done(Ok(file_lock)),
+                Ok(Some(context)) => {
                     drop(file_lock);
                     let disk3 = disk2.clone();
                     let settled = move |locked: Result<Locked>| match locked {
@@ -185,31 +190,31 @@ pub fn lock_file(disk: Disk, path: PathBuf, options: lock::Options, done: Contin
 }
 
 /// Finds the runtime directory whose dead batch names `path`. Makes nothing.
-fn pending_for(disk: &Disk, path: &Path, options: &lock::Options) -> Option<Context> {
+fn pending_for(disk: &Disk, path: &Path, options: &lock::Options) -> Result<Option<Context>> {
     for base in path.ancestors().skip(1).filter(|base| !base.as_os_str().is_empty()) {
         let sidecar = base.join(SIDECAR);
         // Asked for every lock: the usual answer is one failed look-up per level.
         if std::fs::symlink_metadata(sidecar.join(STAGE)).is_err() || !stage::is_trusted(&sidecar) {
             continue;
         }
-        for redo in stage::find(disk, &sidecar).unwrap_or_default() {
+        for redo in stage::find(disk, &sidecar)? {
             let Some(intent) = redo.intent() else { continue };
             let at = |i: usize| intent.targets.get(i).and_then(|target| stage::path_of(base, &target.path, &[]));
             let names_it = (0..intent.targets.len()).any(|i| at(i).as_deref() == Some(path));
             let (Some(receipts), Some(manifest)) = (at(intent.receipts()), at(intent.manifest())) else { continue };
             if names_it && lock::is_free(&sidecar.join(format::LOCK)) {
-                return Some(Context {
+                return Ok(Some(Context {
                     dir: base.to_owned(),
                     manifest,
                     receipts,
                     extra_names: intent.entries.iter().map(|entry| entry.schema_name.clone()).collect(),
                     durability: Durability::Full,
                     lock_options: options.clone(),
-                });
+                }));
             }
         }
     }
-    None
+    Ok(None)
 }
 
 fn settle_all(disk: &Disk, context: &Context) -> Result<Vec<Step>> {
@@ -259,16 +264,16 @@ pub enum Decision {
     Superseded,
 }
 
-/// Decides about a batch that passed its commit point. `manifest` is the current one, if it can be read; `republish` says
-/// that a sync failed while it was published.
+/// Decides about a batch that passed its commit point. `manifest` and `receipts` are the current ones, if they can be read;
+/// `republish` says that a sync failed while it was published.
 #[must_use]
-pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<&Manifest>, republish: bool) -> Decision {
+pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<&Manifest>, receipts: Option<&Batches>, republish: bool) -> Decision {
     let at = |i: usize| found.get(i).copied().unwrap_or(Found::Missing);
     let count = intent.targets.len();
     if aborted {
         return Decision::Back((0..count).map(|i| if at(i) == Found::Next { Act::Restore } else { Act::Leave }).collect());
     }
-    let applied = manifest.is_some_and(|manifest| is_applied(intent, manifest));
+    let applied = manifest.is_some_and(|manifest| is_applied(intent, manifest, receipts));
     let (receipts, manifest_index) = (intent.receipts(), intent.manifest());
     let foreign_control = at(receipts) == Found::Foreign || at(manifest_index) == Found::Foreign;
     let other_team = manifest.is_some_and(|manifest| manifest.team_name != intent.team_name);
@@ -304,13 +309,21 @@ pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<
     Decision::Forward(acts.collect())
 }
 
-/// Tells whether the manifest shows the batch: by its id, by all of its receipts, or by later batches.
-fn is_applied(intent: &Intent, manifest: &Manifest) -> bool {
+/// Tells whether the manifest shows the batch: by its id, by all of its receipts, or by later batches. The last needs more
+/// than a high watermark, because the original counts on without looking at redo folders: no entry is the one from before,
+/// and the receipts know the batch, unless retention may have taken it out.
+fn is_applied(intent: &Intent, manifest: &Manifest, receipts: Option<&Batches>) -> bool {
+    let entry = |change: &EntryChange| manifest.entry(&change.schema_name).map(|entry| (entry.last_write_receipt_id.clone(), entry.content_hash.clone()));
     let all_receipts = !intent.entries.is_empty()
-        && intent.entries.iter().all(|change| {
-            manifest.entry(&change.schema_name).and_then(|entry| entry.last_write_receipt_id.as_ref()) == Some(&change.receipt_id)
-        });
-    manifest.last_committed_batch_id.as_ref() == Some(&intent.batch_id) || all_receipts || manifest.high_watermark > intent.prior_watermark + 1.0
+        && intent.entries.iter().all(|change| entry(change).is_some_and(|(receipt_id, _)| receipt_id.as_ref() == Some(&change.receipt_id)));
+    if manifest.last_committed_batch_id.as_ref() == Some(&intent.batch_id) || all_receipts {
+        return true;
+    }
+    let later = manifest.high_watermark - intent.prior_watermark - 1.0;
+    let untouched = intent.entries.iter().any(|change| entry(change).unwrap_or_default() == (change.prior_receipt_id.clone(), change.prior_content_hash.clone()));
+    let recorded = receipts.is_none_or(|receipts| receipts.get(&intent.batch_id).is_some());
+    let pruned = intent.retention.is_some_and(|kept| later >= kept as f64);
+    later > 0.0 && !untouched && (recorded || pruned)
 }
 
 /// Tells whether the manifest's entry of a store is still the one from before the batch, or the batch's own: then nobody
@@ -408,8 +421,9 @@ pub fn settle(disk: &Disk, context: &Context, redo: &Redo) -> Result<Vec<Step>> 
             optional(disk.remove_file(&leftover)).at("unlink", &leftover)?;
         }
     }
-    let republish = disk.symlink_metadata(&redo.folder.join(stage::REPUBLISH)).is_ok();
-    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), republish);
+    let marker = redo.folder.join(stage::REPUBLISH);
+    let republish = optional(disk.symlink_metadata(&marker)).at("lstat", &marker)?.is_some();
+    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), republish);
     Settling { disk, context, redo, intent, view, syncs: context.durability == Durability::Full, steps: Vec::new() }.carry_out(&decision)
 }
 
@@ -422,7 +436,7 @@ pub fn preview(disk: &Disk, context: &Context, redo: &Redo) -> Result<Option<(De
     let Some(intent) = redo.intent() else { return Ok(None) };
     let view = look(disk, context, intent)?;
     let aborted = matches!(redo.content, Content::Aborted(_));
-    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), false);
+    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), false);
     if let Decision::Forward(acts) = &decision {
         if staged(disk, redo, intent, &view, acts)?.is_none() && !was_published(intent, &view.found) {
             return Ok(None);

@@ -81,14 +81,16 @@ fn open_batches(disk: &Disk, context: &Context) -> Result<Vec<Open>> {
         return Ok(Vec::new());
     }
     let alive = !lock::is_free(&sidecar.join(LOCK));
-    let open = redos.iter().filter_map(|redo| {
+    let mut open = Vec::new();
+    for redo in &redos {
         if alive {
             let names = redo.intent().map(|intent| intent.entries.iter().map(|change| change.schema_name.clone()).collect());
-            return Some(Open { batch_id: String::new(), schema_names: names.unwrap_or_default(), alive });
+            open.push(Open { batch_id: String::new(), schema_names: names.unwrap_or_default(), alive });
+        } else {
+            open.extend(pending_names(disk, context, redo)?);
         }
-        pending_names(disk, context, redo)
-    });
-    Ok(open.collect())
+    }
+    Ok(open)
 }
 
 /// Keeps batches of other holdfast writers out for as long as the returned file is open: a shared OS lock on the

@@ -244,7 +244,8 @@ pub fn find(disk: &Disk, sidecar: &Path) -> Result<Vec<Redo>> {
     let mut found = Vec::new();
     for name in names {
         let folder = stage.join(name);
-        if !disk.symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_dir()) {
+        // One that cannot be looked at may explain everything: better no answer than a wrong one.
+        if !optional(disk.symlink_metadata(&folder)).at("lstat", &folder)?.is_some_and(|metadata| metadata.is_dir()) {
             continue;
         }
         let read = |name: &str| -> Result<Option<Box<Intent>>> {

@@ -218,9 +218,10 @@ pub fn attempt(lock_path: &Path, stale: Duration, shared_volume: bool, shared: O
 pub fn attempt_sidecar(path: &Path, stale: Duration, shared_volume: bool, folders: &[PathBuf]) -> io::Result<Attempt<Arc<Inode>>> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
+        Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
-        Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
-        Ok(()) | Err(TryLockError::Error(_)) => {}
+        // Without OS locks nobody could tell a living owner from a dead one, so a batch here would be unsafe.
+        Err(TryLockError::Error(error)) => return Err(error),
     }
     let metadata = file.metadata()?;
     let id = id_of(&metadata);
