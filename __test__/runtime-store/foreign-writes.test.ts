@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { VersionedJsonStore, type RuntimeStoreFault } from 'holdfast';
 import { describe, expect, it } from 'vitest';
 
-import { envelopeText, writeOriginalBatch } from './fixtures/original.mjs';
+import { envelopeText, replace, writeOriginalBatch } from './fixtures/original.mjs';
 import { dataOf, fixedClock, IDENTITY, LAUNCH, leftovers, openRuntime, run, SESSIONS, tempDir, visible } from './support';
 
 const CRASHES: [string, RuntimeStoreFault['point'], number][] = [
@@ -57,9 +57,12 @@ describe.each(CRASHES)('a crash %s, then', (_, point, nth) => {
     }
   });
 
-  it('an edit that broke a store: the batch makes it whole, and what was dropped is kept aside', async () => {
+  it.each([
+    ['replaced', (path: string) => replace(path, '{half of an edit')],
+    ['in place', (path: string) => writeFileSync(path, '{half of an edit')],
+  ])('an edit that broke a store, %s: the other one gets the batch, and what was dropped is kept aside', async (_, edit) => {
     const dir = await killed(point, nth);
-    writeFileSync(launch(dir), '{half of an edit');
+    edit(launch(dir));
     await recoverAfterCrashes(dir, 0);
     expect(survives(dir, '{half of an edit'), 'the bytes are gone').toBeDefined();
     expect(versions(dir)[1]).toBe('new');
