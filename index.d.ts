@@ -144,6 +144,8 @@ export declare class RuntimeStoreBatchPendingError extends HoldfastError {
   readonly batchId: string;
   /** What is known of the outcome; `undefined` if nothing was said. */
   readonly outcome: RuntimeStoreBatchOutcome | undefined;
+  /** What went wrong, and who finishes or undoes the batch. */
+  readonly detail?: string;
   /**
    * @param message What is pending.
    * @param batchId The batch.

@@ -184,6 +184,8 @@ export class RuntimeStoreBatchPendingError extends HoldfastError {
   readonly batchId: string;
   /** What is known of the outcome; `undefined` if nothing was said. */
   readonly outcome: RuntimeStoreBatchOutcome | undefined;
+  /** What went wrong, and who finishes or undoes the batch. */
+  declare readonly detail?: string;
 
   /**
    * @param message What is pending.

@@ -41,7 +41,7 @@ fn batch(name: &'static str, stores: &[usize], setup: impl Fn(&Path), durability
         },
     );
     let new = Reference::of(&dir, stores);
-    Recorded { name, log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("acked", Side::New)] }
+    Recorded { name, log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("acked", Side::New)], from: None }
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_folder_that_does_not_exist() {
         recorder.mark("acked");
     });
     let (old, new) = (Reference::of(empty.path(), &[0, 2]), Reference::of(&dir, &[0, 2]));
-    prove(&Recorded { name: "no folder yet", log, stores: vec![0, 2], old, new, promises: vec![("acked", Side::New)] });
+    prove(&Recorded { name: "no folder yet", log, stores: vec![0, 2], old, new, promises: vec![("acked", Side::New)], from: None });
 }
 
 /// Records a batch whose publication fails at the second target: the undo is complete when the call rejects.
@@ -102,7 +102,7 @@ fn undone(setup: impl Fn(&Path)) -> Recorded {
     setup(committed.path());
     commit(committed.path(), "batch-2", &stores);
     let new = Reference::of(committed.path(), &stores);
-    Recorded { name: "undo after a failed publish", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("rejected", Side::Old)] }
+    Recorded { name: "undo after a failed publish", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("rejected", Side::Old)], from: None }
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn interrupted(name: &'static str, point: &'static str, nth: u32, fails: bool) -
     let new = Reference::of(committed.path(), &stores);
     let old = old.unwrap();
     let recovered = if fs::read(dir.join("launch-state.json")).ok() == old.files[&0] { Side::Old } else { Side::New };
-    Recorded { name, log, stores: stores.to_vec(), old, new, promises: vec![("recovered", recovered)] }
+    Recorded { name, log, stores: stores.to_vec(), old, new, promises: vec![("recovered", recovered)], from: None }
 }
 
 fn commit_like(dir: &Path) {
@@ -166,6 +166,101 @@ fn killed_between_renames_then_recovered() {
 #[test]
 fn killed_in_the_undo_then_recovered() {
     prove(&interrupted("killed in the undo, recovered", "in_undo", 1, true));
+}
+
+#[test]
+fn a_batch_after_a_batch() {
+    let stores = [0, 1];
+    let root = scratch();
+    let dir = root.path().join("rt");
+    let mut old = None;
+    let log = record(root.path(), |dir| fs::create_dir_all(dir).unwrap(), |recorder, disk, dir| {
+        write(disk, &context(dir), input("batch-1", &stores)).unwrap();
+        old = Some(Reference::of(dir, &stores));
+        recorder.mark("first");
+        write(disk, &context(dir), input("batch-2", &stores)).unwrap();
+        recorder.mark("acked");
+    });
+    let new = Reference::of(&dir, &stores);
+    // The first one's redo folder is gone for the living, but a power cut may bring it back beside the second one's.
+    prove(&Recorded { name: "a batch after a batch", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("acked", Side::New)], from: Some("first") });
+}
+
+#[test]
+fn rejected_before_the_commit_point() {
+    for end in ["intent.json", "next-1", "/batch-2", "/stage"] {
+        let stores = [0, 1];
+        let (root, committed) = (scratch(), scratch());
+        let mut old = None;
+        let log = record(
+            root.path(),
+            |dir| {
+                commit(dir, "batch-1", &stores);
+                old = Some(Reference::of(dir, &stores));
+            },
+            |recorder, disk, dir| {
+                let kind = if end.starts_with('/') { "syncDir" } else { "syncFile" };
+                recorder.set_gate(Some(fail_kind(kind, end, 1, false)));
+                let error = write(disk, &context(dir), input("batch-2", &stores)).unwrap_err();
+                assert_eq!(error.class().as_str(), "HoldfastError", "{error}");
+                recorder.mark("rejected");
+            },
+        );
+        commit(committed.path(), "batch-1", &stores);
+        commit(committed.path(), "batch-2", &stores);
+        let new = Reference::of(committed.path(), &stores);
+        prove(&Recorded { name: "rejected at a barrier", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("rejected", Side::Old)], from: None });
+    }
+}
+
+#[test]
+fn published_again_after_a_failed_third_barrier() {
+    let stores = [0, 1];
+    let root = scratch();
+    let dir = root.path().join("rt");
+    let mut old = None;
+    let log = record(
+        root.path(),
+        |dir| {
+            commit(dir, "batch-1", &stores);
+            old = Some(Reference::of(dir, &stores));
+        },
+        |recorder, disk, dir| {
+            recorder.set_gate(Some(fail_kind("syncDir", "/rt", 1, false)));
+            let error = write(disk, &context(dir), input("batch-2", &stores)).unwrap_err();
+            assert_eq!(error.class().as_str(), "RuntimeStoreBatchPendingError", "{error}");
+            recorder.set_gate(None);
+            let steps = recover_on(disk, &context(dir), &stores).unwrap();
+            assert!(steps.iter().any(|step| step.kind == "roll_forward"), "{steps:?}");
+            recorder.mark("recovered");
+        },
+    );
+    let new = Reference::of(&dir, &stores);
+    prove(&Recorded { name: "published again", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("recovered", Side::New)], from: None });
+}
+
+/// Without the sidecar only the original's rules are left: a mix may stay, but nobody calls it healthy.
+#[test]
+fn a_mix_is_never_called_healthy_even_without_the_sidecar() {
+    let recorded = batch("sidecar lost", &[0, 1], |dir| commit(dir, "batch-1", &[0, 1]), Durability::Full);
+    for model in MODELS {
+        let scratch = scratch();
+        let (mut count, mut problems) = (0, Vec::new());
+        crash_states(&recorded.log, model, |crash| {
+            count += 1;
+            let dir = scratch.path().join(count.to_string());
+            materialise(&below(&crash.listing, "rt/"), &dir, |path| !path.starts_with(".holdfast"));
+            support::store::recover(&context(&dir), &[0, 1]).unwrap();
+            let is = |reference: &Reference| reference.files.iter().all(|(&store, bytes)| fs::read(dir.join(support::store::STORES[store].1)).ok() == *bytes);
+            let healthy = support::store::plan(&context(&dir), &[0, 1], true).unwrap().manifest_healthy;
+            if healthy && !is(&recorded.old) && !is(&recorded.new) {
+                problems.push(crash.story.clone());
+            }
+            fs::remove_dir_all(&dir).unwrap();
+        });
+        println!("{{\"test\":\"power_cut\",\"scenario\":\"sidecar lost\",\"model\":\"{model:?}\",\"states\":{count},\"violations\":{}}}", problems.len());
+        assert!(problems.is_empty(), "{} mixes: {:?}", problems.len(), problems.iter().take(5).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -300,7 +395,7 @@ fn a_lock_on_one_file_settles_the_batch_for_good() {
     commit(committed.path(), "batch-1", &stores);
     commit(committed.path(), "batch-2", &stores);
     let new = Reference::of(committed.path(), &stores);
-    prove(&Recorded { name: "settled by a lock", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("locked", Side::New)] });
+    prove(&Recorded { name: "settled by a lock", log, stores: stores.to_vec(), old: old.unwrap(), new, promises: vec![("locked", Side::New)], from: None });
 }
 
 /// The net itself: planted bugs must be caught (T16).
@@ -355,5 +450,6 @@ fn copy(recorded: &Recorded) -> Recorded {
         old: recorded.old.clone(),
         new: recorded.new.clone(),
         promises: recorded.promises.clone(),
+        from: recorded.from,
     }
 }

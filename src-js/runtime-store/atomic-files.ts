@@ -1,7 +1,6 @@
 /** Files that are replaced whole or not at all. */
+import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { resolve } from 'node:path';
-import { dirname } from 'node:path';
 
 import { checkBooleanOrUndefined, checkFunctionOrUndefined, checkOneOf, checkPath, checkPlainObject, invalidArgument } from '../check';
 import { call, callSync, native } from '../native';
@@ -21,6 +20,10 @@ function checkMode(mode: number | undefined): number | undefined {
   return mode;
 }
 
+function isStrict(durability: (typeof DURABILITIES)[number] | undefined): boolean {
+  return durability !== undefined && checkOneOf(durability, 'options.durability', DURABILITIES) === 'strict';
+}
+
 /**
  * Replaces a file atomically: a reader sees the old bytes or the new ones, never a mixture. Missing folders are made. Without `mode`
  * the file keeps the mode (and where allowed the owner) of the one it replaces; a symlink is followed.
@@ -36,7 +39,7 @@ export async function atomicWriteAsync(targetPath: string, data: string | Buffer
   checkPlainObject(options, 'options');
   const bytes = checkData(data);
   const mode = checkMode(options.mode);
-  const strict = checkOneOf(options.durability ?? 'best-effort', 'options.durability', DURABILITIES) === 'strict';
+  const strict = isStrict(options.durability);
   const syncDirectory = checkBooleanOrUndefined(options.syncDirectory, 'options.syncDirectory') === true;
   const beforeCommit = checkFunctionOrUndefined(options.beforeCommit, 'options.beforeCommit');
 
@@ -99,7 +102,7 @@ export async function renamePathWithRetry(
   const to = resolve(checkPath(dest, 'dest'));
   checkPlainObject(options, 'options');
   const sync = checkBooleanOrUndefined(options.syncDirectories, 'options.syncDirectories') === true;
-  const strict = checkOneOf(options.durability ?? 'best-effort', 'options.durability', DURABILITIES) === 'strict';
+  const strict = isStrict(options.durability);
   await call(native.renameWithRetry(from, to, sync, strict));
 }
 

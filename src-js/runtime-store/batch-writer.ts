@@ -23,6 +23,20 @@ import type { RuntimeStoreManifestStore } from './manifest-store';
 import type { RuntimeStoreReceiptStore } from './receipt-store';
 import type { RuntimeStoreDescriptor, RuntimeStoreIdentity, RuntimeStoreManifest, RuntimeStoreWriteBatch, RuntimeStoreWriteBatchReason } from './types';
 
+/** Where a writer writes. */
+export interface WriterParts {
+  dir: string;
+  manifest: string;
+  receipts: string;
+}
+
+const writerParts = new WeakMap<object, WriterParts>();
+
+/** Returns where a writer writes, or `undefined` for something else. */
+export function partsOfWriter(writer: RuntimeStoreBatchWriter): WriterParts | undefined {
+  return writerParts.get(writer);
+}
+
 /** Options of a {@link RuntimeStoreBatchWriter}. */
 export interface RuntimeStoreBatchWriterOptions {
   /** Makes batch ids. Default: `opencode-store-batch-<uuid>`. */
@@ -93,6 +107,7 @@ export class RuntimeStoreBatchWriter {
     this.#faults = loadFaults(options.faults, 'options.faults');
     this.#options = { ...options };
     this.#lifecycle = new Lifecycle(`the batch writer of ${this.#dir}`);
+    writerParts.set(this, { dir: this.#dir, manifest: this.#manifest.store.filePath, receipts: this.#receipts.store.filePath });
   }
 
   /**
@@ -131,7 +146,7 @@ export class RuntimeStoreBatchWriter {
     checkStringOrNull(input.capabilitySnapshotId, 'input.capabilitySnapshotId');
     checkStringOrNull(input.behaviorFingerprint, 'input.behaviorFingerprint');
     if (input.expectedActiveRunId !== undefined) checkStringOrNull(input.expectedActiveRunId, 'input.expectedActiveRunId');
-    const writes = checkArray(input.writes, 'input.writes').map((write, index) => {
+    const writes = Array.from(checkArray(input.writes, 'input.writes'), (write, index) => {
       checkPlainObject(write, `input.writes[${index}]`);
       return { descriptor: checkRuntimeStoreDescriptor(write.descriptor, `input.writes[${index}].descriptor`), data: write.data };
     });

@@ -186,6 +186,25 @@ export function checkRuntimeStoreDescriptor(value: RuntimeStoreDescriptorInput, 
   };
 }
 
+/**
+ * Returns the schema names of an option `descriptors`, which may be left out.
+ *
+ * @internal
+ */
+export function schemaNamesOf(descriptors: readonly RuntimeStoreDescriptor[] | undefined, argument: string): string[] {
+  if (descriptors === undefined) return [];
+  return Array.from(checkArray(descriptors, argument), (value, index) => checkRuntimeStoreDescriptor(value, `${argument}[${index}]`).schemaName);
+}
+
+/**
+ * Checks a list of schema names and returns a copy.
+ *
+ * @internal
+ */
+export function checkSchemaNames(names: readonly string[], argument: string): string[] {
+  return Array.from(checkArray(names, argument), (name, index) => checkNonEmptyString(name, `${argument}[${index}]`));
+}
+
 function requireFirst(seen: Map<string, number>, key: string, argument: string, value: string, index: number): void {
   const first = seen.get(key);
   if (first !== undefined) throw invalidArgument(argument, `another one than that of descriptors[${first}]`, value);

@@ -1,9 +1,11 @@
 /** Acts on recovery plans. */
-import { checkBooleanOrUndefined, checkFiniteNumber, checkFunction, checkFunctionOrUndefined, checkOneOf, checkPlainObject, invalidArgument } from '../check';
+import { resolve } from 'node:path';
+
+import { checkBooleanOrUndefined, checkFiniteNumber, checkFunctionOrUndefined, checkOneOf, checkPath, checkPlainObject, invalidArgument } from '../check';
 import { HoldfastError, VersionedJsonStoreError } from '../errors';
 import { call, native } from '../native';
 import { RECEIPT_RETENTION } from './batch-input';
-import type { RuntimeStoreBatchWriter } from './batch-writer';
+import { partsOfWriter, type RuntimeStoreBatchWriter } from './batch-writer';
 import { RUNTIME_STORE_REBUILD_STRATEGIES } from './descriptors';
 import { loadFaults, type RuntimeStoreFault } from './faults';
 import { isoTime, type FaultRules } from './internals';
@@ -110,13 +112,17 @@ export class RuntimeStoreRecoveryExecutor {
   ) {
     const parts = partsOfPlanner(planner);
     if (parts === undefined) throw invalidArgument('planner', 'a RuntimeStoreRecoveryPlanner of this package', planner);
-    checkPlainObject(writer, 'writer');
-    checkFunction(writer.writeBatch, 'writer.writeBatch');
-    if (typeof teamRuntimeDirectory !== 'string') throw invalidArgument('teamRuntimeDirectory', 'a path', teamRuntimeDirectory);
+    const written = partsOfWriter(writer);
+    if (written === undefined) throw invalidArgument('writer', 'a RuntimeStoreBatchWriter of this package', writer);
+    const dir = resolve(checkPath(teamRuntimeDirectory, 'teamRuntimeDirectory'));
+    const { place } = parts;
+    if (dir !== place.dir || dir !== written.dir || place.manifest !== written.manifest || place.receipts !== written.receipts) {
+      throw invalidArgument('writer', `a writer and a planner of ${dir}, with the same manifest and receipts`, writer);
+    }
     checkPlainObject(options, 'options');
     checkBooleanOrUndefined(options.dryRun, 'options.dryRun');
     if (options.settleMs !== undefined) checkFiniteNumber(options.settleMs, 'options.settleMs');
-    for (const [strategy, callback] of Object.entries(options.rebuild ?? {})) {
+    for (const [strategy, callback] of Object.entries(options.rebuild === undefined ? {} : checkPlainObject(options.rebuild, 'options.rebuild'))) {
       checkOneOf(strategy, 'a key of options.rebuild', RUNTIME_STORE_REBUILD_STRATEGIES);
       checkFunctionOrUndefined(callback, `options.rebuild.${strategy}`);
     }
@@ -200,29 +206,32 @@ export class RuntimeStoreRecoveryExecutor {
       steps.push({ kind: 'rebuild', schemaName, detail: `${reason}: made anew by ${descriptor.rebuildStrategy}` });
     }
     if (writes.length === 0) return steps;
-    const batch = await this.#writer.writeBatch({
-      teamName: input.teamName,
+    // A recovery never changes which run is active: only a directory without one takes over what the caller expects.
+    const { activeRunId, activeCapabilitySnapshotId, activeBehaviorFingerprint } = await this.#parts.manifestStore.read();
+    const active = { runId: activeRunId, capabilitySnapshotId: activeCapabilitySnapshotId, behaviorFingerprint: activeBehaviorFingerprint };
+    const expected = {
       runId: input.expectedRunId,
       capabilitySnapshotId: input.expectedCapabilitySnapshotId,
       behaviorFingerprint: input.expectedBehaviorFingerprint,
+    };
+    const batch = await this.#writer.writeBatch({
+      teamName: input.teamName,
+      ...(activeRunId === null || activeRunId === input.expectedRunId ? expected : active),
+      expectedActiveRunId: activeRunId,
       reason: 'recovery',
       writes,
     });
     return steps.map((step) => ({ ...step, batchId: batch.batchId }));
   }
 
-  #rehearse(input: RuntimeStoreRecoveryPlanInput, before: RuntimeStoreRecoveryPlan | null): RuntimeStoreRecoveryReport {
-    if (before === null) {
-      throw new HoldfastError(
-        'a control file of the runtime store cannot be read, so there is no plan to rehearse; recover() without dryRun would quarantine it and make it anew',
-        { hfCode: 'HF_RUNTIME_INVALID_MANIFEST', fields: { teamName: input.teamName } },
-      );
-    }
-    const steps = before.actions.flatMap((action): RuntimeStoreRecoveryStep[] => {
+  async #rehearse(input: RuntimeStoreRecoveryPlanInput, before: RuntimeStoreRecoveryPlan | null): Promise<RuntimeStoreRecoveryReport> {
+    // No plan without readable control files: their own errors say which, and why.
+    const plan = before ?? (await this.#planner.buildPlan(input));
+    const steps = plan.actions.flatMap((action): RuntimeStoreRecoveryStep[] => {
       if (action.kind === 'none') return [];
       const { kind, schemaName, reason } = action;
       return [{ kind, schemaName, ...('batchId' in action ? { batchId: action.batchId } : {}), detail: `would act: ${reason}` }];
     });
-    return { before, steps, after: before };
+    return { before: plan, steps, after: plan };
   }
 }

@@ -1,7 +1,7 @@
 /** Looks at one store file. */
 import { resolve } from 'node:path';
 
-import { checkPath, checkPlainObject } from '../check';
+import { checkArray, checkNonEmptyString, checkPath, checkPlainObject } from '../check';
 import { call, native } from '../native';
 import { checkRuntimeStoreDescriptor } from './descriptors';
 import { registerInspector } from './internals';
@@ -27,8 +27,9 @@ export class RuntimeStoreFileInspector {
     checkPlainObject(input, 'input');
     const descriptor = checkRuntimeStoreDescriptor(input.descriptor, 'input.descriptor');
     const manifest = checkPlainObject(input.manifest, 'input.manifest');
-    const manifestEntry = manifest.entries.find((entry) => entry.schemaName === descriptor.schemaName) ?? null;
-    const names = [...manifest.entries.map((entry) => entry.schemaName), descriptor.schemaName];
+    const entries = Array.from(checkArray(manifest.entries, 'input.manifest.entries'), (entry, index) => checkPlainObject(entry, `input.manifest.entries[${index}]`));
+    const manifestEntry = entries.find((entry) => entry.schemaName === descriptor.schemaName) ?? null;
+    const names = [...entries.map((entry) => checkNonEmptyString(entry.schemaName, 'a schemaName in input.manifest.entries')), descriptor.schemaName];
     const text = await call(native.inspectStore(this.#dir, JSON.stringify(descriptor), JSON.stringify(manifest), names));
     const { state, message, entry } = JSON.parse(text) as Pick<RuntimeStoreFileInspection, 'state' | 'message' | 'entry'>;
     return { descriptor: input.descriptor, state, message, entry, manifestEntry };

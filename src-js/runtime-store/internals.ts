@@ -41,6 +41,17 @@ export function registerReceipts(owner: object, parts: ControlParts<unknown>): v
   receiptParts.set(owner, parts);
 }
 
+/** Stores whose sidecar keeps a copy of the file after each write: manifests. */
+const copyTargets = new WeakMap<object, string>();
+
+export function keepCopies(store: object, filePath: string): void {
+  copyTargets.set(store, filePath);
+}
+
+export function copyTargetOf(store: object): string | undefined {
+  return copyTargets.get(store);
+}
+
 export function registerInspector(inspector: object, dir: string): void {
   inspectorDirs.set(inspector, dir);
 }

@@ -5,7 +5,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { resolve } from 'node:path';
 
-import { checkFiniteNumber, checkFunction, checkPath, checkPlainObject } from '../check';
+import { checkBooleanOrUndefined, checkFiniteNumber, checkFunction, checkPath, checkPlainObject } from '../check';
 import { HoldfastError } from '../errors';
 import { call, callSync, native } from '../native';
 import type { FileLockOptions } from './types';
@@ -37,7 +37,7 @@ export function checkLockOptions(options: FileLockOptions | undefined, argument:
   for (const key of ['acquireTimeoutMs', 'staleTimeoutMs', 'retryIntervalMs'] as const) {
     if (options[key] !== undefined) checked[key] = checkFiniteNumber(options[key], `${argument}.${key}`);
   }
-  if (options.sharedVolume !== undefined) checked.sharedVolume = options.sharedVolume === true;
+  if (checkBooleanOrUndefined(options.sharedVolume, `${argument}.sharedVolume`) === true) checked.sharedVolume = true;
   return checked;
 }
 

@@ -1,7 +1,9 @@
 /** The manifest of a runtime directory: which bytes are the committed ones. */
-import { checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkStringOrNull, isBlank } from '../check';
-import { OPENCODE_RUNTIME_STORE_MANIFEST_SCHEMA_VERSION } from './descriptors';
-import { isoTime, partsOfStore, registerManifest } from './internals';
+import { dirname, join } from 'node:path';
+
+import { checkArray, checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkStringOrNull, isBlank } from '../check';
+import { checkSchemaNames, OPENCODE_RUNTIME_STORE_MANIFEST_SCHEMA_VERSION, schemaNamesOf } from './descriptors';
+import { isoTime, keepCopies, partsOfStore, registerManifest } from './internals';
 import { readStoreData } from './store-data';
 import type {
   FileLockOptions,
@@ -40,7 +42,7 @@ export function createRuntimeStoreManifestStore(o: RuntimeStoreManifestStoreOpti
   checkPlainObject(o, 'options');
   const teamName = checkNonEmptyString(o.teamName, 'options.teamName');
   const clock = checkFunctionOrUndefined(o.clock, 'options.clock') ?? ((): Date => new Date());
-  const allowedSchemaNames = (o.descriptors ?? []).map((descriptor) => descriptor.schemaName);
+  const allowedSchemaNames = schemaNamesOf(o.descriptors, 'options.descriptors');
   const store = new VersionedJsonStore<RuntimeStoreManifest>({
     filePath: o.filePath,
     schemaVersion: OPENCODE_RUNTIME_STORE_MANIFEST_SCHEMA_VERSION,
@@ -67,7 +69,8 @@ export class RuntimeStoreManifestStore {
     const parts = partsOfStore<RuntimeStoreManifest>(store, 'store');
     this.#store = store;
     this.#clock = checkFunctionOrUndefined(clock, 'clock') ?? (() => new Date());
-    registerManifest(this, { store: parts, clock: this.#clock, extraNames: [...schemaNames] });
+    keepCopies(store, join(dirname(parts.filePath), '.holdfast', 'manifest.prev.json'));
+    registerManifest(this, { store: parts, clock: this.#clock, extraNames: checkSchemaNames(schemaNames, 'schemaNames') });
   }
 
   /** Returns the manifest; of a missing file the default one, which is not written. @throws VersionedJsonStoreError */
@@ -118,19 +121,21 @@ export class RuntimeStoreManifestStore {
    * nothing.
    */
   async applyCommittedBatch(batch: RuntimeStoreWriteBatch): Promise<RuntimeStoreManifest> {
-    checkPlainObject(batch, 'batch');
+    const batchId = checkNonEmptyString(checkPlainObject(batch, 'batch').batchId, 'batch.batchId');
+    for (const key of ['runId', 'capabilitySnapshotId', 'behaviorFingerprint'] as const) checkStringOrNull(batch[key], `batch.${key}`);
+    const receipts = Array.from(checkArray(batch.receipts, 'batch.receipts'), (receipt, index) => checkPlainObject(receipt, `batch.receipts[${index}]`));
     return this.#update((current) => {
-      if (current.lastCommittedBatchId === batch.batchId) return current;
+      if (current.lastCommittedBatchId === batchId) return current;
       const entries = new Map(current.entries.map((entry) => [entry.schemaName, entry]));
-      for (const receipt of batch.receipts) entries.set(receipt.schemaName, entryOf(receipt));
+      for (const receipt of receipts) entries.set(receipt.schemaName, entryOf(receipt));
       return {
         ...current,
         activeRunId: batch.runId,
         activeCapabilitySnapshotId: batch.capabilitySnapshotId,
         activeBehaviorFingerprint: batch.behaviorFingerprint,
         highWatermark: current.highWatermark + 1,
-        lastCommittedBatchId: batch.batchId,
-        lastPreparingBatchId: current.lastPreparingBatchId === batch.batchId ? null : current.lastPreparingBatchId,
+        lastCommittedBatchId: batchId,
+        lastPreparingBatchId: current.lastPreparingBatchId === batchId ? null : current.lastPreparingBatchId,
         entries: [...entries.values()].sort((a, b) => (a.schemaName < b.schemaName ? -1 : a.schemaName > b.schemaName ? 1 : 0)),
         updatedAt: isoTime(this.#clock, 'clock'),
       };

@@ -1,7 +1,7 @@
 /** Says what is wrong with a runtime directory after a restart, and what must be done per store. */
 import { randomUUID } from 'node:crypto';
 
-import { checkArray, checkBooleanOrUndefined, checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkString, checkStringOrNull } from '../check';
+import { checkArray, checkBooleanOrUndefined, checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkStringOrNull } from '../check';
 import { VersionedJsonStoreError } from '../errors';
 import { call, native } from '../native';
 import { defaultManifestText, placeOf } from './batch-input';
@@ -75,7 +75,7 @@ export class RuntimeStoreRecoveryPlanner {
     inspector: RuntimeStoreFileInspector,
     options: RuntimeStoreRecoveryPlannerOptions = {},
   ) {
-    const checked = checkArray(descriptors, 'descriptors').map((descriptor, index) => checkRuntimeStoreDescriptor(descriptor, `descriptors[${index}]`));
+    const checked = Array.from(checkArray(descriptors, 'descriptors'), (descriptor, index) => checkRuntimeStoreDescriptor(descriptor, `descriptors[${index}]`));
     const manifest = partsOfManifest(manifestStore);
     const receipts = partsOfReceipts(receiptStore, manifest);
     const dir = directoryOf(inspector);
@@ -126,7 +126,7 @@ export class RuntimeStoreRecoveryPlanner {
 export function checkPlanInput(input: RuntimeStoreRecoveryPlanInput): RuntimeStoreRecoveryPlanInput {
   checkPlainObject(input, 'input');
   return {
-    teamName: checkString(input.teamName, 'input.teamName'),
+    teamName: checkNonEmptyString(input.teamName, 'input.teamName'),
     expectedRunId: checkStringOrNull(input.expectedRunId, 'input.expectedRunId'),
     expectedCapabilitySnapshotId: checkStringOrNull(input.expectedCapabilitySnapshotId, 'input.expectedCapabilitySnapshotId'),
     expectedBehaviorFingerprint: checkStringOrNull(input.expectedBehaviorFingerprint, 'input.expectedBehaviorFingerprint'),

@@ -1,7 +1,7 @@
 /** The receipts of a runtime directory: which batch wrote what. */
 import { checkFunctionOrUndefined, checkNonEmptyString, checkPlainObject, checkString } from '../check';
 import { HoldfastError } from '../errors';
-import { OPENCODE_RUNTIME_STORE_RECEIPT_SCHEMA_VERSION } from './descriptors';
+import { checkSchemaNames, OPENCODE_RUNTIME_STORE_RECEIPT_SCHEMA_VERSION, schemaNamesOf } from './descriptors';
 import { isoTime, partsOfStore, registerReceipts } from './internals';
 import { readStoreData } from './store-data';
 import type { FileLockOptions, RuntimeStoreDescriptor, RuntimeStoreWriteBatch } from './types';
@@ -29,7 +29,7 @@ export interface RuntimeStoreReceiptStoreOptions {
  */
 export function createRuntimeStoreReceiptStore(o: RuntimeStoreReceiptStoreOptions): RuntimeStoreReceiptStore {
   checkPlainObject(o, 'options');
-  const allowedSchemaNames = (o.descriptors ?? []).map((descriptor) => descriptor.schemaName);
+  const allowedSchemaNames = schemaNamesOf(o.descriptors, 'options.descriptors');
   const store = new VersionedJsonStore<RuntimeStoreWriteBatch[]>({
     filePath: o.filePath,
     schemaVersion: OPENCODE_RUNTIME_STORE_RECEIPT_SCHEMA_VERSION,
@@ -56,7 +56,7 @@ export class RuntimeStoreReceiptStore {
     const parts = partsOfStore<RuntimeStoreWriteBatch[]>(store, 'store');
     this.#store = store;
     this.#clock = checkFunctionOrUndefined(clock, 'clock') ?? (() => new Date());
-    registerReceipts(this, { store: parts, clock: this.#clock, extraNames: [...schemaNames] });
+    registerReceipts(this, { store: parts, clock: this.#clock, extraNames: checkSchemaNames(schemaNames, 'schemaNames') });
   }
 
   /** Appends a batch. @throws HoldfastError `HF_RUNTIME_BATCH_EXISTS` */

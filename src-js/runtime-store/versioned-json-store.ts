@@ -9,7 +9,7 @@ import { call, native } from '../native';
 import { bindStore, type BoundStore, type RuntimeStoreBinding } from './bound-store';
 import { openEnvelope } from './envelope';
 import { loadFaults, type RuntimeStoreFault } from './faults';
-import { isoTime, registerStore, type FaultRules } from './internals';
+import { copyTargetOf, isoTime, registerStore, type FaultRules } from './internals';
 import { checkLockOptions, holding, refuseNested } from './locks';
 import type { FileLockOptions, VersionedJsonStoreEnvelope, VersionedJsonStoreReadResult, VersionedJsonStoreUpdateResult } from './types';
 
@@ -123,7 +123,7 @@ export class VersionedJsonStore<T> {
     try {
       const result = await this.#change(text, updater, [this.#filePath], async (updatedAt, data) => {
         const { schemaVersion, maxFileBytes, durability } = this.#options;
-        const order = { schemaVersion, updatedAt, maxFileBytes, processOnly: durability === 'process' };
+        const order = { schemaVersion, updatedAt, maxFileBytes, processOnly: durability === 'process', copyTo: copyTargetOf(this) };
         taken = false;
         await call(native.writeTurn(turn, JSON.stringify(order), data, this.#faults));
       });

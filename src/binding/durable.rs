@@ -180,6 +180,9 @@ struct TurnWrite {
     max_file_bytes: Option<u64>,
     #[serde(default)]
     process_only: bool,
+    /// The file is a manifest: its sidecar keeps a copy.
+    #[serde(default)]
+    copy_to: Option<PathBuf>,
 }
 
 /// Ends a turn with new data (JSON text; without it the key is left out). Resolves when it is durable.
@@ -197,7 +200,7 @@ pub fn write_turn<'e>(
         (Some(turn), Ok(order)) => pool::spawn(move || {
             let text = format::envelope(order.schema_version, &order.updated_at, data.as_deref());
             let durability = if order.process_only { Durability::Process } else { Durability::Full };
-            let options = WriteOptions { max_file_bytes: order.max_file_bytes, durability };
+            let options = WriteOptions { max_file_bytes: order.max_file_bytes, durability, copy_to: order.copy_to };
             turn.write(disk, text, options, Box::new(move |written| ticket.settle(written)));
         }),
         (None, _) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the turn was given back already"))),

@@ -289,9 +289,8 @@ impl Run<'_> {
 
         let mut targets = Vec::new();
         let mut all_paths = Vec::new();
-        let mut supported = Vec::new();
         for (&index, file) in last.iter().zip(files) {
-            let (Some(path), Some(write)) = (paths.get(index), input.writes.get(index)) else { continue };
+            let Some(path) = paths.get(index) else { continue };
             targets.push(Target {
                 path: stage::name_of(context.base(), path),
                 prior_hash: file.prior_hash,
@@ -300,18 +299,15 @@ impl Run<'_> {
                 mtime_ms: file.mtime_ms,
             });
             all_paths.push(path.clone());
-            supported.push(write.schema_version);
             self.sync_files.push(file.out);
         }
         targets.extend([receipts_target, manifest_target]);
         all_paths.extend([context.receipts.clone(), context.manifest.clone()]);
-        supported.extend([format::CONTROL_VERSION; 2]);
 
         let intent = Intent {
             batch_id: input.batch_id.clone(),
             team_name: input.team_name.clone(),
             targets,
-            supported,
             entries: changes,
             record,
             prior_watermark: prior_manifest.high_watermark,

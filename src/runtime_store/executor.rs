@@ -160,12 +160,17 @@ impl Executor {
         let behind = base.as_ref().and_then(|base| base.last_committed_batch_id.as_ref()).and_then(|id| committed.iter().position(|batch| batch.batch_id == *id));
         let later = committed.len() - behind.map_or(0, |index| index + 1);
         manifest.high_watermark = base.as_ref().map_or(0.0, |base| base.high_watermark) + later as f64;
-        if let Some(newest) = committed.last() {
-            manifest.last_committed_batch_id = Some(newest.batch_id.clone());
-            manifest.active = newest.identity.clone();
-        } else if let Some(base) = &base {
-            manifest.last_committed_batch_id.clone_from(&base.last_committed_batch_id);
-            manifest.active = base.active.clone();
+        match (&base, committed.last()) {
+            // The copy is as new as the receipts: what was set since the newest batch is in it.
+            (Some(base), _) if later == 0 => {
+                manifest.last_committed_batch_id.clone_from(&base.last_committed_batch_id);
+                manifest.active = base.active.clone();
+            }
+            (_, Some(newest)) => {
+                manifest.last_committed_batch_id = Some(newest.batch_id.clone());
+                manifest.active = newest.identity.clone();
+            }
+            (_, None) => {}
         }
         for entry in base.iter().flat_map(|base| base.entries.clone()) {
             manifest.set_entry(entry);

@@ -16,7 +16,7 @@ use super::error::file_too_large;
 use super::recovery;
 use super::single::replace_locked;
 use super::format::decode;
-use crate::durable::atomic::{Durability, folder_of};
+use crate::durable::atomic::{Durability, Temp, folder_of};
 use crate::durable::lock::{Continuation, FileLock, Options, timeout_error};
 use crate::durable::{Disk, IoContext, optional, pool, timer};
 use crate::error::{HfError, Result};
@@ -38,6 +38,8 @@ pub struct WriteOptions {
     pub max_file_bytes: Option<u64>,
     /// Whether it is synced.
     pub durability: Durability,
+    /// Also keep the text here, if the folder exists: the last good copy of a manifest.
+    pub copy_to: Option<PathBuf>,
 }
 
 struct Waiter {
@@ -96,6 +98,14 @@ static CHANNELS: LazyLock<Mutex<HashMap<PathBuf, Arc<Channel>>>> = LazyLock::new
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Replaces a copy that only helps when the file itself is damaged: unsynced, and a failure costs nothing.
+fn keep_copy(disk: &Disk, copy: &Path, text: &[u8]) {
+    if disk.metadata(folder_of(copy)).is_ok_and(|metadata| metadata.is_dir()) {
+        let written = Temp::create(disk, copy, text, None).and_then(|mut temp| temp.publish());
+        drop(written);
+    }
 }
 
 /// The right to decide what the file holds next. Dropping it passes it on without a change.
@@ -305,6 +315,9 @@ impl Channel {
     fn flush(self: &Arc<Self>, path: &Path, file_lock: Arc<FileLock>, pending: Pending) {
         let Pending { disk, text, options, mut outcomes } = pending;
         let result = replace_locked(&disk, path, text.as_bytes(), &file_lock, options.max_file_bytes, options.durability);
+        if let (Ok(()), Some(copy)) = (&result, &options.copy_to) {
+            keep_copy(&disk, copy, text.as_bytes());
+        }
         // Else the lock would outlive its release below.
         drop(file_lock);
         let mut state = lock(&self.state);

@@ -133,7 +133,16 @@ impl Locking {
     /// The caller's files and those that redo folders name.
     fn wanted(&self) -> Result<Vec<PathBuf>> {
         let mut wanted = self.targets.clone();
-        for redo in stage::find(&self.disk, &self.context.sidecar())? {
+        let redos = stage::find(&self.disk, &self.context.sidecar())?;
+        if !redos.is_empty() && !stage::is_trusted(&self.context.sidecar()) {
+            let sidecar = self.context.sidecar();
+            let text = format!(
+                "{} belongs to another user or is writable by everybody, and holds unfinished batches: they will not be published over your files. Check and remove it",
+                sidecar.display()
+            );
+            return Err(HfError::new(Code::Io, text).with_field("path", sidecar.to_string_lossy()));
+        }
+        for redo in redos {
             for target in redo.intent().map(|intent| intent.targets.as_slice()).unwrap_or_default() {
                 wanted.extend(target_path(&self.context, &target.path));
             }

@@ -89,8 +89,6 @@ pub struct Intent {
     pub team_name: String,
     /// Stores in order, then receipts, then manifest.
     pub targets: Vec<Target>,
-    /// Schema versions up to which a target is understood, in the same order.
-    pub supported: Vec<f64>,
     /// What it does to the manifest.
     pub entries: Vec<EntryChange>,
     /// The record of the committed batch, as JSON text.
@@ -142,7 +140,6 @@ impl Intent {
         let sound = object.get("holdfast") == Some("1") && checksum == content_hash(raw.as_bytes());
         let intent: Self = serde_json::from_str(raw).ok().filter(|_| sound)?;
         let consistent = intent.targets.len() >= 2
-            && intent.supported.len() == intent.targets.len()
             && intent.entries.iter().all(|entry| entry.target < intent.stores());
         consistent.then_some(intent)
     }
@@ -315,7 +312,6 @@ mod tests {
             batch_id: "b".into(),
             team_name: "t".into(),
             targets: vec![target("a.json"), target("r.json"), target("m.json")],
-            supported: vec![1.0; 3],
             entries: Vec::new(),
             record: "{}".into(),
             prior_watermark: 0.0,

@@ -21,6 +21,8 @@ pub struct Recorded {
     pub new: Reference,
     /// What each mark promises from then on.
     pub promises: Vec<(&'static str, Side)>,
+    /// States before this mark are of no interest.
+    pub from: Option<&'static str>,
 }
 
 /// Records `run` over what `setup` made in `<root>/rt`.
@@ -45,7 +47,10 @@ pub fn open_all(recorded: &Recorded, log: &Log, model: Model) -> Tally {
     let scratch = scratch();
     let mut tally = Tally::default();
     let mut count = 0;
-    let states = crash_states(log, model, |crash| {
+    crash_states(log, model, |crash| {
+        if recorded.from.is_some() && crash.mark.is_none() {
+            return;
+        }
         count += 1;
         let root = scratch.path().join(count.to_string());
         match open_one(recorded, crash, &root) {
@@ -55,7 +60,7 @@ pub fn open_all(recorded: &Recorded, log: &Log, model: Model) -> Tally {
         }
         fs::remove_dir_all(&root).unwrap();
     });
-    tally.states = states;
+    tally.states = count;
     tally
 }
 
