@@ -1,6 +1,11 @@
 //! Promise: an I/O error at any operation of a batch leaves all old or all new data; a plain error means old, and a failed
 //! sync says so.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
 mod support;
 
@@ -48,8 +53,18 @@ fn run(gate: Gate, old: &Reference, new: &Reference) -> Result<&'static str, Str
         Err(error) if error.class().as_str() == "RuntimeStoreBatchPendingError" => (None, "pending"),
         Err(_) => (Some(Side::Old), "rejected"),
     };
-    let expect = Expect { stores: &STORES, old, new, must };
-    recover_and_check(&dir, &expect).map_err(|problem| format!("{outcome} ({:?}): {problem}", result.err().map(|error| error.to_string())))?;
+    let expect = Expect {
+        stores: &STORES,
+        old,
+        new,
+        must,
+    };
+    recover_and_check(&dir, &expect).map_err(|problem| {
+        format!(
+            "{outcome} ({:?}): {problem}",
+            result.err().map(|error| error.to_string())
+        )
+    })?;
     Ok(outcome)
 }
 
@@ -63,12 +78,19 @@ fn every_operation_of_a_batch_fails_once_or_for_good() {
             for (nth, operation) in operations.iter().enumerate() {
                 match run(fail_nth(nth, errno, lasting), &old, &new) {
                     Ok(outcome) => *outcomes.entry(outcome).or_insert(0) += 1,
-                    Err(problem) => problems.push(format!("errno {errno} at {nth} (lasting {lasting}), {operation}: {problem}")),
+                    Err(problem) => problems.push(format!(
+                        "errno {errno} at {nth} (lasting {lasting}), {operation}: {problem}"
+                    )),
                 }
             }
         }
     }
-    println!("{{\"test\":\"io_errors\",\"operations\":{},\"runs\":{},\"outcomes\":{outcomes:?},\"violations\":{}}}", operations.len(), operations.len() * 6, problems.len());
+    println!(
+        "{{\"test\":\"io_errors\",\"operations\":{},\"runs\":{},\"outcomes\":{outcomes:?},\"violations\":{}}}",
+        operations.len(),
+        operations.len() * 6,
+        problems.len()
+    );
     assert!(problems.is_empty(), "{}:\n{}", problems.len(), problems.join("\n"));
 }
 
@@ -78,29 +100,51 @@ fn two_failures_in_one_batch() {
     let operations = batch_operations();
     let mut problems = Vec::new();
     let mut runs = 0;
-    for first in (0..operations.len()).filter(|&i| operations[i].starts_with("Sync") || operations[i].starts_with("Rename")) {
+    for first in
+        (0..operations.len()).filter(|&i| operations[i].starts_with("Sync") || operations[i].starts_with("Rename"))
+    {
         for distance in 1..25 {
             let (mut a, mut b) = (fail_nth(first, EIO, false), fail_nth(first + distance, EIO, false));
             runs += 1;
-            if let Err(problem) = run(Box::new(move |op| { let (a, b) = (a(op), b(op)); a.and(b) }), &old, &new) {
-                problems.push(format!("EIO at {first} and {distance} later, {}: {problem}", operations[first]));
+            if let Err(problem) = run(
+                Box::new(move |op| {
+                    let (a, b) = (a(op), b(op));
+                    a.and(b)
+                }),
+                &old,
+                &new,
+            ) {
+                problems.push(format!(
+                    "EIO at {first} and {distance} later, {}: {problem}",
+                    operations[first]
+                ));
             }
         }
     }
-    println!("{{\"test\":\"io_errors\",\"pairs\":{runs},\"violations\":{}}}", problems.len());
+    println!(
+        "{{\"test\":\"io_errors\",\"pairs\":{runs},\"violations\":{}}}",
+        problems.len()
+    );
     assert!(problems.is_empty(), "{}:\n{}", problems.len(), problems.join("\n"));
 }
 
 #[test]
 fn a_failed_sync_is_marked() {
     let operations = batch_operations();
-    let syncs: Vec<usize> = (0..operations.len()).filter(|&i| operations[i].starts_with("Sync")).collect();
+    let syncs: Vec<usize> = (0..operations.len())
+        .filter(|&i| operations[i].starts_with("Sync"))
+        .collect();
     assert!(syncs.len() >= 9, "{operations:?}");
     for nth in syncs {
         let scratch = scratch();
         let dir = scratch.path().join("rt");
         set_up(&dir);
-        let error = write(&gated(fail_nth(nth, EIO, false)), &context(&dir), input("batch-2", &STORES)).unwrap_err();
+        let error = write(
+            &gated(fail_nth(nth, EIO, false)),
+            &context(&dir),
+            input("batch-2", &STORES),
+        )
+        .unwrap_err();
         assert!(error.is_sync_failure(), "{}: {error:?}", operations[nth]);
     }
 }
@@ -111,12 +155,22 @@ fn recovery_rejects_and_works_later() {
     let scratch = scratch();
     let dir = scratch.path().join("rt");
     set_up(&dir);
-    write(&gated(support::disks::freeze_at("between_publish", 2)), &context(&dir), input("batch-2", &STORES)).unwrap_err();
+    write(
+        &gated(support::disks::freeze_at("between_publish", 2)),
+        &context(&dir),
+        input("batch-2", &STORES),
+    )
+    .unwrap_err();
     let listing = Tree::read(&dir).listing();
     let counting = scratch.path().join("count");
     materialise(&listing, &counting, |_| true);
     let operations = operations(|disk| drop(recover_on(&disk, &context(&counting), &STORES).unwrap()));
-    let expect = Expect { stores: &STORES, old: &old, new: &new, must: Some(Side::New) };
+    let expect = Expect {
+        stores: &STORES,
+        old: &old,
+        new: &new,
+        must: Some(Side::New),
+    };
     for errno in [EIO, ENOSPC, EACCES] {
         for (nth, operation) in operations.iter().enumerate() {
             let dir = scratch.path().join(format!("{errno}-{nth}"));
@@ -125,11 +179,16 @@ fn recovery_rejects_and_works_later() {
             if let (true, Err(error)) = (operation.starts_with("Sync"), &result) {
                 assert!(error.is_sync_failure(), "{operation}: {error:?}");
             }
-            recover_and_check(&dir, &expect).unwrap_or_else(|problem| panic!("errno {errno} at {operation}: {problem}"));
+            recover_and_check(&dir, &expect)
+                .unwrap_or_else(|problem| panic!("errno {errno} at {operation}: {problem}"));
             fs::remove_dir_all(&dir).unwrap();
         }
     }
-    println!("{{\"test\":\"io_errors\",\"recovery operations\":{},\"runs\":{},\"violations\":0}}", operations.len(), operations.len() * 3);
+    println!(
+        "{{\"test\":\"io_errors\",\"recovery operations\":{},\"runs\":{},\"violations\":0}}",
+        operations.len(),
+        operations.len() * 3
+    );
 }
 
 #[test]
@@ -142,14 +201,28 @@ fn single_files_keep_the_old_bytes() {
     for errno in [EIO, ENOSPC, EACCES] {
         for (nth, operation) in operations.iter().enumerate() {
             fresh();
-            let result = replace(&gated(fail_nth(nth, errno, false)), &path, b"new", None, Durability::Full);
+            let result = replace(
+                &gated(fail_nth(nth, errno, false)),
+                &path,
+                b"new",
+                None,
+                Durability::Full,
+            );
             let bytes = fs::read(&path).unwrap();
             match &result {
                 Ok(()) => assert_eq!(bytes, b"new"),
                 // The name is in place before its folder is synced: that failure is the only one that comes after.
-                Err(error) => assert_eq!(bytes == b"new", error.is_sync_failure() && operation.starts_with("SyncDir"), "{operation}: {error}"),
+                Err(error) => assert_eq!(
+                    bytes == b"new",
+                    error.is_sync_failure() && operation.starts_with("SyncDir"),
+                    "{operation}: {error}"
+                ),
             }
-            assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "{operation} left something");
+            assert_eq!(
+                fs::read_dir(scratch.path()).unwrap().count(),
+                1,
+                "{operation} left something"
+            );
         }
     }
 }

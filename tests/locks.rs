@@ -1,6 +1,11 @@
 //! Promise: one owner at a time, among threads, processes and programs that know only the two lines; a dead owner never
 //! blocks, a living one is never robbed.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
 
 mod support;
 
@@ -19,7 +24,12 @@ use support::store::scratch;
 
 fn options(acquire_ms: u64, stale_ms: u64) -> Options {
     let ms = Duration::from_millis;
-    Options { acquire_timeout: ms(acquire_ms), stale_timeout: ms(stale_ms), retry_interval: ms(20), ..Options::default() }
+    Options {
+        acquire_timeout: ms(acquire_ms),
+        stale_timeout: ms(stale_ms),
+        retry_interval: ms(20),
+        ..Options::default()
+    }
 }
 
 /// Takes a lock as a thread of its own would.
@@ -30,18 +40,29 @@ fn take(target: &Path, options: Options) -> Result<FileLock> {
 }
 
 fn two_lines(path: &Path, pid: u32, stamp_ms: u64) {
-    fs::File::create(path).unwrap().write_all(format!("{pid}\n{stamp_ms}\n").as_bytes()).unwrap();
+    fs::File::create(path)
+        .unwrap()
+        .write_all(format!("{pid}\n{stamp_ms}\n").as_bytes())
+        .unwrap();
 }
 
 /// Starts this test binary as another process. `order` is `<what> <target>`.
 fn process(order: &str) -> Child {
     let exe = std::env::current_exe().unwrap();
-    Command::new(exe).args(["child", "--exact", "--nocapture"]).env("HOLDFAST_TEST_CHILD", order).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    Command::new(exe)
+        .args(["child", "--exact", "--nocapture"])
+        .env("HOLDFAST_TEST_CHILD", order)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
 fn child() {
-    let Ok(order) = std::env::var("HOLDFAST_TEST_CHILD") else { return };
+    let Ok(order) = std::env::var("HOLDFAST_TEST_CHILD") else {
+        return;
+    };
     let (what, target) = order.split_once(' ').unwrap();
     let target = Path::new(target);
     match what {
@@ -84,16 +105,29 @@ fn contend(target: &Path) {
 fn six_processes_and_many_dead_owners() {
     let scratch = scratch();
     let target = scratch.path().join("a.json");
-    let children: Vec<Child> = (0..6).map(|_| process(&format!("contend {}", target.display()))).collect();
+    let children: Vec<Child> = (0..6)
+        .map(|_| process(&format!("contend {}", target.display())))
+        .collect();
     let mut dead = 0;
     for child in children {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        dead += text.lines().find_map(|line| line.split("dead owners: ").nth(1)?.parse::<usize>().ok()).unwrap_or(0);
-        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        dead += text
+            .lines()
+            .find_map(|line| line.split("dead owners: ").nth(1)?.parse::<usize>().ok())
+            .unwrap_or(0);
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     assert!(!lock_path_of(&target).exists());
-    println!("{{\"test\":\"locks\",\"critical sections\":{},\"dead owners\":{dead},\"overlaps\":0}}", 6 * ROUNDS);
+    println!(
+        "{{\"test\":\"locks\",\"critical sections\":{},\"dead owners\":{dead},\"overlaps\":0}}",
+        6 * ROUNDS
+    );
     assert!(dead > 0);
 }
 
@@ -142,7 +176,10 @@ fn a_living_owner_is_never_robbed_and_looks_fresh_to_others() {
     for _ in 0..40 {
         let text = fs::read_to_string(lock_path_of(&target)).unwrap();
         let stamp: u64 = text.lines().nth(1).unwrap().parse().unwrap();
-        assert!(clock::epoch_ms().saturating_sub(stamp) < 150, "the original would break it: {text}");
+        assert!(
+            clock::epoch_ms().saturating_sub(stamp) < 150,
+            "the original would break it: {text}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(held.is_owned());
@@ -186,10 +223,17 @@ fn four_hundred_waiters_enter_in_order() {
     let first = take(&target, options(5000, 30_000)).unwrap();
     for i in 0..400 {
         let sender = sender.clone();
-        lock(&Disk::real(), &target, options(15_000, 30_000), Box::new(move |lock| sender.send((i, lock.is_ok())).unwrap()));
+        lock(
+            &Disk::real(),
+            &target,
+            options(15_000, 30_000),
+            Box::new(move |lock| sender.send((i, lock.is_ok())).unwrap()),
+        );
     }
     drop(first);
-    let order: Vec<(i32, bool)> = (0..400).map(|_| receiver.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    let order: Vec<(i32, bool)> = (0..400)
+        .map(|_| receiver.recv_timeout(Duration::from_secs(20)).unwrap())
+        .collect();
     assert_eq!(order, (0..400).map(|i| (i, true)).collect::<Vec<_>>());
 }
 
@@ -197,7 +241,10 @@ fn four_hundred_waiters_enter_in_order() {
 fn the_same_thread_is_told_at_once() {
     let scratch = scratch();
     let target = scratch.path().join("a.json");
-    let own = Options { owner: 77, ..options(5000, 30_000) };
+    let own = Options {
+        owner: 77,
+        ..options(5000, 30_000)
+    };
     let _held = lock_blocking(&Disk::real(), &target, own.clone()).unwrap();
     let started = Instant::now();
     let error = lock_blocking(&Disk::real(), &target, own).unwrap_err();

@@ -1,6 +1,11 @@
 //! Promise: a directory that the JSON-file implementation left at any step of a batch is planned as that implementation
 //! would, and recovers without losing a byte.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
 mod support;
 
@@ -25,22 +30,47 @@ fn left(dir: &Path, healthy: bool, until: Option<Until>) {
     if let Some(until) = until {
         original::batch(dir, "batch-2", &BOTH, until);
     }
-    fs::File::create(dir.join("manifest.json.lock")).unwrap().write_all(b"9999999\n1795226252656\n").unwrap();
+    fs::File::create(dir.join("manifest.json.lock"))
+        .unwrap()
+        .write_all(b"9999999\n1795226252656\n")
+        .unwrap();
 }
 
 fn summary(plan: &Plan) -> Vec<String> {
-    plan.actions.iter().map(|action| format!("{} {} {}", action.kind, action.schema_name.trim_start_matches("opencode."), action.reason.as_deref().unwrap_or("-"))).collect()
+    plan.actions
+        .iter()
+        .map(|action| {
+            format!(
+                "{} {} {}",
+                action.kind,
+                action.schema_name.trim_start_matches("opencode."),
+                action.reason.as_deref().unwrap_or("-")
+            )
+        })
+        .collect()
 }
 
 /// The crash table of the original.
 fn table(healthy: bool, until: Option<Until>) -> (Vec<&'static str>, &'static str) {
     const UB: &str = "block_readiness launchTransaction uncommitted_batch:batch-2";
     let none = ["none launchState -", "none sessionStore -"];
-    let missing = ["block_readiness launchState missing", "rebuild_from_provider sessionStore missing"];
-    let first = ["block_readiness launchState uncommitted_write", "rebuild_from_provider sessionStore missing"];
-    let both = ["block_readiness launchState uncommitted_write", "rebuild_from_provider sessionStore uncommitted_write"];
+    let missing = [
+        "block_readiness launchState missing",
+        "rebuild_from_provider sessionStore missing",
+    ];
+    let first = [
+        "block_readiness launchState uncommitted_write",
+        "rebuild_from_provider sessionStore missing",
+    ];
+    let both = [
+        "block_readiness launchState uncommitted_write",
+        "rebuild_from_provider sessionStore uncommitted_write",
+    ];
     let hash_first = ["quarantine launchState hash_mismatch", "none sessionStore -"];
-    let hash_both = ["quarantine launchState hash_mismatch", "quarantine sessionStore hash_mismatch"];
+    let hash_both = [
+        "quarantine launchState hash_mismatch",
+        "quarantine sessionStore hash_mismatch",
+    ];
     let (stores, open) = match (until, healthy) {
         (None, false) => (missing, false),
         (None, true) | (Some(Until::Applied), _) => (none, false),
@@ -58,7 +88,11 @@ fn table(healthy: bool, until: Option<Until>) -> (Vec<&'static str>, &'static st
 }
 
 fn rows() -> impl Iterator<Item = (bool, Option<Until>)> {
-    [false, true].into_iter().flat_map(|healthy| std::iter::once(None).chain(STEPS.into_iter().map(Some)).map(move |until| (healthy, until)))
+    [false, true].into_iter().flat_map(|healthy| {
+        std::iter::once(None)
+            .chain(STEPS.into_iter().map(Some))
+            .map(move |until| (healthy, until))
+    })
 }
 
 #[test]
@@ -70,13 +104,28 @@ fn planned_as_the_original_would() {
         let before = list(scratch.path());
         let found = plan(&context, &BOTH, false).unwrap();
         let (actions, impact) = table(healthy, until);
-        assert_eq!((summary(&found), found.readiness_impact), (actions.iter().map(|text| (*text).to_owned()).collect(), impact), "{healthy} {until:?}");
+        assert_eq!(
+            (summary(&found), found.readiness_impact),
+            (actions.iter().map(|text| (*text).to_owned()).collect(), impact),
+            "{healthy} {until:?}"
+        );
         // With roll-forward only the row where receipts and files agree reads otherwise.
         let forward = plan(&context, &BOTH, true).unwrap();
         if until == Some(Until::ReceiptsCommitted) {
             assert_eq!(forward.readiness_impact, "degraded");
-            assert!(forward.actions.iter().all(|action| action.kind == "roll_forward" && action.batch_id.as_deref() == Some("batch-2")), "{forward:?}");
-            assert!(forward.actions.iter().all(|action| action.reason.as_deref() == Some("committed_batch_not_applied")));
+            assert!(
+                forward
+                    .actions
+                    .iter()
+                    .all(|action| action.kind == "roll_forward" && action.batch_id.as_deref() == Some("batch-2")),
+                "{forward:?}"
+            );
+            assert!(
+                forward
+                    .actions
+                    .iter()
+                    .all(|action| action.reason.as_deref() == Some("committed_batch_not_applied"))
+            );
         } else {
             assert_eq!(forward.actions, found.actions);
         }
@@ -85,14 +134,20 @@ fn planned_as_the_original_would() {
 }
 
 fn list(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
 
 /// Every store byte that was there, in place or in quarantine.
 fn nothing_lost(dir: &Path, before: &[Vec<u8>], row: &str) {
-    let now: Vec<Vec<u8>> = list(dir).iter().filter_map(|name| fs::read(dir.join(name)).ok()).collect();
+    let now: Vec<Vec<u8>> = list(dir)
+        .iter()
+        .filter_map(|name| fs::read(dir.join(name)).ok())
+        .collect();
     for bytes in before {
         assert!(now.contains(bytes), "{row}: lost {}", String::from_utf8_lossy(bytes));
     }
@@ -106,26 +161,46 @@ fn recovered_without_loss() {
         let dir = scratch.path();
         left(dir, healthy, until);
         let watermark = original::manifest(dir)["highWatermark"].as_u64().unwrap();
-        let stores: Vec<Vec<u8>> = BOTH.iter().filter_map(|&store| fs::read(dir.join(STORES[store].1)).ok()).collect();
+        let stores: Vec<Vec<u8>> = BOTH
+            .iter()
+            .filter_map(|&store| fs::read(dir.join(STORES[store].1)).ok())
+            .collect();
         let steps = recover(&context(dir), &BOTH).unwrap();
         let after = plan(&context(dir), &BOTH, true).unwrap();
         nothing_lost(dir, &stores, &row);
-        let record = |id: &str| original::receipts(dir).as_array().unwrap().iter().find(|record| record["batchId"] == id).cloned();
+        let record = |id: &str| {
+            original::receipts(dir)
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|record| record["batchId"] == id)
+                .cloned()
+        };
         match until {
             None | Some(Until::Applied) => assert!(steps.is_empty(), "{row}: {steps:?}"),
             Some(Until::ReceiptsCommitted) => {
                 assert!(after.manifest_healthy, "{row}: {after:?}");
                 assert_eq!(original::manifest(dir)["highWatermark"], json!(watermark + 1), "{row}");
-                assert_eq!(original::manifest(dir)["lastCommittedBatchId"], json!("batch-2"), "{row}");
+                assert_eq!(
+                    original::manifest(dir)["lastCommittedBatchId"],
+                    json!("batch-2"),
+                    "{row}"
+                );
                 assert_eq!(original::manifest(dir)["lastPreparingBatchId"], Value::Null, "{row}");
             }
             Some(Until::Begun | Until::Marked) if healthy => {
                 assert!(after.manifest_healthy, "{row}: {after:?}");
                 assert!(record("batch-2").is_none(), "{row}");
                 let archive = fs::read_to_string(dir.join(".holdfast/receipts.archive.jsonl")).unwrap();
-                assert!(archive.contains("\"batch-2\"") && archive.contains("abandoned"), "{archive}");
+                assert!(
+                    archive.contains("\"batch-2\"") && archive.contains("abandoned"),
+                    "{archive}"
+                );
             }
-            Some(_) => assert!(!after.manifest_healthy, "{row}: a half batch must not look healthy: {after:?}"),
+            Some(_) => assert!(
+                !after.manifest_healthy,
+                "{row}: a half batch must not look healthy: {after:?}"
+            ),
         }
         let again = recover(&context(dir), &BOTH).unwrap();
         assert!(again.is_empty(), "{row}: a second recovery did {again:?}");
@@ -151,7 +226,12 @@ fn young_records_are_left_alone() {
     };
     let (sender, receiver) = std::sync::mpsc::channel();
     let context = context(scratch.path());
-    holdfast::runtime_store::executor::finish(holdfast::durable::Disk::real(), context, orders, Box::new(move |steps| sender.send(steps).unwrap()));
+    holdfast::runtime_store::executor::finish(
+        holdfast::durable::Disk::real(),
+        context,
+        orders,
+        Box::new(move |steps| sender.send(steps).unwrap()),
+    );
     assert_eq!(receiver.recv().unwrap().unwrap(), Vec::new());
     let receipts = data(&scratch.path().join(RECEIPTS));
     assert_eq!(receipts[1]["state"], "preparing");

@@ -154,6 +154,8 @@ describe('refused batches', () => {
     expect(tree(dir)).toEqual(before);
     expect(readdirSync(outside)).toEqual([]);
     expect(existsSync(join(dir, '..', 'x.json'))).toBe(false);
+    // Not even an id was asked for.
+    expect(await store.writePair('new')).toMatchObject({ batchId: 'batch-2' });
   });
 
   it('A32: expectedActiveRunId refuses a late run, and without it the batch is applied', async () => {

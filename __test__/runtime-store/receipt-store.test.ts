@@ -76,8 +76,8 @@ describe('the receipts', () => {
     writeFileSync(filePath, JSON.stringify({ schemaVersion: 1, updatedAt: NOW, data: [batch('a'), { batchId: 'b' }] }));
     const message = `Invalid data in versioned store ${filePath}: Invalid runtime store write batch at index 1`;
     expect(await rejection(open().list())).toBeInstanceOf(VersionedJsonStoreError);
-    for (const attempt of [open().list(), open().listUncommitted('team-a'), open().begin(batch('c')), open().commit(batch('a'))]) {
-      expect(await rejection(attempt)).toMatchObject({ reason: 'invalid_data', message });
+    for (const attempt of [() => open().list(), () => open().listUncommitted('team-a'), () => open().begin(batch('c')), () => open().commit(batch('a'))]) {
+      expect(await rejection(attempt())).toMatchObject({ reason: 'invalid_data', message });
     }
     writeFileSync(filePath, JSON.stringify({ schemaVersion: 1, updatedAt: NOW, data: [batch('a'), batch('a')] }));
     expect(await rejection(open().list())).toMatchObject({ message: expect.stringContaining('Duplicate runtime store write batch: a') });

@@ -114,8 +114,8 @@ describe('close()', () => {
   it('of manifest and receipt stores refuses their calls', async () => {
     const { manifestStore, receiptStore } = openRuntime(dir);
     await Promise.all([manifestStore.close(), receiptStore.close()]);
-    for (const call of [manifestStore.read(), manifestStore.setActiveRun({ runId: null }), receiptStore.list(), receiptStore.listUncommitted('team-a')]) {
-      expect(await rejection(call)).toMatchObject(closed);
+    for (const call of [() => manifestStore.read(), () => manifestStore.setActiveRun({ runId: null }), () => receiptStore.list(), () => receiptStore.listUncommitted('team-a')]) {
+      expect(await rejection(call())).toMatchObject(closed);
     }
   });
 

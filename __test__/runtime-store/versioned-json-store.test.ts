@@ -33,7 +33,7 @@ const tick = () => {
 
 describe('reading', () => {
   it('R1: a missing file gives the validated default, and creates nothing', async () => {
-    const store = open({ defaultData: () => ({ made: 'default' }), validate: (value) => ({ ...(value as Data), checked: true }) });
+    const store = open<Data>({ defaultData: () => ({ made: 'default' }), validate: (value) => ({ ...(value as Data), checked: true }) });
     expect(await store.read()).toEqual({ ok: true, status: 'missing', data: { made: 'default', checked: true }, envelope: null });
     expect(readdirSync(dir)).toEqual([]);
   });

@@ -2,14 +2,14 @@
 //!
 //! Every file operation that matters for recovery goes through [`Disk`], so that a test can fail it, cut it short, record
 //! it, or kill the process at a named point. On top of it: atomic files ([`atomic`]), parallel syncs ([`sync`]), lock
-//! files that also honour the original protocol ([`lock`]), a thread pool ([`pool`]) and timers ([`timer`]).
+//! files that also honour the original protocol ([`lock`]), a thread pool ([`pool`]) and timers ([`timer`]). The model of power
+//! cuts that all this is proved with lives beside the tests, in `tests/support`.
 
 pub mod atomic;
 mod disk;
 pub mod fault;
 pub mod files;
 pub mod lock;
-pub mod model;
 pub mod pool;
 pub mod sync;
 pub mod timer;

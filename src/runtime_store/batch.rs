@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -534,14 +535,17 @@ pub(super) fn parsed(record: &str, extra: &[String]) -> Result<Batch> {
     })
 }
 
-/// Sidecar folders whose names this process has synced.
-static SYNCED_SIDECARS: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
+/// Device, inode and birth of a folder: the number alone may be given to the next folder made.
+type FolderId = (u64, u64, Option<SystemTime>);
 
-fn sidecar_id(disk: &Disk, context: &Context) -> Option<(u64, u64)> {
+/// Sidecar folders whose names this process has synced.
+static SYNCED_SIDECARS: Mutex<Vec<FolderId>> = Mutex::new(Vec::new());
+
+fn sidecar_id(disk: &Disk, context: &Context) -> Option<FolderId> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        disk.metadata(&context.sidecar().join(STAGE)).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+        disk.metadata(&context.sidecar().join(STAGE)).ok().map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()))
     }
     #[cfg(not(unix))]
     {

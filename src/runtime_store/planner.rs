@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Context;
 use super::inspector::{Descriptor, Inspection, State, inspect};
 use super::manifest::{Identity, Manifest};
-use super::receipts::Batches;
+use super::receipts::{Batch, Batches};
 use super::recovery;
 use super::snapshot::{Open, Snapshot, hold_off_writers};
 use crate::durable::{Disk, pool};
@@ -120,8 +120,9 @@ pub fn decide(request: &Request, manifest: &Manifest, batches: &Batches, open: &
         plan.actions.push(action("block_readiness", "opencode.launchState", "manifest_team_mismatch"));
         plan.diagnostics.push(format!("Runtime store manifest team mismatch: {}", manifest.team_name));
     }
+    let facts = Facts { request, manifest, batches, open, found };
     for (descriptor, inspection) in request.descriptors.iter().zip(found) {
-        judge(&mut plan, request, manifest, batches, open, descriptor, inspection);
+        facts.judge(&mut plan, descriptor, inspection);
     }
     for batch in batches.records.iter().filter(|batch| batch.is_unresolved() && batch.team_name == request.team_name) {
         plan.actions.push(action("block_readiness", "opencode.launchTransaction", &format!("uncommitted_batch:{}", batch.batch_id)));
@@ -136,52 +137,80 @@ fn action(kind: &'static str, schema_name: &str, reason: &str) -> Action {
     Action { kind, schema_name: schema_name.to_owned(), batch_id: None, reason: Some(reason.to_owned()) }
 }
 
-fn judge(plan: &mut Plan, request: &Request, manifest: &Manifest, batches: &Batches, open: &[Open], descriptor: &Descriptor, inspection: &Inspection) {
-    let name = descriptor.schema_name.as_str();
-    if request.roll_forward {
-        let pending = open.iter().find(|open| open.names(name)).map(|open| (open.batch_id.clone(), "batch_publish_interrupted"));
-        if let Some((batch_id, reason)) = pending.or_else(|| unapplied(manifest, batches, name, inspection)) {
-            plan.diagnostics.push(format!("Runtime store {name} rolls forward to batch {batch_id}"));
-            plan.actions.push(Action { batch_id: Some(batch_id), ..action("roll_forward", name, reason) });
+/// What [`decide`] decides from.
+struct Facts<'a> {
+    request: &'a Request,
+    manifest: &'a Manifest,
+    batches: &'a Batches,
+    open: &'a [Open],
+    found: &'a [Inspection],
+}
+
+impl Facts<'_> {
+    fn judge(&self, plan: &mut Plan, descriptor: &Descriptor, inspection: &Inspection) {
+        let name = descriptor.schema_name.as_str();
+        if self.request.roll_forward {
+            let pending = self.open.iter().find(|open| open.names(name)).map(|open| (open.batch_id.clone(), "batch_publish_interrupted"));
+            if let Some((batch_id, reason)) = pending.or_else(|| self.unapplied(name, inspection)) {
+                plan.diagnostics.push(format!("Runtime store {name} rolls forward to batch {batch_id}"));
+                plan.actions.push(Action { batch_id: Some(batch_id), ..action("roll_forward", name, reason) });
+                return;
+            }
+        }
+        plan.diagnostics.extend(inspection.message.clone());
+        if inspection.state != State::Healthy {
+            let state = inspection.state.as_str();
+            plan.actions.push(action(action_kind(state, &descriptor.rebuild_strategy), name, state));
             return;
         }
-    }
-    plan.diagnostics.extend(inspection.message.clone());
-    if inspection.state != State::Healthy {
-        let state = inspection.state.as_str();
-        plan.actions.push(action(action_kind(state, &descriptor.rebuild_strategy), name, state));
-        return;
-    }
-    let identity = manifest.entry(name).map(|entry| entry.identity.clone()).unwrap_or_default();
-    let expected = request.expected();
-    let stale = [
-        (identity.run_id != expected.run_id, "run id"),
-        (identity.capability_snapshot_id != expected.capability_snapshot_id, "capability snapshot"),
-        (identity.behavior_fingerprint != expected.behavior_fingerprint, "behavior fingerprint"),
-    ];
-    match stale.iter().find(|(differs, _)| *differs && descriptor.criticality != "diagnostic_only") {
-        Some((_, what)) => {
-            let text = format!("Runtime store {name} has stale {what}");
-            plan.diagnostics.push(text.clone());
-            plan.actions.push(action("block_readiness", name, &text));
+        let identity = self.manifest.entry(name).map(|entry| entry.identity.clone()).unwrap_or_default();
+        let expected = self.request.expected();
+        let stale = [
+            (identity.run_id != expected.run_id, "run id"),
+            (identity.capability_snapshot_id != expected.capability_snapshot_id, "capability snapshot"),
+            (identity.behavior_fingerprint != expected.behavior_fingerprint, "behavior fingerprint"),
+        ];
+        match stale.iter().find(|(differs, _)| *differs && descriptor.criticality != "diagnostic_only") {
+            Some((_, what)) => {
+                let text = format!("Runtime store {name} has stale {what}");
+                plan.diagnostics.push(text.clone());
+                plan.actions.push(action("block_readiness", name, &text));
+            }
+            None => plan.actions.push(Action { kind: "none", schema_name: name.to_owned(), batch_id: None, reason: None }),
         }
-        None => plan.actions.push(Action { kind: "none", schema_name: name.to_owned(), batch_id: None, reason: None }),
+    }
+
+    /// Finds the newest committed batch, later than the owner of the manifest entry, that wrote the bytes which are there.
+    fn unapplied(&self, name: &str, inspection: &Inspection) -> Option<(String, &'static str)> {
+        if !matches!(inspection.state, State::HashMismatch | State::UncommittedWrite) {
+            return None;
+        }
+        let hash = &inspection.file.as_ref()?.content_hash;
+        let start = self.batches.after_owner(self.manifest, name);
+        let later = self.batches.records.get(start..)?;
+        let index = later.iter().rposition(|batch| matches!(batch.state.as_str(), "committed" | "committing") && wrote(batch, name, hash))?;
+        let batch = later.get(index).filter(|_| self.is_whole(start + index))?;
+        let reason = if batch.is_committed() { "committed_batch_not_applied" } else { "batch_publish_interrupted" };
+        Some((batch.batch_id.clone(), reason))
+    }
+
+    /// Tells whether no other store of the batch still holds bytes from before it: after a power cut a committed batch of
+    /// the original may have lost some of its files, and half a batch must not become a healthy one.
+    fn is_whole(&self, index: usize) -> bool {
+        let (before, since) = self.batches.records.split_at(index);
+        let receipts = since.first().map(|batch| batch.receipts.as_slice()).unwrap_or_default();
+        receipts.iter().all(|receipt| {
+            let name = &receipt.schema_name;
+            let found = self.request.descriptors.iter().zip(self.found).find(|(descriptor, _)| descriptor.schema_name == *name);
+            let Some((state, file)) = found.and_then(|(_, inspection)| Some((inspection.state, inspection.file.as_ref()?))) else { return true };
+            let held_by = |batch: &Batch| wrote(batch, name, &file.content_hash);
+            since.iter().any(held_by) || !(state == State::Healthy || before.iter().any(held_by))
+        })
     }
 }
 
-/// Finds the newest committed batch, later than the owner of the manifest entry, that wrote the bytes which are there.
-fn unapplied(manifest: &Manifest, batches: &Batches, name: &str, inspection: &Inspection) -> Option<(String, &'static str)> {
-    if !matches!(inspection.state, State::HashMismatch | State::UncommittedWrite) {
-        return None;
-    }
-    let hash = &inspection.file.as_ref()?.content_hash;
-    let later = batches.records.get(batches.after_owner(manifest, name)..)?;
-    let batch = later.iter().rev().find(|batch| {
-        matches!(batch.state.as_str(), "committed" | "committing")
-            && batch.receipts.iter().any(|receipt| receipt.schema_name == name && receipt.content_hash == *hash)
-    })?;
-    let reason = if batch.is_committed() { "committed_batch_not_applied" } else { "batch_publish_interrupted" };
-    Some((batch.batch_id.clone(), reason))
+fn wrote(batch: &Batch, schema_name: &str, hash: &str) -> bool {
+    batch.receipts.iter().any(|receipt| receipt.schema_name == schema_name && receipt.content_hash == hash)
 }
 
 fn impact(actions: &[Action], descriptors: &[Descriptor]) -> &'static str {

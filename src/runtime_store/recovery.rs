@@ -446,10 +446,11 @@ pub fn preview(disk: &Disk, context: &Context, redo: &Redo) -> Result<Option<(De
     let view = look(disk, context, intent)?;
     let aborted = matches!(redo.content, Content::Aborted(_));
     let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), false);
-    if let Decision::Forward(acts) = &decision {
-        if staged(disk, redo, intent, &view, acts)?.is_none() && !was_published(intent, &view.found) {
-            return Ok(None);
-        }
+    if let Decision::Forward(acts) = &decision
+        && staged(disk, redo, intent, &view, acts)?.is_none()
+        && !was_published(intent, &view.found)
+    {
+        return Ok(None);
     }
     let settled = match &decision {
         Decision::Forward(acts) | Decision::Back(acts) => acts.iter().all(|act| *act == Act::Leave),
@@ -470,7 +471,11 @@ fn staged(disk: &Disk, redo: &Redo, intent: &Intent, view: &View, acts: &[Act]) 
         let unreadable = if i == intent.receipts() { view.receipts.is_none() } else { view.manifest.is_none() };
         let needed = *act == Act::Write || (*act == Act::Merge && unreadable);
         let path = redo.next_file(i);
-        let bytes = if needed { optional(disk.read(&path)).at("open", &path)? } else { None };
+        let mut bytes = if needed { optional(disk.read(&path)).at("open", &path)? } else { None };
+        if needed && bytes.is_none() && view.found.get(i) == Some(&Found::Next) {
+            // The folder was being removed: to be published again, the target itself will do.
+            bytes = view.bytes.get(i).cloned().flatten();
+        }
         if needed && bytes.as_deref().map(content_hash).as_ref() != Some(&target.next_hash) {
             return Ok(None);
         }
@@ -530,8 +535,11 @@ impl Settling<'_> {
         }
         let intent = if matches!(self.redo.content, Content::Aborted(_)) { stage::ABORTED } else { stage::INTENT };
         let staged = (0..acts.len()).filter(|&i| acts.get(i) == Some(&Act::Write)).map(|i| self.redo.next_file(i));
-        let files = staged.chain([self.redo.folder.join(intent)]).map(|path| self.disk.reopen(&path).at("open", &path).map(sync::Target::File));
-        sync::barrier(self.disk, files.collect::<Result<_>>()?)?;
+        let mut files = Vec::new();
+        for path in staged.chain([self.redo.folder.join(intent)]) {
+            files.extend(optional(self.disk.reopen(&path)).at("open", &path)?.map(sync::Target::File));
+        }
+        sync::barrier(self.disk, files)?;
         let sidecar = self.context.sidecar();
         sync::dirs(self.disk, [self.redo.folder.clone(), sidecar.join(STAGE), sidecar, self.context.base().to_owned()])
     }
@@ -623,6 +631,10 @@ impl Settling<'_> {
     fn quarantine(&mut self, i: usize) -> Result<()> {
         let (Some(path), Some(Some(bytes))) = (self.view.paths.get(i), self.view.bytes.get(i)) else { return Ok(()) };
         let copy = format::quarantine_copy(self.disk, path, bytes, "invalid_envelope", &clock::iso_now(), folder_of(path))?;
+        if self.syncs {
+            // Before the rename that takes the bytes away.
+            sync::dirs(self.disk, [folder_of(path).to_owned()])?;
+        }
         self.steps.push(Step::of_directory("quarantine", format!("{} was not a versioned file; its bytes are in {}", path.display(), copy.display())));
         Ok(())
     }

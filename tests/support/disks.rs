@@ -63,7 +63,12 @@ pub fn fail_kind(kind: &'static str, end: &'static str, nth: u32, lasting: bool)
     let mut passed = 0;
     Box::new(move |op| {
         let path = match op {
-            Op::Rename(_, path) | Op::Link(_, path) | Op::SyncDir(path) | Op::SyncFile(path) | Op::Remove(path) | Op::Create(path) => *path,
+            Op::Rename(_, path)
+            | Op::Link(_, path)
+            | Op::SyncDir(path)
+            | Op::SyncFile(path)
+            | Op::Remove(path)
+            | Op::Create(path) => *path,
             _ => return Ok(()),
         };
         if op.kind() == kind && path.to_string_lossy().ends_with(end) {

@@ -1,48 +1,14 @@
-//! A directory tree with inodes, and a recorder that logs what a [`Disk`](holdfast::durable::Disk) does to it.
-//!
-//! Lock files (`*.lock`, `.holdfast/lock`) are no durable state and do not go through the seam: the tree ignores them.
+//! A recorder that logs what a [`Disk`](holdfast::durable::Disk) does to a directory.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast::durable::{Interceptor, Op};
 
-pub type Ino = usize;
-/// What a directory holds: path from the root → bytes; a folder ends with `/` and has none.
-pub type Listing = BTreeMap<String, Arc<Vec<u8>>>;
-
-#[derive(Debug, Clone)]
-pub enum Node {
-    File(Arc<Vec<u8>>),
-    Dir(BTreeMap<String, Ino>),
-}
-
-/// Inodes; number 0 is the root.
-#[derive(Debug, Clone)]
-pub struct Tree {
-    pub nodes: Vec<Node>,
-}
-
-/// One change of the tree.
-#[derive(Debug, Clone)]
-pub enum Change {
-    /// `create`, `link` or `mkdir`.
-    Name { dir: Ino, name: String, ino: Ino },
-    /// `unlink` or `rmdir`.
-    Unname { dir: Ino, name: String },
-    Move { from: (Ino, String), to: (Ino, String), ino: Ino },
-    Write { ino: Ino, offset: usize, bytes: Arc<Vec<u8>> },
-}
-
-impl Change {
-    pub fn is_data(&self) -> bool {
-        matches!(self, Change::Write { .. })
-    }
-}
+pub use super::tree::{Change, Ino, Listing, Node, Tree, materialise};
 
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -63,113 +29,10 @@ pub struct Log {
 
 impl Log {
     pub fn changes(&self) -> usize {
-        self.events.iter().filter(|event| matches!(event, Event::Change(_))).count()
-    }
-}
-
-pub fn is_ignored(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "lock") || path.ends_with(".holdfast/lock")
-}
-
-impl Tree {
-    /// Reads a real directory.
-    pub fn read(root: &Path) -> Self {
-        let mut tree = Self { nodes: vec![Node::Dir(BTreeMap::new())] };
-        tree.read_into(root, 0);
-        tree
-    }
-
-    fn read_into(&mut self, folder: &Path, dir: Ino) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if is_ignored(&path) {
-                continue;
-            }
-            let is_dir = fs::symlink_metadata(&path).unwrap().is_dir();
-            let node = if is_dir { Node::Dir(BTreeMap::new()) } else { Node::File(Arc::new(fs::read(&path).unwrap())) };
-            let ino = self.add(node);
-            self.dir(dir).insert(path.file_name().unwrap().to_str().unwrap().to_owned(), ino);
-            if is_dir {
-                self.read_into(&path, ino);
-            }
-        }
-    }
-
-    pub fn add(&mut self, node: Node) -> Ino {
-        self.nodes.push(node);
-        self.nodes.len() - 1
-    }
-
-    fn dir(&mut self, ino: Ino) -> &mut BTreeMap<String, Ino> {
-        match &mut self.nodes[ino] {
-            Node::Dir(entries) => entries,
-            Node::File(_) => panic!("inode {ino} is no folder"),
-        }
-    }
-
-    fn lookup(&self, relative: &Path) -> Option<Ino> {
-        relative.components().try_fold(0, |ino, part| match &self.nodes[ino] {
-            Node::Dir(entries) => entries.get(part.as_os_str().to_str()?).copied(),
-            Node::File(_) => None,
-        })
-    }
-
-    pub fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Name { dir, name, ino } => {
-                self.dir(*dir).insert(name.clone(), *ino);
-            }
-            Change::Unname { dir, name } => {
-                self.dir(*dir).remove(name);
-            }
-            Change::Move { from, to, ino } => {
-                if self.dir(from.0).get(&from.1) == Some(ino) {
-                    self.dir(from.0).remove(&from.1);
-                }
-                self.dir(to.0).insert(to.1.clone(), *ino);
-            }
-            Change::Write { ino, offset, bytes } => {
-                let Node::File(data) = &mut self.nodes[*ino] else { panic!("inode {ino} is no file") };
-                let data = Arc::make_mut(data);
-                data.resize(data.len().max(offset + bytes.len()), 0);
-                data[*offset..offset + bytes.len()].copy_from_slice(bytes);
-            }
-        }
-    }
-
-    pub fn listing(&self) -> Listing {
-        let mut listing = Listing::new();
-        self.list_into(0, "", &mut listing);
-        listing
-    }
-
-    fn list_into(&self, ino: Ino, prefix: &str, listing: &mut Listing) {
-        let Node::Dir(entries) = &self.nodes[ino] else { return };
-        for (name, &child) in entries {
-            match &self.nodes[child] {
-                Node::File(data) => {
-                    listing.insert(format!("{prefix}{name}"), Arc::clone(data));
-                }
-                Node::Dir(_) => {
-                    let path = format!("{prefix}{name}/");
-                    listing.insert(path.clone(), Arc::default());
-                    self.list_into(child, &path, listing);
-                }
-            }
-        }
-    }
-}
-
-/// Makes the files of `listing` that `wanted` picks below `root`.
-pub fn materialise(listing: &Listing, root: &Path, wanted: impl Fn(&str) -> bool) {
-    fs::create_dir_all(root).unwrap();
-    for (path, bytes) in listing.iter().filter(|(path, _)| wanted(path)) {
-        let target = root.join(path);
-        if path.ends_with('/') {
-            fs::create_dir_all(target).unwrap();
-        } else {
-            fs::File::create(target).unwrap().write_all(bytes).unwrap();
-        }
+        self.events
+            .iter()
+            .filter(|event| matches!(event, Event::Change(_)))
+            .count()
     }
 }
 
@@ -191,15 +54,25 @@ pub struct Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("Recorder")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
     }
 }
 
 impl Recorder {
     pub fn new(root: &Path) -> Arc<Self> {
         let base = Tree::read(root);
-        let state = State { live: base.clone(), base, events: Vec::new(), gate: None };
-        Arc::new(Self { root: root.to_owned(), state: Mutex::new(state) })
+        let state = State {
+            live: base.clone(),
+            base,
+            events: Vec::new(),
+            gate: None,
+        };
+        Arc::new(Self {
+            root: root.to_owned(),
+            state: Mutex::new(state),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -221,9 +94,16 @@ impl Recorder {
         let recorded = state.live.listing();
         if real != recorded {
             let names = |listing: &Listing| listing.keys().cloned().collect::<Vec<_>>();
-            panic!("something bypassed the seam:\n real {:?}\n recorded {:?}", names(&real), names(&recorded));
+            panic!(
+                "something bypassed the seam:\n real {:?}\n recorded {:?}",
+                names(&real),
+                names(&recorded)
+            );
         }
-        Log { base: state.base.clone(), events: state.events.clone() }
+        Log {
+            base: state.base.clone(),
+            events: state.events.clone(),
+        }
     }
 }
 
@@ -240,7 +120,10 @@ impl State {
 
     fn parent(&self, relative: &Path) -> (Ino, String) {
         let folder = relative.parent().unwrap();
-        let dir = self.live.lookup(folder).unwrap_or_else(|| panic!("unknown folder {}", folder.display()));
+        let dir = self
+            .live
+            .lookup(folder)
+            .unwrap_or_else(|| panic!("unknown folder {}", folder.display()));
         (dir, relative.file_name().unwrap().to_str().unwrap().to_owned())
     }
 
@@ -264,7 +147,11 @@ impl Interceptor for Recorder {
         match op {
             Op::Create(path) | Op::CreateDir(path) => {
                 let Some(path) = inside(path) else { return };
-                let node = if matches!(op, Op::Create(_)) { Node::File(Arc::default()) } else { Node::Dir(BTreeMap::new()) };
+                let node = if matches!(op, Op::Create(_)) {
+                    Node::File(Arc::default())
+                } else {
+                    Node::Dir(BTreeMap::new())
+                };
                 let ino = state.new_inode(&node);
                 state.name(&path, ino);
             }
@@ -276,15 +163,23 @@ impl Interceptor for Recorder {
                     state.name(&path, ino);
                     ino
                 });
-                state.change(Change::Write { ino, offset: *offset as usize, bytes: Arc::new(bytes.to_vec()) });
+                state.change(Change::Write {
+                    ino,
+                    offset: *offset as usize,
+                    bytes: Arc::new(bytes.to_vec()),
+                });
             }
             Op::Link(from, to) => {
-                let (Some(from), Some(to)) = (inside(from), inside(to)) else { return };
+                let (Some(from), Some(to)) = (inside(from), inside(to)) else {
+                    return;
+                };
                 let ino = state.live.lookup(&from).expect("linked a known file");
                 state.name(&to, ino);
             }
             Op::Rename(from, to) => {
-                let (Some(from), Some(to)) = (inside(from), inside(to)) else { return };
+                let (Some(from), Some(to)) = (inside(from), inside(to)) else {
+                    return;
+                };
                 let ino = state.live.lookup(&from).expect("renamed a known file");
                 let (from, to) = (state.parent(&from), state.parent(&to));
                 state.change(Change::Move { from, to, ino });
@@ -296,8 +191,15 @@ impl Interceptor for Recorder {
             }
             Op::SyncFile(path) | Op::SyncDir(path) => {
                 let Some(path) = inside(path) else { return };
-                let ino = state.live.lookup(&path).unwrap_or_else(|| panic!("synced the unknown {}", path.display()));
-                state.events.push(if matches!(op, Op::SyncFile(_)) { Event::SyncFile(ino) } else { Event::SyncDir(ino) });
+                let ino = state
+                    .live
+                    .lookup(&path)
+                    .unwrap_or_else(|| panic!("synced the unknown {}", path.display()));
+                state.events.push(if matches!(op, Op::SyncFile(_)) {
+                    Event::SyncFile(ino)
+                } else {
+                    Event::SyncDir(ino)
+                });
             }
             _ => {}
         }

@@ -22,11 +22,21 @@ pub enum Until {
     Applied,
 }
 
-pub const STEPS: [Until; 6] = [Until::Begun, Until::Marked, Until::FirstFile, Until::SecondFile, Until::ReceiptsCommitted, Until::Applied];
+pub const STEPS: [Until; 6] = [
+    Until::Begun,
+    Until::Marked,
+    Until::FirstFile,
+    Until::SecondFile,
+    Until::ReceiptsCommitted,
+    Until::Applied,
+];
 
 pub fn hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
-    format!("sha256:{}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!(
+        "sha256:{}",
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    )
 }
 
 /// Replaces a file as an atomic write does.
@@ -39,7 +49,8 @@ pub fn replace(path: &Path, bytes: &[u8]) {
 }
 
 pub fn envelope(data: &Value) -> Vec<u8> {
-    let mut text = serde_json::to_string_pretty(&json!({ "schemaVersion": 1, "updatedAt": NOW, "data": data })).unwrap();
+    let mut text =
+        serde_json::to_string_pretty(&json!({ "schemaVersion": 1, "updatedAt": NOW, "data": data })).unwrap();
     text.push('\n');
     text.into_bytes()
 }
@@ -71,7 +82,10 @@ pub fn batch(dir: &Path, batch_id: &str, stores: &[usize], until: Until) {
     let ids = json!({ "teamName": "team-a", "runId": "run-1", "capabilitySnapshotId": "cap-1", "behaviorFingerprint": "behavior-1" });
     let mut record = json!({ "batchId": batch_id });
     merge(&mut record, &ids);
-    merge(&mut record, &json!({ "reason": "launch_checkpoint", "startedAt": NOW, "completedAt": null, "state": "preparing", "receipts": [], "lastError": null }));
+    merge(
+        &mut record,
+        &json!({ "reason": "launch_checkpoint", "startedAt": NOW, "completedAt": null, "state": "preparing", "receipts": [], "lastError": null }),
+    );
     let mut all = receipts(dir);
     all.as_array_mut().unwrap().push(record.clone());
     put(&dir.join(RECEIPTS), &all);
@@ -103,7 +117,10 @@ pub fn batch(dir: &Path, batch_id: &str, stores: &[usize], until: Until) {
         return;
     }
     let last = all.as_array_mut().unwrap().last_mut().unwrap();
-    merge(last, &json!({ "completedAt": NOW, "state": "committed", "receipts": written }));
+    merge(
+        last,
+        &json!({ "completedAt": NOW, "state": "committed", "receipts": written }),
+    );
     put(&dir.join(RECEIPTS), &all);
     if until == Until::ReceiptsCommitted {
         return;
@@ -117,7 +134,17 @@ fn apply(dir: &Path, batch_id: &str, written: &[Value]) {
     for receipt in written {
         entries.retain(|entry| entry["schemaName"] != receipt["schemaName"]);
         let mut entry = json!({});
-        for key in ["schemaName", "schemaVersion", "relativePath", "contentHash", "fileSize", "mtimeMs", "runId", "capabilitySnapshotId", "behaviorFingerprint"] {
+        for key in [
+            "schemaName",
+            "schemaVersion",
+            "relativePath",
+            "contentHash",
+            "fileSize",
+            "mtimeMs",
+            "runId",
+            "capabilitySnapshotId",
+            "behaviorFingerprint",
+        ] {
             entry[key] = receipt[key].clone();
         }
         entry["lastWriteReceiptId"] = receipt["receiptId"].clone();
@@ -126,7 +153,11 @@ fn apply(dir: &Path, batch_id: &str, written: &[Value]) {
     }
     entries.sort_by_key(|entry| entry["schemaName"].as_str().unwrap().to_owned());
     manifest["entries"] = json!(entries);
-    for (key, value) in [("activeRunId", "run-1"), ("activeCapabilitySnapshotId", "cap-1"), ("activeBehaviorFingerprint", "behavior-1")] {
+    for (key, value) in [
+        ("activeRunId", "run-1"),
+        ("activeCapabilitySnapshotId", "cap-1"),
+        ("activeBehaviorFingerprint", "behavior-1"),
+    ] {
         manifest[key] = json!(value);
     }
     manifest["highWatermark"] = json!(manifest["highWatermark"].as_u64().unwrap() + 1);

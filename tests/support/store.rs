@@ -19,16 +19,40 @@ pub const MANIFEST: &str = "manifest.json";
 pub const RECEIPTS: &str = "opencode-runtime-receipts.json";
 /// Schema name, path, strategy, criticality.
 pub const STORES: [(&str, &str, &str, &str); 4] = [
-    ("opencode.launchState", "launch-state.json", "none", "readiness_blocking"),
-    ("opencode.sessionStore", "opencode-sessions.json", "poll_opencode_provider", "rebuildable_from_provider"),
-    ("opencode.deliveryJournal", "sub/opencode-delivery-journal.json", "verify_canonical_destinations", "rebuildable_from_canonical_destination"),
-    ("opencode.hostLeases", "opencode-host-leases.json", "poll_opencode_provider", "rebuildable_from_provider"),
+    (
+        "opencode.launchState",
+        "launch-state.json",
+        "none",
+        "readiness_blocking",
+    ),
+    (
+        "opencode.sessionStore",
+        "opencode-sessions.json",
+        "poll_opencode_provider",
+        "rebuildable_from_provider",
+    ),
+    (
+        "opencode.deliveryJournal",
+        "sub/opencode-delivery-journal.json",
+        "verify_canonical_destinations",
+        "rebuildable_from_canonical_destination",
+    ),
+    (
+        "opencode.hostLeases",
+        "opencode-host-leases.json",
+        "poll_opencode_provider",
+        "rebuildable_from_provider",
+    ),
 ];
 
 /// A scratch folder in memory where there is one, else where temporary files go.
 pub fn scratch() -> tempfile::TempDir {
     let builder = || tempfile::Builder::new();
-    builder().prefix("holdfast-").tempdir_in("/dev/shm").or_else(|_| builder().prefix("holdfast-").tempdir()).unwrap()
+    builder()
+        .prefix("holdfast-")
+        .tempdir_in("/dev/shm")
+        .or_else(|_| builder().prefix("holdfast-").tempdir())
+        .unwrap()
 }
 
 pub fn context(dir: &Path) -> Context {
@@ -38,7 +62,10 @@ pub fn context(dir: &Path) -> Context {
         receipts: dir.join(RECEIPTS),
         extra_names: Vec::new(),
         durability: Durability::Full,
-        lock_options: lock::Options { acquire_timeout: Duration::from_secs(20), ..lock::Options::default() },
+        lock_options: lock::Options {
+            acquire_timeout: Duration::from_secs(20),
+            ..lock::Options::default()
+        },
     }
 }
 
@@ -58,7 +85,10 @@ pub fn input(batch_id: &str, stores: &[usize]) -> Input {
         relative_path: STORES[store].1.into(),
         written_at: NOW.into(),
         receipt_id: format!("{batch_id}-receipt-{store}"),
-        data: Some(format!("{{\"batch\":\"{batch_id}\",\"store\":{store},\"pad\":\"{}\"}}", "x".repeat(700))),
+        data: Some(format!(
+            "{{\"batch\":\"{batch_id}\",\"store\":{store},\"pad\":\"{}\"}}",
+            "x".repeat(700)
+        )),
     };
     Input {
         batch_id: batch_id.into(),
@@ -84,7 +114,9 @@ pub fn input(batch_id: &str, stores: &[usize]) -> Input {
 fn wait<T: Send + 'static>(start: impl FnOnce(Box<dyn FnOnce(Result<T>) + Send>)) -> Result<T> {
     let (sender, receiver) = mpsc::channel();
     start(Box::new(move |result| drop(sender.send(result))));
-    receiver.recv_timeout(Duration::from_secs(60)).expect("an answer within a minute")
+    receiver
+        .recv_timeout(Duration::from_secs(60))
+        .expect("an answer within a minute")
 }
 
 pub fn write(disk: &Disk, context: &Context, input: Input) -> Result<String> {
@@ -131,7 +163,13 @@ pub fn plan(context: &Context, stores: &[usize], roll_forward: bool) -> Result<P
 
 /// Both halves of a recovery, without rebuild callbacks.
 pub fn recover_on(disk: &Disk, context: &Context, stores: &[usize]) -> Result<Vec<Step>> {
-    let orders = Orders { plan: request(stores, true), now: NOW.into(), settle_ms: 0.0, rebuildable: Vec::new(), retention: Some(16) };
+    let orders = Orders {
+        plan: request(stores, true),
+        now: NOW.into(),
+        settle_ms: 0.0,
+        rebuildable: Vec::new(),
+        retention: Some(16),
+    };
     let begun = wait(|done| executor::begin(disk.clone(), context.clone(), orders.clone(), done))?;
     let finished = wait(|done| executor::finish(disk.clone(), context.clone(), orders, done))?;
     Ok(begun.steps.into_iter().chain(finished).collect())

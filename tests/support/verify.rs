@@ -22,7 +22,10 @@ pub struct Reference {
 impl Reference {
     pub fn of(dir: &Path, stores: &[usize]) -> Self {
         Self {
-            files: stores.iter().map(|&store| (store, fs::read(dir.join(STORES[store].1)).ok())).collect(),
+            files: stores
+                .iter()
+                .map(|&store| (store, fs::read(dir.join(STORES[store].1)).ok()))
+                .collect(),
             manifest: without_times(data(&dir.join(MANIFEST))),
             receipts: without_times(data(&dir.join(RECEIPTS))),
             plan: store::plan(&store::context(dir), stores, true).unwrap(),
@@ -33,7 +36,9 @@ impl Reference {
 /// The `data` of a versioned file; `null` when there is none.
 pub fn data(path: &Path) -> Value {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice::<Value>(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))["data"].clone(),
+        Ok(bytes) => serde_json::from_slice::<Value>(&bytes)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))["data"]
+            .clone(),
         Err(_) => Value::Null,
     }
 }
@@ -43,7 +48,9 @@ fn without_times(mut value: Value) -> Value {
     match &mut value {
         Value::Object(object) => {
             object.remove("mtimeMs");
-            object.values_mut().for_each(|member| *member = without_times(member.take()));
+            object
+                .values_mut()
+                .for_each(|member| *member = without_times(member.take()));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| *item = without_times(item.take())),
         _ => {}
@@ -71,7 +78,9 @@ pub struct Expect<'a> {
 /// Never healthy with mixed data, by the rules of the original alone. Call it on a directory without its sidecar.
 pub fn never_a_healthy_mix(dir: &Path, expect: &Expect<'_>) -> Result<(), String> {
     // An unreadable control file means no plan, so nobody calls it healthy.
-    let Ok(plan) = store::plan(&store::context(dir), expect.stores, false) else { return Ok(()) };
+    let Ok(plan) = store::plan(&store::context(dir), expect.stores, false) else {
+        return Ok(());
+    };
     if plan.manifest_healthy && side_of_stores(dir, expect).is_none() {
         return Err("the original would call a mix healthy".into());
     }
@@ -79,7 +88,12 @@ pub fn never_a_healthy_mix(dir: &Path, expect: &Expect<'_>) -> Result<(), String
 }
 
 fn side_of_stores(dir: &Path, expect: &Expect<'_>) -> Option<Side> {
-    let is = |reference: &Reference| reference.files.iter().all(|(&store, bytes)| fs::read(dir.join(STORES[store].1)).ok() == *bytes);
+    let is = |reference: &Reference| {
+        reference
+            .files
+            .iter()
+            .all(|(&store, bytes)| fs::read(dir.join(STORES[store].1)).ok() == *bytes)
+    };
     if is(expect.new) {
         Some(Side::New)
     } else {
@@ -102,7 +116,10 @@ pub fn recover_and_check(dir: &Path, expect: &Expect<'_>) -> Result<Side, String
 /// Checks a recovered directory.
 pub fn check(dir: &Path, expect: &Expect<'_>) -> Result<Side, String> {
     let Some(side) = side_of_stores(dir, expect) else {
-        let heads = expect.stores.iter().map(|&store| fs::read(dir.join(STORES[store].1)).map(|bytes| String::from_utf8_lossy(&bytes).chars().take(110).collect::<String>()));
+        let heads = expect.stores.iter().map(|&store| {
+            fs::read(dir.join(STORES[store].1))
+                .map(|bytes| String::from_utf8_lossy(&bytes).chars().take(110).collect::<String>())
+        });
         return Err(format!("neither all old nor all new: {:?}", heads.collect::<Vec<_>>()));
     };
     if expect.must.is_some_and(|must| must != side) {
@@ -129,7 +146,11 @@ pub fn no_leftovers(dir: &Path) -> Result<(), String> {
     for path in walk(dir) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let in_stage = path.parent().is_some_and(|parent| parent.ends_with(".holdfast/stage"));
-        if name.starts_with(".tmp.") || in_stage || name.ends_with(".quarantine") || path.ends_with(".holdfast/superseded") {
+        if name.starts_with(".tmp.")
+            || in_stage
+            || name.ends_with(".quarantine")
+            || path.ends_with(".holdfast/superseded")
+        {
             return Err(format!("left over: {}", path.display()));
         }
     }

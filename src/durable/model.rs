@@ -1,1 +1,0 @@
-//! The power-cut model (written with the tests).
