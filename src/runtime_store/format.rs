@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::FileFault;
+use crate::durable::atomic::{Durability, replace};
 use crate::durable::{Disk, IoContext, optional};
 use crate::error::Result;
 use crate::json::{self, Kind, Object};
@@ -226,10 +227,8 @@ pub fn quarantine_copy(disk: &Disk, path: &Path, bytes: &[u8], reason: &str, sta
             }
         }
     }
-    disk.create_dirs(folder).at("mkdir", folder)?;
     let target = free_quarantine_name(disk, path, reason, stamp, folder);
-    let out = disk.create_with(&target, bytes, Some(0o600)).at("write", &target)?;
-    disk.sync_file(&out).at("fsync", &target)?;
+    replace(disk, &target, bytes, Some(0o600), Durability::Full)?;
     Ok(target)
 }
 

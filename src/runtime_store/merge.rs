@@ -6,7 +6,7 @@ use super::batch::parsed;
 use super::format::{CONTROL_VERSION, ObjectText, decode, open_envelope};
 use super::manifest::{EntryParts, Identity, Manifest};
 use super::receipts::Batches;
-use super::recovery::owns;
+use super::decide::owns;
 use super::stage::{Ids, Intent};
 use crate::error::{Code, HfError, Result};
 use crate::hash::content_hash;

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod batch;
+pub mod decide;
 pub mod doctor;
 pub mod error;
 pub mod executor;
@@ -19,6 +20,7 @@ pub mod planner;
 pub mod publish;
 pub mod receipts;
 pub mod recovery;
+pub mod settle;
 pub mod single;
 pub mod snapshot;
 pub mod stage;

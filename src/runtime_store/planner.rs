@@ -12,7 +12,8 @@ use super::Context;
 use super::inspector::{Descriptor, Inspection, State, inspect};
 use super::manifest::{Identity, Manifest};
 use super::receipts::{Batch, Batches};
-use super::recovery;
+use super::decide::Decision;
+use super::settle;
 use super::snapshot::{Open, Snapshot, hold_off_writers};
 use crate::durable::{Disk, pool};
 use crate::error::{Code, HfError, Result};
@@ -293,8 +294,8 @@ fn inspect_all(disk: &Disk, context: &Context, request: &Request, manifest: &Man
 
 /// Says which stores an interrupted batch will change, for [`Snapshot`].
 pub(super) fn pending_names(disk: &Disk, context: &Context, redo: &super::stage::Redo) -> Result<Option<Open>> {
-    let (Some(intent), Some((decision, applied))) = (redo.intent(), recovery::preview(disk, context, redo)?) else { return Ok(None) };
-    if matches!(decision, recovery::Decision::Superseded) || applied {
+    let (Some(intent), Some((decision, applied))) = (redo.intent(), settle::preview(disk, context, redo)?) else { return Ok(None) };
+    if matches!(decision, Decision::Superseded) || applied {
         return Ok(None);
     }
     Ok(Some(Open { batch_id: intent.batch_id.clone(), schema_names: intent.entries.iter().map(|change| change.schema_name.clone()).collect(), alive: false }))

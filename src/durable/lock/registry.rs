@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::file::{Attempt, Inode, OsLock, attempt, attempt_sidecar, lock_path_of};
 use crate::durable::atomic::folder_of;
-use crate::durable::{Disk, IoContext, pool, timer};
+use crate::durable::{Disk, IoContext, pool, sync, timer};
 use crate::error::{Code, HfError, Result};
 
 /// How long to wait, and when a lock of a program without OS locks counts as abandoned.
@@ -242,7 +242,8 @@ fn key_of(disk: &Disk, target: &Path) -> Result<PathBuf> {
     let name = target.file_name().ok_or_else(|| HfError::new(Code::InvalidArgument, format!("cannot lock {}: it names no file", target.display())))?;
     let canonical = match fs::canonicalize(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            disk.create_dirs(folder).at("mkdir", folder)?;
+            // Synced at once: nobody later knows that these names are new.
+            sync::dirs(disk, disk.create_dirs(folder).at("mkdir", folder)?)?;
             fs::canonicalize(folder)
         }
         result => result,
