@@ -134,7 +134,13 @@ impl HfError {
     /// Makes a `HoldfastError` with `code` and `message`.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { class: Class::Holdfast, code, node_code: None, message: message.into(), fields: Map::new() }))
+        Self(Box::new(Inner {
+            class: Class::Holdfast,
+            code,
+            node_code: None,
+            message: message.into(),
+            fields: Map::new(),
+        }))
     }
 
     /// Changes the public class.

@@ -35,7 +35,11 @@ impl LockOptions {
     pub(super) fn for_env(&self, env: &Env) -> Options {
         let defaults = Options::default();
         // A day is longer than anybody waits, and keeps deadlines within the range of the clock.
-        let ms = |value: Option<f64>, default: Duration| value.map_or(default, |ms| Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 86_400.0)));
+        let ms = |value: Option<f64>, default: Duration| {
+            value.map_or(default, |ms| {
+                Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 86_400.0))
+            })
+        };
         Options {
             acquire_timeout: ms(self.acquire_timeout_ms, defaults.acquire_timeout),
             stale_timeout: ms(self.stale_timeout_ms, defaults.stale_timeout),
@@ -48,7 +52,8 @@ impl LockOptions {
 
 /// Parses a message of the facade. It is made by our own code, so a failure is a bug there.
 pub(super) fn message<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| HfError::new(Code::InvalidArgument, format!("an option has the wrong type: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| HfError::new(Code::InvalidArgument, format!("an option has the wrong type: {error}")))
 }
 
 /// Returns the disk that an operation goes through: behind fault rules, if the caller gave any.
@@ -73,7 +78,11 @@ impl Faults {
     /// Makes the rules from their JSON text.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: &Env, rules: String) -> napi::Result<Self> {
-        failure::sync(env, || Ok(Self { disk: disk(Some(&rules))? }))
+        failure::sync(env, || {
+            Ok(Self {
+                disk: disk(Some(&rules))?,
+            })
+        })
     }
 }
 
@@ -106,7 +115,14 @@ pub fn lock_file(env: &Env, path: String, options: String) -> napi::Result<Promi
     match message::<LockOptions>(&options) {
         Ok(options) => {
             let options = options.for_env(env);
-            pool::spawn_in_order(move || recovery::lock_file(Disk::real(), path.into(), options, Box::new(move |lock| ticket.settle(lock.map(Kept)))));
+            pool::spawn_in_order(move || {
+                recovery::lock_file(
+                    Disk::real(),
+                    path.into(),
+                    options,
+                    Box::new(move |lock| ticket.settle(lock.map(Kept))),
+                )
+            });
         }
         Err(error) => ticket.settle(Err(error)),
     }
@@ -199,11 +215,22 @@ pub fn write_turn<'e>(
     match (resources::take::<Turn>(env, turn), message::<TurnWrite>(&order)) {
         (Some(turn), Ok(order)) => pool::spawn(move || {
             let text = format::envelope(order.schema_version, &order.updated_at, data.as_deref());
-            let durability = if order.process_only { Durability::Process } else { Durability::Full };
-            let options = WriteOptions { max_file_bytes: order.max_file_bytes, durability, copy_to: order.copy_to };
+            let durability = if order.process_only {
+                Durability::Process
+            } else {
+                Durability::Full
+            };
+            let options = WriteOptions {
+                max_file_bytes: order.max_file_bytes,
+                durability,
+                copy_to: order.copy_to,
+            };
             turn.write(disk, text, options, Box::new(move |written| ticket.settle(written)));
         }),
-        (None, _) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the turn was given back already"))),
+        (None, _) => ticket.settle(Err(HfError::new(
+            Code::InvalidArgument,
+            "the turn was given back already",
+        ))),
         (_, Err(error)) => ticket.settle(Err(error)),
     }
     Ok(promise)
@@ -231,16 +258,27 @@ pub fn drop_turn(env: &Env, turn: u32) {
 pub fn read_text(env: &Env, path: String) -> napi::Result<PromiseRaw<'_, Option<String>>> {
     settle::run(env, move || {
         let path = PathBuf::from(path);
-        Ok(optional(Disk::real().read(&path)).at("open", &path)?.map(format::decode))
+        Ok(optional(Disk::real().read(&path))
+            .at("open", &path)?
+            .map(format::decode))
     })
 }
 
 /// Copies the raw bytes of a bad file to its quarantine name and returns the name; `null` when that was not possible.
 #[napi]
-pub fn quarantine_copy(env: &Env, path: String, reason: String, stamp: String, folder: String) -> napi::Result<PromiseRaw<'_, Option<String>>> {
+pub fn quarantine_copy(
+    env: &Env,
+    path: String,
+    reason: String,
+    stamp: String,
+    folder: String,
+) -> napi::Result<PromiseRaw<'_, Option<String>>> {
     settle::run(env, move || {
         let (disk, path) = (Disk::real(), PathBuf::from(path));
-        let copy = disk.read(&path).at("open", &path).and_then(|bytes| format::quarantine_copy(&disk, &path, &bytes, &reason, &stamp, Path::new(&folder)));
+        let copy = disk
+            .read(&path)
+            .at("open", &path)
+            .and_then(|bytes| format::quarantine_copy(&disk, &path, &bytes, &reason, &stamp, Path::new(&folder)));
         Ok(copy.ok().map(|copy| copy.to_string_lossy().into_owned()))
     })
 }
@@ -248,7 +286,13 @@ pub fn quarantine_copy(env: &Env, path: String, reason: String, stamp: String, f
 /// Writes a temporary file beside its target: the first half of an atomic write. `sync` is `none`, `best-effort` or
 /// `strict`.
 #[napi(ts_return_type = "Promise<number>")]
-pub fn temp_create(env: &Env, target: String, data: Buffer, mode: Option<u32>, sync: String) -> napi::Result<PromiseRaw<'_, Kept<Temp>>> {
+pub fn temp_create(
+    env: &Env,
+    target: String,
+    data: Buffer,
+    mode: Option<u32>,
+    sync: String,
+) -> napi::Result<PromiseRaw<'_, Kept<Temp>>> {
     let data = data.to_vec();
     settle::run(env, move || {
         let (disk, target) = (Disk::real(), PathBuf::from(target));
@@ -301,32 +345,62 @@ pub fn temp_discard(env: &Env, temp: u32) {
 /// Writes a file atomically on the calling thread, synced, without syncing the folder.
 #[napi(catch_unwind)]
 pub fn atomic_write_sync(env: &Env, target: String, data: Buffer, mode: Option<u32>) -> napi::Result<()> {
-    failure::sync(env, || files::write_sync(&Disk::real(), Path::new(&target), &data, mode))
+    failure::sync(env, || {
+        files::write_sync(&Disk::real(), Path::new(&target), &data, mode)
+    })
 }
 
 /// Creates a file that must not exist, durably; returns `[dev, ino]`.
 #[napi(ts_return_type = "Promise<[number, number]>")]
-pub fn atomic_create(env: &Env, target: String, data: Buffer, mode: Option<u32>) -> napi::Result<PromiseRaw<'_, (f64, f64)>> {
+pub fn atomic_create(
+    env: &Env,
+    target: String,
+    data: Buffer,
+    mode: Option<u32>,
+) -> napi::Result<PromiseRaw<'_, (f64, f64)>> {
     let data = data.to_vec();
-    settle::run(env, move || files::create(&Disk::real(), Path::new(&target), &data, mode))
+    settle::run(env, move || {
+        files::create(&Disk::real(), Path::new(&target), &data, mode)
+    })
 }
 
 /// Renames with retries, then syncs the folders if asked: destination first.
 #[napi(ts_return_type = "Promise<void>")]
-pub fn rename_with_retry(env: &Env, from: String, to: String, sync_directories: bool, strict: bool) -> napi::Result<PromiseRaw<'_, ()>> {
-    settle::run(env, move || files::rename(&Disk::real(), Path::new(&from), Path::new(&to), sync_directories, strict))
+pub fn rename_with_retry(
+    env: &Env,
+    from: String,
+    to: String,
+    sync_directories: bool,
+    strict: bool,
+) -> napi::Result<PromiseRaw<'_, ()>> {
+    settle::run(env, move || {
+        files::rename(
+            &Disk::real(),
+            Path::new(&from),
+            Path::new(&to),
+            sync_directories,
+            strict,
+        )
+    })
 }
 
 /// Renames with retries on the calling thread.
 #[napi(catch_unwind)]
 pub fn rename_with_retry_sync(env: &Env, from: String, to: String) -> napi::Result<()> {
-    failure::sync(env, || files::rename(&Disk::real(), Path::new(&from), Path::new(&to), false, false))
+    failure::sync(env, || {
+        files::rename(&Disk::real(), Path::new(&from), Path::new(&to), false, false)
+    })
 }
 
 /// Syncs a folder.
 #[napi(ts_return_type = "Promise<void>")]
 pub fn sync_directory(env: &Env, path: String) -> napi::Result<PromiseRaw<'_, ()>> {
-    settle::run(env, move || Disk::real().sync_dir(Path::new(&path)).at("fsync", Path::new(&path)).map_err(HfError::sync_failed))
+    settle::run(env, move || {
+        Disk::real()
+            .sync_dir(Path::new(&path))
+            .at("fsync", Path::new(&path))
+            .map_err(HfError::sync_failed)
+    })
 }
 
 /// Removes a file and syncs its folder.
@@ -338,5 +412,7 @@ pub fn unlink_durably(env: &Env, path: String) -> napi::Result<PromiseRaw<'_, ()
 /// Removes leftover links of `atomicCreate`.
 #[napi(ts_return_type = "Promise<void>")]
 pub fn cleanup_create_links(env: &Env, target: String) -> napi::Result<PromiseRaw<'_, ()>> {
-    settle::run(env, move || files::cleanup_create_links(&Disk::real(), Path::new(&target)))
+    settle::run(env, move || {
+        files::cleanup_create_links(&Disk::real(), Path::new(&target))
+    })
 }

@@ -48,7 +48,11 @@ impl Place {
             manifest: self.manifest.clone(),
             receipts: self.receipts.clone(),
             extra_names: self.extra_names.clone(),
-            durability: if self.process_only { Durability::Process } else { Durability::Full },
+            durability: if self.process_only {
+                Durability::Process
+            } else {
+                Durability::Full
+            },
             lock_options: self.lock.for_env(env),
         }
     }
@@ -85,7 +89,14 @@ where
 
 /// Writes a batch and returns its record. `data[i]` is the JSON text of write i. With `locked` the locks are held already.
 #[napi]
-pub fn write_batch<'e>(env: &'e Env, place: String, input: String, data: Vec<Option<String>>, locked: Option<u32>, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, String>> {
+pub fn write_batch<'e>(
+    env: &'e Env,
+    place: String,
+    input: String,
+    data: Vec<Option<String>>,
+    locked: Option<u32>,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, String>> {
     let disk = disk_of(faults);
     let locked = locked.map(|number| resources::take::<Locked>(env, number));
     start(env, &place, &input, move |context, held, mut input: Input, ticket| {
@@ -93,8 +104,17 @@ pub fn write_batch<'e>(env: &'e Env, place: String, input: String, data: Vec<Opt
             write.data = data;
         }
         match locked {
-            None => batch::write(disk, context, input, held, Box::new(move |record| ticket.settle(record))),
-            Some(None) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the locks were given back already"))),
+            None => batch::write(
+                disk,
+                context,
+                input,
+                held,
+                Box::new(move |record| ticket.settle(record)),
+            ),
+            Some(None) => ticket.settle(Err(HfError::new(
+                Code::InvalidArgument,
+                "the locks were given back already",
+            ))),
             Some(Some(locked)) => {
                 pool::off_intake(move || {
                     let paths = batch::check_paths(&context, &input);
@@ -107,11 +127,27 @@ pub fn write_batch<'e>(env: &'e Env, place: String, input: String, data: Vec<Opt
 
 /// Takes the locks that a batch over `paths` needs, and returns the number of their guard.
 #[napi(ts_return_type = "Promise<number>")]
-pub fn lock_batch<'e>(env: &'e Env, place: String, paths: String, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, Kept<Locked>>> {
+pub fn lock_batch<'e>(
+    env: &'e Env,
+    place: String,
+    paths: String,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, Kept<Locked>>> {
     let disk = disk_of(faults);
-    start(env, &place, &paths, move |context, held, paths: Vec<PathBuf>, ticket| {
-        recovery::lock_and_recover(disk, context, paths, held, Box::new(move |locked| ticket.settle(locked.map(Kept))));
-    })
+    start(
+        env,
+        &place,
+        &paths,
+        move |context, held, paths: Vec<PathBuf>, ticket| {
+            recovery::lock_and_recover(
+                disk,
+                context,
+                paths,
+                held,
+                Box::new(move |locked| ticket.settle(locked.map(Kept))),
+            );
+        },
+    )
 }
 
 /// Gives the locks of `lockBatch` back.
@@ -127,13 +163,21 @@ pub fn check_paths(env: &Env, dir: String, control: Vec<String>, relative: Vec<S
         let control: Vec<PathBuf> = control.into_iter().map(PathBuf::from).collect();
         let control: Vec<&Path> = control.iter().map(PathBuf::as_path).collect();
         let fence = Fence::around(Path::new(&dir), &control);
-        relative.iter().map(|relative| Ok(fence.confine(relative)?.to_string_lossy().into_owned())).collect()
+        relative
+            .iter()
+            .map(|relative| Ok(fence.confine(relative)?.to_string_lossy().into_owned()))
+            .collect()
     })
 }
 
 /// Builds a recovery plan and returns it as JSON text.
 #[napi]
-pub fn build_plan<'e>(env: &'e Env, place: String, request: String, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, String>> {
+pub fn build_plan<'e>(
+    env: &'e Env,
+    place: String,
+    request: String,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, String>> {
     let disk = disk_of(faults);
     start(env, &place, &request, move |context, _, request: Request, ticket| {
         pool::off_intake(move || {
@@ -151,33 +195,67 @@ pub fn recovery_action_kind(state: String, strategy: String) -> &'static str {
 
 /// Inspects one store file; returns `{state, message, entry}` as JSON text. `manifest` is the manifest's data as JSON text.
 #[napi]
-pub fn inspect_store(env: &Env, dir: String, descriptor: String, manifest: String, names: Vec<String>) -> napi::Result<PromiseRaw<'_, String>> {
+pub fn inspect_store(
+    env: &Env,
+    dir: String,
+    descriptor: String,
+    manifest: String,
+    names: Vec<String>,
+) -> napi::Result<PromiseRaw<'_, String>> {
     settle::run(env, move || {
         let descriptor: Descriptor = message(&descriptor)?;
-        let manifest = Manifest::parse(&manifest, &names).map_err(|text| HfError::new(Code::RuntimeInvalidManifest, text))?;
+        let manifest =
+            Manifest::parse(&manifest, &names).map_err(|text| HfError::new(Code::RuntimeInvalidManifest, text))?;
         let path = Fence::around(Path::new(&dir), &[]).confine(&descriptor.relative_path)?;
         let entry = manifest.entry(&descriptor.schema_name);
         let found = inspector::inspect(&Disk::real(), &path, &descriptor, entry)?;
-        let text = ObjectText::new().string("state", found.state.as_str()).nullable("message", found.message.as_deref());
-        Ok(text.raw("entry", found.entry_text(&descriptor, entry).as_deref().unwrap_or("null")).finish())
+        let text = ObjectText::new()
+            .string("state", found.state.as_str())
+            .nullable("message", found.message.as_deref());
+        Ok(text
+            .raw(
+                "entry",
+                found.entry_text(&descriptor, entry).as_deref().unwrap_or("null"),
+            )
+            .finish())
     })
 }
 
 /// Runs the first half of a recovery; returns `{steps, rebuilds}` as JSON text.
 #[napi]
-pub fn begin_recovery<'e>(env: &'e Env, place: String, orders: String, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, String>> {
+pub fn begin_recovery<'e>(
+    env: &'e Env,
+    place: String,
+    orders: String,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, String>> {
     let disk = disk_of(faults);
     start(env, &place, &orders, move |context, _, orders: Orders, ticket| {
-        executor::begin(disk, context, orders, Box::new(move |begun| ticket.settle(begun.map(|begun| serde_json::to_string(&begun).unwrap_or_default()))));
+        executor::begin(
+            disk,
+            context,
+            orders,
+            Box::new(move |begun| ticket.settle(begun.map(|begun| serde_json::to_string(&begun).unwrap_or_default()))),
+        );
     })
 }
 
 /// Runs the last part of a recovery; returns its steps as JSON text.
 #[napi]
-pub fn finish_recovery<'e>(env: &'e Env, place: String, orders: String, faults: Option<&Faults>) -> napi::Result<PromiseRaw<'e, String>> {
+pub fn finish_recovery<'e>(
+    env: &'e Env,
+    place: String,
+    orders: String,
+    faults: Option<&Faults>,
+) -> napi::Result<PromiseRaw<'e, String>> {
     let disk = disk_of(faults);
     start(env, &place, &orders, move |context, _, orders: Orders, ticket| {
-        executor::finish(disk, context, orders, Box::new(move |steps| ticket.settle(steps.map(|steps| serde_json::to_string(&steps).unwrap_or_default()))));
+        executor::finish(
+            disk,
+            context,
+            orders,
+            Box::new(move |steps| ticket.settle(steps.map(|steps| serde_json::to_string(&steps).unwrap_or_default()))),
+        );
     })
 }
 

@@ -28,7 +28,11 @@ pub fn create(disk: &Disk, target: &Path, bytes: &[u8], mode: Option<u32>) -> Re
     let made = disk.create_dirs(folder).at("mkdir", folder)?;
     let temp = folder.join(format!(".review-create.{}.tmp", ids::uuid()));
     let out = disk.create_with(&temp, bytes, mode).at("open", &temp)?;
-    let linked = disk.sync_file(&out).at("fsync", &temp).map_err(HfError::sync_failed).and_then(|()| disk.hard_link(&temp, target).at("link", target));
+    let linked = disk
+        .sync_file(&out)
+        .at("fsync", &temp)
+        .map_err(HfError::sync_failed)
+        .and_then(|()| disk.hard_link(&temp, target).at("link", target));
     // What is left is found by its inode and removed by `cleanup_create_links`.
     let _ = disk.remove_file(&temp);
     linked?;
@@ -64,7 +68,10 @@ pub fn rename(disk: &Disk, from: &Path, to: &Path, sync_directories: bool, stric
         attempt += 1;
     }
     if sync_directories {
-        for folder in [folder_of(to), folder_of(from)].iter().take(if folder_of(to) == folder_of(from) { 1 } else { 2 }) {
+        for folder in [folder_of(to), folder_of(from)]
+            .iter()
+            .take(if folder_of(to) == folder_of(from) { 1 } else { 2 })
+        {
             let synced = disk.sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed);
             if strict {
                 synced?;
@@ -80,7 +87,9 @@ pub fn rename(disk: &Disk, from: &Path, to: &Path, sync_directories: bool, stric
 /// Any I/O failure.
 pub fn unlink(disk: &Disk, path: &Path) -> Result<()> {
     disk.remove_file(path).at("unlink", path)?;
-    disk.sync_dir(folder_of(path)).at("fsync", folder_of(path)).map_err(HfError::sync_failed)
+    disk.sync_dir(folder_of(path))
+        .at("fsync", folder_of(path))
+        .map_err(HfError::sync_failed)
 }
 
 /// Removes siblings named `.review-create.<hex-and-dashes>.tmp` that are the same inode as `target`.
@@ -98,12 +107,19 @@ pub fn cleanup_create_links(disk: &Disk, target: &Path) -> Result<()> {
         let folder = folder_of(target);
         for name in disk.list(folder).at("scandir", folder)? {
             let text = name.to_string_lossy();
-            let middle = text.strip_prefix(".review-create.").and_then(|rest| rest.strip_suffix(".tmp"));
-            if !middle.is_some_and(|middle| !middle.is_empty() && middle.chars().all(|c| c.is_ascii_hexdigit() || c == '-')) {
+            let middle = text
+                .strip_prefix(".review-create.")
+                .and_then(|rest| rest.strip_suffix(".tmp"));
+            if !middle
+                .is_some_and(|middle| !middle.is_empty() && middle.chars().all(|c| c.is_ascii_hexdigit() || c == '-'))
+            {
                 continue;
             }
             let path = folder.join(&name);
-            if disk.symlink_metadata(&path).is_ok_and(|metadata| metadata.dev() == own.dev() && metadata.ino() == own.ino()) {
+            if disk
+                .symlink_metadata(&path)
+                .is_ok_and(|metadata| metadata.dev() == own.dev() && metadata.ino() == own.ino())
+            {
                 super::optional(disk.remove_file(&path)).at("unlink", &path)?;
             }
         }

@@ -106,7 +106,11 @@ impl Input {
 /// `RuntimeStorePathError`; nothing was touched.
 pub fn check_paths(context: &Context, input: &Input) -> Result<Vec<PathBuf>> {
     let fence = context.fence();
-    input.writes.iter().map(|write| fence.confine(&write.relative_path)).collect()
+    input
+        .writes
+        .iter()
+        .map(|write| fence.confine(&write.relative_path))
+        .collect()
 }
 
 /// Writes a batch and calls `done` with the record that the caller gets. Call it on a pool thread.
@@ -137,7 +141,10 @@ pub fn write(disk: Disk, context: Context, input: Input, held: Vec<PathBuf>, don
 pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], locked: Locked) -> Result<String> {
     disk.point("after_lock").at("lock", &context.manifest)?;
     let fault = |fault: super::error::FileFault| fault.into_error(None);
-    let missing = || Manifest::parse(&input.default_manifest, &context.extra_names).unwrap_or_else(|_| Manifest::empty(&input.team_name, &input.manifest_updated_at));
+    let missing = || {
+        Manifest::parse(&input.default_manifest, &context.extra_names)
+            .unwrap_or_else(|_| Manifest::empty(&input.team_name, &input.manifest_updated_at))
+    };
     let manifest = read_manifest(disk, context, missing)?;
     let prior_manifest = manifest.value.map_err(fault)?;
     let receipts = read_receipts(disk, context)?;
@@ -146,14 +153,29 @@ pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], 
         return Err(team_mismatch(&prior_manifest.team_name));
     }
     if let Some(expected) = input.expected_active_run_id.as_deref().and_then(<[_]>::first)
-        && *expected != prior_manifest.active.run_id {
-            return Err(batch_stale(prior_manifest.active.run_id.as_deref()));
-        }
+        && *expected != prior_manifest.active.run_id
+    {
+        return Err(batch_stale(prior_manifest.active.run_id.as_deref()));
+    }
     if prior_batches.get(&input.batch_id).is_some() {
         return Err(batch_exists(&input.batch_id));
     }
-    let mut run = Run { disk, context, input, folder: unused_folder(disk, context, &input.batch_id), intent_staged: false, sync_files: Vec::new(), sync_dirs: locked.sync_dirs };
-    let staged = match run.stage(paths, prior_manifest, manifest.bytes.as_deref(), prior_batches, receipts.bytes.as_deref()) {
+    let mut run = Run {
+        disk,
+        context,
+        input,
+        folder: unused_folder(disk, context, &input.batch_id),
+        intent_staged: false,
+        sync_files: Vec::new(),
+        sync_dirs: locked.sync_dirs,
+    };
+    let staged = match run.stage(
+        paths,
+        prior_manifest,
+        manifest.bytes.as_deref(),
+        prior_batches,
+        receipts.bytes.as_deref(),
+    ) {
         Ok(staged) => staged,
         Err(error) => return Err(run.give_up(error)),
     };
@@ -168,13 +190,21 @@ pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], 
 }
 
 fn ensure_owned(set: &LockSet, context: &Context) -> Result<()> {
-    if set.is_owned() { Ok(()) } else { Err(lock_lost(&context.manifest)) }
+    if set.is_owned() {
+        Ok(())
+    } else {
+        Err(lock_lost(&context.manifest))
+    }
 }
 
 fn unused_folder(disk: &Disk, context: &Context, batch_id: &str) -> PathBuf {
     let stage = context.sidecar().join(STAGE);
     let folder = stage.join(stage::folder_name(batch_id));
-    if disk.symlink_metadata(&folder).is_ok() { stage.join(format!("{}-{}", stage::folder_name(batch_id), ids::uuid())) } else { folder }
+    if disk.symlink_metadata(&folder).is_ok() {
+        stage.join(format!("{}-{}", stage::folder_name(batch_id), ids::uuid()))
+    } else {
+        folder
+    }
 }
 
 struct Run<'a> {
@@ -218,10 +248,18 @@ impl Run<'_> {
         receipts_bytes: Option<&[u8]>,
     ) -> Result<Staged> {
         let (disk, context, input) = (self.disk, self.context, self.input);
-        for folder in [paths.iter().map(|path| folder_of(path)).collect::<Vec<_>>(), vec![folder_of(&context.receipts)]].concat() {
+        for folder in [
+            paths.iter().map(|path| folder_of(path)).collect::<Vec<_>>(),
+            vec![folder_of(&context.receipts)],
+        ]
+        .concat()
+        {
             self.sync_dirs.extend(disk.create_dirs(folder).at("mkdir", folder)?);
             // A folder below the base may have been made by somebody who died before syncing it.
-            let between = folder.ancestors().skip(1).take_while(|above| above.starts_with(context.base()));
+            let between = folder
+                .ancestors()
+                .skip(1)
+                .take_while(|above| above.starts_with(context.base()));
             if folder != context.base() && folder.starts_with(context.base()) {
                 self.sync_dirs.extend(between.map(Path::to_owned));
             }
@@ -229,7 +267,13 @@ impl Run<'_> {
         disk.create_dir(&self.folder).at("mkdir", &self.folder)?;
 
         // Of several writes to one file only the last is published.
-        let last: Vec<usize> = (0..paths.len()).filter(|&i| paths.get(i + 1..).is_none_or(|later| paths.get(i).is_none_or(|path| !later.contains(path)))).collect();
+        let last: Vec<usize> = (0..paths.len())
+            .filter(|&i| {
+                paths
+                    .get(i + 1..)
+                    .is_none_or(|later| paths.get(i).is_none_or(|path| !later.contains(path)))
+            })
+            .collect();
         let files = self.stage_stores(&last, paths)?;
 
         let identity = input.identity();
@@ -237,9 +281,16 @@ impl Run<'_> {
         let mut changes = Vec::new();
         let mut receipts = Vec::new();
         for (i, write) in input.writes.iter().enumerate() {
-            let target = last.iter().position(|&l| paths.get(l) == paths.get(i)).unwrap_or_default();
+            let target = last
+                .iter()
+                .position(|&l| paths.get(l) == paths.get(i))
+                .unwrap_or_default();
             let Some(file) = files.get(target) else { continue };
-            let own = if last.contains(&i) { None } else { Some(store_text(write)) };
+            let own = if last.contains(&i) {
+                None
+            } else {
+                Some(store_text(write))
+            };
             let (hash, size) = match &own {
                 Some(text) => (content_hash(text.as_bytes()), text.len()),
                 None => (file.hash.clone(), file.size),
@@ -285,8 +336,18 @@ impl Run<'_> {
             self.sync_dirs.push(context.sidecar());
         }
 
-        let receipts_target = self.stage_control(last.len(), &context.receipts, &next_batches.file_text(&input.receipts_updated_at), receipts_bytes)?;
-        let manifest_target = self.stage_control(last.len() + 1, &context.manifest, &next_manifest.file_text(&input.manifest_envelope_updated_at), manifest_bytes)?;
+        let receipts_target = self.stage_control(
+            last.len(),
+            &context.receipts,
+            &next_batches.file_text(&input.receipts_updated_at),
+            receipts_bytes,
+        )?;
+        let manifest_target = self.stage_control(
+            last.len() + 1,
+            &context.manifest,
+            &next_manifest.file_text(&input.manifest_envelope_updated_at),
+            manifest_bytes,
+        )?;
 
         let mut targets = Vec::new();
         let mut all_paths = Vec::new();
@@ -317,11 +378,21 @@ impl Run<'_> {
             updated_at: input.manifest_updated_at.clone(),
             retention: input.retention,
         };
-        self.sync_files.push(stage::put(disk, &self.folder, stage::INTENT, intent.file_text().as_bytes())?);
+        self.sync_files.push(stage::put(
+            disk,
+            &self.folder,
+            stage::INTENT,
+            intent.file_text().as_bytes(),
+        )?);
         self.intent_staged = true;
         disk.point("after_stage_files").at("stage", &self.folder)?;
         let returned = record_text(input, &receipts, "committed", Some(&input.completed_at), None, None);
-        Ok(Staged { intent, paths: all_paths, prior_batches, returned })
+        Ok(Staged {
+            intent,
+            paths: all_paths,
+            prior_batches,
+            returned,
+        })
     }
 
     /// Writes the store files side by side where they are large enough to share the work.
@@ -329,15 +400,26 @@ impl Run<'_> {
         let mut jobs: Vec<Box<dyn FnOnce() -> Result<StoreFile> + Send>> = Vec::new();
         let mut bytes = 0;
         for (target, &index) in last.iter().enumerate() {
-            let (Some(path), Some(write)) = (paths.get(index).cloned(), self.input.writes.get(index).cloned()) else { continue };
+            let (Some(path), Some(write)) = (paths.get(index).cloned(), self.input.writes.get(index).cloned()) else {
+                continue;
+            };
             let (disk, folder, max) = (self.disk.clone(), self.folder.clone(), self.input.max_file_bytes);
             bytes += write.data.as_ref().map_or(0, String::len);
-            jobs.push(Box::new(move || stage_store(&disk, &folder, target, &path, &write, max)));
+            jobs.push(Box::new(move || {
+                stage_store(&disk, &folder, target, &path, &write, max)
+            }));
         }
         let width = if bytes > 64 * 1024 { 4 } else { 1 };
         pool::parallel(width, jobs)
             .into_iter()
-            .map(|result| result.unwrap_or_else(|| Err(HfError::new(Code::Panic, "staging a store panicked; nothing was written, please report this"))))
+            .map(|result| {
+                result.unwrap_or_else(|| {
+                    Err(HfError::new(
+                        Code::Panic,
+                        "staging a store panicked; nothing was written, please report this",
+                    ))
+                })
+            })
             .collect()
     }
 
@@ -346,7 +428,11 @@ impl Run<'_> {
         if prior.is_some() {
             keep_prior(self.disk, &self.folder, index, path, &out)?;
         }
-        let mtime_ms = out.file.metadata().and_then(|metadata| metadata.modified()).map_or(0.0, clock::millis_since_epoch);
+        let mtime_ms = out
+            .file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map_or(0.0, clock::millis_since_epoch);
         self.sync_files.push(out);
         Ok(Target {
             path: stage::name_of(self.context.base(), path),
@@ -386,12 +472,21 @@ impl Run<'_> {
             return error;
         }
         let intent = self.folder.join(stage::INTENT);
-        let gone = optional(self.disk.symlink_metadata(&intent)).at("lstat", &intent).and_then(|found| match found {
-            Some(_) => removed.clone(),
-            // A power cut must not bring it back either.
-            None if self.syncs() => sync::dirs(self.disk, [if removed.is_ok() { self.context.sidecar().join(STAGE) } else { self.folder.clone() }]),
-            None => Ok(()),
-        });
+        let gone = optional(self.disk.symlink_metadata(&intent))
+            .at("lstat", &intent)
+            .and_then(|found| match found {
+                Some(_) => removed.clone(),
+                // A power cut must not bring it back either.
+                None if self.syncs() => sync::dirs(
+                    self.disk,
+                    [if removed.is_ok() {
+                        self.context.sidecar().join(STAGE)
+                    } else {
+                        self.folder.clone()
+                    }],
+                ),
+                None => Ok(()),
+            });
         match gone {
             Ok(()) => error,
             Err(_) => batch_pending(&self.input.batch_id, "unknown", &error),
@@ -401,22 +496,35 @@ impl Run<'_> {
     fn publish(&self, staged: &Staged, set: &LockSet) -> Result<()> {
         let batch_id = &self.input.batch_id;
         for (i, (target, path)) in staged.intent.targets.iter().zip(&staged.paths).enumerate() {
-            let step = link_over(self.disk, &self.folder.join(stage::next_name(i)), path, &target.temp, self.syncs());
+            let step = link_over(
+                self.disk,
+                &self.folder.join(stage::next_name(i)),
+                path,
+                &target.temp,
+                self.syncs(),
+            );
             let step = step.and_then(|()| self.disk.point("between_publish").at("publish", path));
             let Err(cause) = step else { continue };
             if !set.is_owned() {
                 return Err(batch_pending(batch_id, "unknown", &cause));
             }
-            return Err(match undo::undo(self.disk, self.context, self.input, &self.folder, staged, &cause) {
-                Ok(()) => cause,
-                Err(failed) => batch_pending(batch_id, "unknown", &failed),
-            });
+            return Err(
+                match undo::undo(self.disk, self.context, self.input, &self.folder, staged, &cause) {
+                    Ok(()) => cause,
+                    Err(failed) => batch_pending(batch_id, "unknown", &failed),
+                },
+            );
         }
         let rest = || -> Result<()> {
             self.disk.point("after_publish").at("publish", &self.folder)?;
             if self.syncs() {
-                let folders = staged.paths.iter().map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
-                let folders = folders.collect::<std::io::Result<Vec<_>>>().at("readlink", &self.folder)?;
+                let folders = staged
+                    .paths
+                    .iter()
+                    .map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
+                let folders = folders
+                    .collect::<std::io::Result<Vec<_>>>()
+                    .at("readlink", &self.folder)?;
                 sync::dirs(self.disk, folders)?;
             }
             Ok(())
@@ -427,7 +535,11 @@ impl Run<'_> {
             return Err(batch_pending(batch_id, "unknown", &cause));
         }
         // Committed and published: what fails from here on costs only a leftover that recovery removes.
-        let cleaned = self.disk.point("before_cleanup").at("cleanup", &self.folder).and_then(|()| self.clean_up(staged));
+        let cleaned = self
+            .disk
+            .point("before_cleanup")
+            .at("cleanup", &self.folder)
+            .and_then(|()| self.clean_up(staged));
         let _ = cleaned;
         Ok(())
     }
@@ -436,7 +548,10 @@ impl Run<'_> {
         let intent = self.folder.join(stage::INTENT);
         let priors = (0..staged.intent.targets.len()).map(|i| self.folder.join(stage::prior_name(i)));
         let last_copy = self.context.sidecar().join(format::MANIFEST_PREVIOUS);
-        let inodes = priors.chain([intent.clone(), last_copy.clone()]).filter_map(|path| self.disk.keep_inode(&path)).collect();
+        let inodes = priors
+            .chain([intent.clone(), last_copy.clone()])
+            .filter_map(|path| self.disk.keep_inode(&path))
+            .collect();
         self.disk.remove_file(&intent).at("unlink", &intent)?;
         // The former manifest becomes the last good copy, which costs one rename.
         let prior = self.folder.join(stage::prior_name(staged.intent.manifest()));
@@ -455,7 +570,14 @@ fn store_text(write: &Write) -> String {
     format::envelope(write.schema_version, &write.written_at, write.data.as_deref())
 }
 
-fn stage_store(disk: &Disk, folder: &Path, target: usize, path: &Path, write: &Write, max: Option<u64>) -> Result<StoreFile> {
+fn stage_store(
+    disk: &Disk,
+    folder: &Path,
+    target: usize,
+    path: &Path,
+    write: &Write,
+    max: Option<u64>,
+) -> Result<StoreFile> {
     let prior = optional(disk.read(path)).at("open", path)?;
     let text = store_text(write);
     if let Some(max) = max.filter(|&max| text.len() as u64 > max) {
@@ -465,8 +587,18 @@ fn stage_store(disk: &Disk, folder: &Path, target: usize, path: &Path, write: &W
     if prior.is_some() {
         keep_prior(disk, folder, target, path, &out)?;
     }
-    let mtime_ms = out.file.metadata().and_then(|metadata| metadata.modified()).map_or(0.0, clock::millis_since_epoch);
-    Ok(StoreFile { hash: content_hash(text.as_bytes()), prior_hash: prior.as_deref().map(content_hash), size: text.len(), mtime_ms, out })
+    let mtime_ms = out
+        .file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .map_or(0.0, clock::millis_since_epoch);
+    Ok(StoreFile {
+        hash: content_hash(text.as_bytes()),
+        prior_hash: prior.as_deref().map(content_hash),
+        size: text.len(),
+        mtime_ms,
+        out,
+    })
 }
 
 /// Keeps the file that will be replaced, and gives its mode and owner to the new one.
@@ -503,7 +635,14 @@ fn receipt_text(input: &Input, write: &Write, parts: &EntryParts<'_>) -> String 
 }
 
 /// Returns a batch record as compact JSON.
-pub(super) fn record_text(input: &Input, receipts: &[String], state: &str, completed_at: Option<&str>, last_error: Option<&str>, resolution: Option<&str>) -> String {
+pub(super) fn record_text(
+    input: &Input,
+    receipts: &[String],
+    state: &str,
+    completed_at: Option<&str>,
+    last_error: Option<&str>,
+    resolution: Option<&str>,
+) -> String {
     let text = ObjectText::new()
         .string("batchId", &input.batch_id)
         .string("teamName", &input.team_name)
@@ -545,7 +684,9 @@ fn sidecar_id(disk: &Disk, context: &Context) -> Option<FolderId> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        disk.metadata(&context.sidecar().join(STAGE)).ok().map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()))
+        disk.metadata(&context.sidecar().join(STAGE))
+            .ok()
+            .map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()))
     }
     #[cfg(not(unix))]
     {
@@ -560,12 +701,13 @@ fn knows_sidecar(disk: &Disk, context: &Context) -> bool {
 
 fn remember_sidecar(disk: &Disk, context: &Context) {
     if let (Some(id), Ok(mut known)) = (sidecar_id(disk, context), SYNCED_SIDECARS.lock())
-        && !known.contains(&id) {
-            if known.len() >= 64 {
-                known.remove(0);
-            }
-            known.push(id);
+        && !known.contains(&id)
+    {
+        if known.len() >= 64 {
+            known.remove(0);
         }
+        known.push(id);
+    }
 }
 
 /// Name of the archive, for those who report its size.

@@ -46,11 +46,22 @@ pub enum Decision {
 /// Decides about a batch that passed its commit point. `manifest` and `receipts` are the current ones, if they can be read;
 /// `republish` says that a sync failed while it was published.
 #[must_use]
-pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<&Manifest>, receipts: Option<&Batches>, republish: bool) -> Decision {
+pub fn decide(
+    intent: &Intent,
+    aborted: bool,
+    found: &[Found],
+    manifest: Option<&Manifest>,
+    receipts: Option<&Batches>,
+    republish: bool,
+) -> Decision {
     let at = |i: usize| found.get(i).copied().unwrap_or(Found::Missing);
     let count = intent.targets.len();
     if aborted {
-        return Decision::Back((0..count).map(|i| if at(i) == Found::Next { Act::Restore } else { Act::Leave }).collect());
+        return Decision::Back(
+            (0..count)
+                .map(|i| if at(i) == Found::Next { Act::Restore } else { Act::Leave })
+                .collect(),
+        );
     }
     let applied = manifest.is_some_and(|manifest| is_applied(intent, manifest, receipts));
     let (receipts, manifest_index) = (intent.receipts(), intent.manifest());
@@ -67,7 +78,11 @@ pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<
     };
     let acts = (0..count).map(|i| {
         if i < intent.stores() {
-            let ours = intent.entries.iter().filter(|change| change.target == i).all(|change| owns(change, manifest));
+            let ours = intent
+                .entries
+                .iter()
+                .filter(|change| change.target == i)
+                .all(|change| owns(change, manifest));
             return match at(i) {
                 Found::Foreign => Act::Leave,
                 _ if ours => staged(i),
@@ -76,7 +91,11 @@ pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<
         }
         match (i == receipts, at(i)) {
             // The manifest shows the batch; only a power cut can have lost the receipts' rename.
-            (true, Found::Foreign) if applied && manifest.is_none_or(|m| m.last_committed_batch_id.as_ref() != Some(&intent.batch_id)) => Act::Leave,
+            (true, Found::Foreign)
+                if applied && manifest.is_none_or(|m| m.last_committed_batch_id.as_ref() != Some(&intent.batch_id)) =>
+            {
+                Act::Leave
+            }
             (true, Found::Foreign) => Act::Merge,
             (true, _) => staged(i),
             (false, Found::Next) => staged(i),
@@ -92,14 +111,23 @@ pub fn decide(intent: &Intent, aborted: bool, found: &[Found], manifest: Option<
 /// than a high watermark, because the original counts on without looking at redo folders: no entry is the one from before,
 /// and the receipts know the batch, unless retention may have taken it out.
 fn is_applied(intent: &Intent, manifest: &Manifest, receipts: Option<&Batches>) -> bool {
-    let entry = |change: &EntryChange| manifest.entry(&change.schema_name).map(|entry| (entry.last_write_receipt_id.clone(), entry.content_hash.clone()));
+    let entry = |change: &EntryChange| {
+        manifest
+            .entry(&change.schema_name)
+            .map(|entry| (entry.last_write_receipt_id.clone(), entry.content_hash.clone()))
+    };
     let all_receipts = !intent.entries.is_empty()
-        && intent.entries.iter().all(|change| entry(change).is_some_and(|(receipt_id, _)| receipt_id.as_ref() == Some(&change.receipt_id)));
+        && intent
+            .entries
+            .iter()
+            .all(|change| entry(change).is_some_and(|(receipt_id, _)| receipt_id.as_ref() == Some(&change.receipt_id)));
     if manifest.last_committed_batch_id.as_ref() == Some(&intent.batch_id) || all_receipts {
         return true;
     }
     let later = manifest.high_watermark - intent.prior_watermark - 1.0;
-    let untouched = intent.entries.iter().any(|change| entry(change).unwrap_or_default() == (change.prior_receipt_id.clone(), change.prior_content_hash.clone()));
+    let untouched = intent.entries.iter().any(|change| {
+        entry(change).unwrap_or_default() == (change.prior_receipt_id.clone(), change.prior_content_hash.clone())
+    });
     let recorded = receipts.is_none_or(|receipts| receipts.get(&intent.batch_id).is_some());
     let pruned = intent.retention.is_some_and(|kept| later >= kept as f64);
     later > 0.0 && !untouched && (recorded || pruned)
@@ -112,7 +140,8 @@ pub(super) fn owns(change: &EntryChange, manifest: Option<&Manifest>) -> bool {
     match manifest.entry(&change.schema_name) {
         None => change.prior_content_hash.is_none() && change.prior_receipt_id.is_none(),
         Some(entry) => {
-            let prior = entry.last_write_receipt_id == change.prior_receipt_id && entry.content_hash == change.prior_content_hash;
+            let prior = entry.last_write_receipt_id == change.prior_receipt_id
+                && entry.content_hash == change.prior_content_hash;
             prior || entry.last_write_receipt_id.as_ref() == Some(&change.receipt_id)
         }
     }
@@ -120,5 +149,9 @@ pub(super) fn owns(change: &EntryChange, manifest: Option<&Manifest>) -> bool {
 
 /// Tells whether a target holds bytes that only the batch can have put there.
 pub(super) fn was_published(intent: &Intent, found: &[Found]) -> bool {
-    intent.targets.iter().zip(found).any(|(target, found)| *found == Found::Next && target.prior_hash.as_ref() != Some(&target.next_hash))
+    intent
+        .targets
+        .iter()
+        .zip(found)
+        .any(|(target, found)| *found == Found::Next && target.prior_hash.as_ref() != Some(&target.next_hash))
 }

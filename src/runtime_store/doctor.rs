@@ -104,10 +104,29 @@ pub fn examine(disk: &Disk, context: &Context) -> Result<Report> {
     let mut report = Report {
         directory: shown(&context.dir),
         high_watermark: manifest.value.as_ref().ok().map(|manifest| manifest.high_watermark),
-        manifest: ControlFacts { path: shown(&context.manifest), bytes: manifest.bytes.map(|bytes| bytes.len() as u64), fault: manifest.value.err().map(|fault| fault.message) },
+        manifest: ControlFacts {
+            path: shown(&context.manifest),
+            bytes: manifest.bytes.map(|bytes| bytes.len() as u64),
+            fault: manifest.value.err().map(|fault| fault.message),
+        },
         batches: receipts.value.as_ref().map_or(0, |batches| batches.records.len()),
-        unresolved: receipts.value.as_ref().map(|batches| batches.records.iter().filter(|batch| batch.is_unresolved()).map(|batch| batch.batch_id.clone()).collect()).unwrap_or_default(),
-        receipts: ControlFacts { path: shown(&context.receipts), bytes: receipts.bytes.map(|bytes| bytes.len() as u64), fault: receipts.value.err().map(|fault| fault.message) },
+        unresolved: receipts
+            .value
+            .as_ref()
+            .map(|batches| {
+                batches
+                    .records
+                    .iter()
+                    .filter(|batch| batch.is_unresolved())
+                    .map(|batch| batch.batch_id.clone())
+                    .collect()
+            })
+            .unwrap_or_default(),
+        receipts: ControlFacts {
+            path: shown(&context.receipts),
+            bytes: receipts.bytes.map(|bytes| bytes.len() as u64),
+            fault: receipts.value.err().map(|fault| fault.message),
+        },
         open_batches: Vec::new(),
         locks: Vec::new(),
         temporary_files: Vec::new(),
@@ -122,29 +141,58 @@ pub fn examine(disk: &Disk, context: &Context) -> Result<Report> {
             stage::Content::Committed(_) => "committed",
             stage::Content::Aborted(_) => "aborted",
         };
-        report.open_batches.push(OpenBatch { folder: shown(&redo.folder), batch_id: redo.intent().map(|intent| intent.batch_id.clone()), state, alive });
+        report.open_batches.push(OpenBatch {
+            folder: shown(&redo.folder),
+            batch_id: redo.intent().map(|intent| intent.batch_id.clone()),
+            state,
+            alive,
+        });
     }
-    let mut folders = vec![context.dir.clone(), context.base().to_owned(), folder_of(&context.receipts).to_owned(), stage_folder(context)];
+    let mut folders = vec![
+        context.dir.clone(),
+        context.base().to_owned(),
+        folder_of(&context.receipts).to_owned(),
+        stage_folder(context),
+    ];
     folders.sort();
     folders.dedup();
     for folder in folders {
-        for name in optional(disk.list(&folder)).at("scandir", &folder)?.into_iter().flatten() {
+        for name in optional(disk.list(&folder))
+            .at("scandir", &folder)?
+            .into_iter()
+            .flatten()
+        {
             sort_in(disk, &mut report, &folder.join(&name), &name.to_string_lossy());
         }
     }
     let archive = context.sidecar().join(format::ARCHIVE);
-    report.archive_bytes = optional(disk.metadata(&archive)).at("stat", &archive)?.map_or(0, |metadata| metadata.len());
+    report.archive_bytes = optional(disk.metadata(&archive))
+        .at("stat", &archive)?
+        .map_or(0, |metadata| metadata.len());
     let copy = context.sidecar().join(format::MANIFEST_PREVIOUS);
     report.manifest_copy = disk.metadata(&copy).is_ok().then(|| shown(&copy));
     Ok(report)
 }
 
 fn sort_in(disk: &Disk, report: &mut Report, path: &Path, name: &str) {
-    let Ok(metadata) = disk.symlink_metadata(path) else { return };
-    let leftover = || Leftover { path: shown(path), bytes: metadata.len(), modified_ms: metadata.modified().map_or(0.0, clock::millis_since_epoch) };
+    let Ok(metadata) = disk.symlink_metadata(path) else {
+        return;
+    };
+    let leftover = || Leftover {
+        path: shown(path),
+        bytes: metadata.len(),
+        modified_ms: metadata.modified().map_or(0.0, clock::millis_since_epoch),
+    };
     if name.ends_with(".lock") {
-        let content = disk.read(path).map(|bytes| String::from_utf8_lossy(&bytes).chars().take(400).collect()).unwrap_or_default();
-        report.locks.push(LockFacts { path: shown(path), content, held: !lock::is_free(path) });
+        let content = disk
+            .read(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).chars().take(400).collect())
+            .unwrap_or_default();
+        report.locks.push(LockFacts {
+            path: shown(path),
+            content,
+            held: !lock::is_free(path),
+        });
     } else if is_temporary(name) || (name.starts_with(".review-create.") && name.ends_with(".tmp")) {
         report.temporary_files.push(leftover());
     } else if name.ends_with(".quarantine") {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::Context;
 use super::archive;
 use super::batch::parsed;
 use super::format::{self, ObjectText, STAGE};
@@ -18,7 +19,6 @@ use super::publish::write_over;
 use super::receipts::{Batch, Batches};
 use super::recovery::{Locked, Step, lock_and_recover};
 use super::stores::{read_manifest, read_receipts};
-use super::Context;
 use crate::clock;
 use crate::durable::atomic::{Durability, folder_of};
 use crate::durable::lock::Continuation;
@@ -68,25 +68,53 @@ pub struct Begun {
 
 /// Runs the first half of a recovery and calls `done` on a pool thread.
 pub fn begin(disk: Disk, context: Context, orders: Orders, done: Continuation<Begun>) {
-    with_all_locks(disk, context, orders, Box::new(|executor, locked| executor.begin(locked)), done);
+    with_all_locks(
+        disk,
+        context,
+        orders,
+        Box::new(|executor, locked| executor.begin(locked)),
+        done,
+    );
 }
 
 /// Runs the last part of a recovery and calls `done` with its steps.
 pub fn finish(disk: Disk, context: Context, orders: Orders, done: Continuation<Vec<Step>>) {
-    with_all_locks(disk, context, orders, Box::new(|executor, locked| executor.finish(locked)), done);
+    with_all_locks(
+        disk,
+        context,
+        orders,
+        Box::new(|executor, locked| executor.finish(locked)),
+        done,
+    );
 }
 
 type Work<T> = Box<dyn FnOnce(Executor, Locked) -> Result<T> + Send>;
 
 fn with_all_locks<T: 'static>(disk: Disk, context: Context, orders: Orders, work: Work<T>, done: Continuation<T>) {
     let fence = context.fence();
-    let paths: Result<Vec<PathBuf>> = orders.plan.descriptors.iter().map(|descriptor| fence.confine(&descriptor.relative_path)).collect();
+    let paths: Result<Vec<PathBuf>> = orders
+        .plan
+        .descriptors
+        .iter()
+        .map(|descriptor| fence.confine(&descriptor.relative_path))
+        .collect();
     let paths = match paths {
         Ok(paths) => paths,
         Err(error) => return done(Err(error)),
     };
-    let executor = Executor { disk: disk.clone(), context: context.clone(), orders, steps: Vec::new() };
-    lock_and_recover(disk, context, paths, Vec::new(), Box::new(move |locked| done(locked.and_then(|locked| work(executor, locked)))));
+    let executor = Executor {
+        disk: disk.clone(),
+        context: context.clone(),
+        orders,
+        steps: Vec::new(),
+    };
+    lock_and_recover(
+        disk,
+        context,
+        paths,
+        Vec::new(),
+        Box::new(move |locked| done(locked.and_then(|locked| work(executor, locked)))),
+    );
 }
 
 struct Executor {
@@ -110,12 +138,16 @@ impl Executor {
         self.apply_committed()?;
         let rebuilds = self.quarantine()?;
         drop(locked);
-        Ok(Begun { steps: self.steps, rebuilds })
+        Ok(Begun {
+            steps: self.steps,
+            rebuilds,
+        })
     }
 
     fn default_manifest(&self) -> Manifest {
         let request = &self.orders.plan;
-        Manifest::parse(&request.default_manifest, &self.context.extra_names).unwrap_or_else(|_| Manifest::empty(&request.team_name, &self.orders.now))
+        Manifest::parse(&request.default_manifest, &self.context.extra_names)
+            .unwrap_or_else(|_| Manifest::empty(&request.team_name, &self.orders.now))
     }
 
     /// Moves unreadable control files aside and makes new ones from what the others say. A file of a newer version stays.
@@ -126,7 +158,14 @@ impl Executor {
             Err(fault) if fault.reason == "future_schema" => return Err(fault.into_error(None)),
             Err(fault) => {
                 let moved = self.move_aside(&self.context.receipts.clone(), fault.reason)?;
-                self.steps.push(Step::of_directory("quarantine", format!("the receipts were unreadable ({}); they are in {}", fault.reason, moved.display())));
+                self.steps.push(Step::of_directory(
+                    "quarantine",
+                    format!(
+                        "the receipts were unreadable ({}); they are in {}",
+                        fault.reason,
+                        moved.display()
+                    ),
+                ));
                 Batches::default()
             }
         };
@@ -140,7 +179,11 @@ impl Executor {
         let kept = self.keep_copy(&self.context.manifest, fault.reason)?;
         let rebuilt = self.rebuild_manifest(&batches)?;
         self.write_manifest(&rebuilt)?;
-        let detail = format!("the manifest was unreadable ({}); it is in {} and was made anew from receipts and files", fault.reason, kept.display());
+        let detail = format!(
+            "the manifest was unreadable ({}); it is in {} and was made anew from receipts and files",
+            fault.reason,
+            kept.display()
+        );
         self.steps.push(Step::of_directory("rebuild_manifest", detail));
         Ok(())
     }
@@ -150,20 +193,31 @@ impl Executor {
     fn rebuild_manifest(&self, batches: &Batches) -> Result<Manifest> {
         let mut manifest = self.default_manifest();
         let previous_path = self.context.sidecar().join(format::MANIFEST_PREVIOUS);
-        let previous = optional(self.disk.read(&previous_path)).at("open", &previous_path)?.and_then(|bytes| {
-            let text = format::decode(bytes);
-            let envelope = format::open_envelope(&text, &previous_path, format::CONTROL_VERSION).ok()?;
-            Manifest::parse(envelope.data, &self.context.extra_names).ok()
-        });
-        let committed: Vec<&Batch> = batches.records.iter().filter(|batch| batch.is_committed() && batch.team_name == manifest.team_name).collect();
+        let previous = optional(self.disk.read(&previous_path))
+            .at("open", &previous_path)?
+            .and_then(|bytes| {
+                let text = format::decode(bytes);
+                let envelope = format::open_envelope(&text, &previous_path, format::CONTROL_VERSION).ok()?;
+                Manifest::parse(envelope.data, &self.context.extra_names).ok()
+            });
+        let committed: Vec<&Batch> = batches
+            .records
+            .iter()
+            .filter(|batch| batch.is_committed() && batch.team_name == manifest.team_name)
+            .collect();
         let base = previous.filter(|previous| previous.team_name == manifest.team_name);
-        let behind = base.as_ref().and_then(|base| base.last_committed_batch_id.as_ref()).and_then(|id| committed.iter().position(|batch| batch.batch_id == *id));
+        let behind = base
+            .as_ref()
+            .and_then(|base| base.last_committed_batch_id.as_ref())
+            .and_then(|id| committed.iter().position(|batch| batch.batch_id == *id));
         let later = committed.len() - behind.map_or(0, |index| index + 1);
         manifest.high_watermark = base.as_ref().map_or(0.0, |base| base.high_watermark) + later as f64;
         match (&base, committed.last()) {
             // The copy is as new as the receipts: what was set since the newest batch is in it.
             (Some(base), _) if later == 0 => {
-                manifest.last_committed_batch_id.clone_from(&base.last_committed_batch_id);
+                manifest
+                    .last_committed_batch_id
+                    .clone_from(&base.last_committed_batch_id);
                 manifest.active = base.active.clone();
             }
             (_, Some(newest)) => {
@@ -178,7 +232,11 @@ impl Executor {
         for descriptor in &self.orders.plan.descriptors {
             let found = planner_inspect(&self.disk, &self.context, descriptor)?;
             let Some(hash) = found else { continue };
-            let receipt = committed.iter().rev().flat_map(|batch| &batch.receipts).find(|receipt| receipt.schema_name == descriptor.schema_name && receipt.content_hash == hash);
+            let receipt = committed
+                .iter()
+                .rev()
+                .flat_map(|batch| &batch.receipts)
+                .find(|receipt| receipt.schema_name == descriptor.schema_name && receipt.content_hash == hash);
             if let Some(receipt) = receipt {
                 manifest.set_entry(receipt.entry_parts().entry());
             }
@@ -190,20 +248,31 @@ impl Executor {
     /// Applies batches that were committed but never reached the manifest, oldest first, each once.
     fn apply_committed(&mut self) -> Result<()> {
         let built = planner::build(&self.disk, &self.context, &self.orders.plan)?;
-        let pending: Vec<&planner::Action> = built.plan.actions.iter().filter(|action| action.kind == "roll_forward").collect();
+        let pending: Vec<&planner::Action> = built
+            .plan
+            .actions
+            .iter()
+            .filter(|action| action.kind == "roll_forward")
+            .collect();
         if pending.is_empty() {
             return Ok(());
         }
         let mut manifest = built.manifest.clone();
         let mut applied = Vec::new();
         for batch in &built.batches.records {
-            if !pending.iter().any(|action| action.batch_id.as_ref() == Some(&batch.batch_id)) {
+            if !pending
+                .iter()
+                .any(|action| action.batch_id.as_ref() == Some(&batch.batch_id))
+            {
                 continue;
             }
             let prior = manifest.active.clone();
-            let follows = manifest.last_preparing_batch_id.as_ref() == Some(&batch.batch_id) || built.batches.records.last() == Some(batch);
+            let follows = manifest.last_preparing_batch_id.as_ref() == Some(&batch.batch_id)
+                || built.batches.records.last() == Some(batch);
             for receipt in &batch.receipts {
-                let wanted = pending.iter().any(|action| action.schema_name == receipt.schema_name && action.batch_id.as_ref() == Some(&batch.batch_id));
+                let wanted = pending.iter().any(|action| {
+                    action.schema_name == receipt.schema_name && action.batch_id.as_ref() == Some(&batch.batch_id)
+                });
                 if wanted {
                     manifest.set_entry(receipt.entry_parts().entry());
                 }
@@ -220,7 +289,11 @@ impl Executor {
         self.settle_committing(&built.batches, &applied)?;
         self.write_manifest(&manifest)?;
         for batch_id in applied {
-            self.steps.push(Step::of_batch("roll_forward", &batch_id, "was committed but not in the manifest; it is now"));
+            self.steps.push(Step::of_batch(
+                "roll_forward",
+                &batch_id,
+                "was committed but not in the manifest; it is now",
+            ));
         }
         Ok(())
     }
@@ -244,7 +317,11 @@ impl Executor {
         let descriptors = self.orders.plan.descriptors.clone();
         for (descriptor, found) in descriptors.iter().zip(&built.found) {
             let name = &descriptor.schema_name;
-            let acted = built.plan.actions.iter().any(|action| action.schema_name == *name && !matches!(action.kind, "none" | "roll_forward"));
+            let acted = built
+                .plan
+                .actions
+                .iter()
+                .any(|action| action.schema_name == *name && !matches!(action.kind, "none" | "roll_forward"));
             if found.state == State::Healthy || !acted {
                 continue;
             }
@@ -256,15 +333,30 @@ impl Executor {
                 // Nobody committed these bytes, but somebody wrote them: a copy stays when a rebuild replaces them.
                 State::UncommittedWrite if rebuildable => {
                     let bytes = self.disk.read(&path).at("open", &path)?;
-                    Some(format::quarantine_copy(&self.disk, &path, &bytes, reason, &self.orders.now, folder_of(&path))?)
+                    Some(format::quarantine_copy(
+                        &self.disk,
+                        &path,
+                        &bytes,
+                        reason,
+                        &self.orders.now,
+                        folder_of(&path),
+                    )?)
                 }
                 _ => None,
             };
             if let Some(moved) = &moved {
-                self.steps.push(Step::of_store("quarantine", name, format!("{reason}: {}", moved.display())));
+                self.steps.push(Step::of_store(
+                    "quarantine",
+                    name,
+                    format!("{reason}: {}", moved.display()),
+                ));
             }
             if rebuildable {
-                rebuilds.push(Rebuild { schema_name: name.clone(), reason: found.state.as_str().to_owned(), quarantine_path: moved.map(|path| path.to_string_lossy().into_owned()) });
+                rebuilds.push(Rebuild {
+                    schema_name: name.clone(),
+                    reason: found.state.as_str().to_owned(),
+                    quarantine_path: moved.map(|path| path.to_string_lossy().into_owned()),
+                });
             }
         }
         Ok(rebuilds)
@@ -287,37 +379,64 @@ impl Executor {
             let age = clock::parse_iso(&batch.started_at).map_or(f64::INFINITY, |started| now - started as f64);
             let settles = batch.marked || age >= self.orders.settle_ms;
             if batch.is_unresolved() && healthy && settles && batch.team_name == self.orders.plan.team_name {
-                *batch = with_fields(batch, &batch.state.clone(), Some("abandoned"), &self.context.extra_names)?;
+                *batch = with_fields(
+                    batch,
+                    &batch.state.clone(),
+                    Some("abandoned"),
+                    &self.context.extra_names,
+                )?;
             }
         }
-        let (kept, settled): (Vec<Batch>, Vec<Batch>) = batches.records.into_iter().partition(|batch| batch.is_committed() || batch.resolution.is_none());
+        let (kept, settled): (Vec<Batch>, Vec<Batch>) = batches
+            .records
+            .into_iter()
+            .partition(|batch| batch.is_committed() || batch.resolution.is_none());
         if settled.is_empty() {
             return Ok(());
         }
         if let Some(out) = archive::append(&self.disk, &self.context.sidecar(), &settled)?
-            && self.syncs() {
-                self.disk.sync_file(&out).at("fsync", &out.path).map_err(crate::error::HfError::sync_failed)?;
-                sync::dirs(&self.disk, [self.context.sidecar()])?;
-            }
+            && self.syncs()
+        {
+            self.disk
+                .sync_file(&out)
+                .at("fsync", &out.path)
+                .map_err(crate::error::HfError::sync_failed)?;
+            sync::dirs(&self.disk, [self.context.sidecar()])?;
+        }
         self.write_receipts(&Batches { records: kept })?;
         for batch in settled {
             let how = batch.resolution.unwrap_or_default();
-            self.steps.push(Step::of_batch("archive", &batch.batch_id, format!("an unfinished batch, {how}; its record is in {}", format::ARCHIVE)));
+            self.steps.push(Step::of_batch(
+                "archive",
+                &batch.batch_id,
+                format!("an unfinished batch, {how}; its record is in {}", format::ARCHIVE),
+            ));
         }
         Ok(())
     }
 
     /// Removes temporary files that nobody can be writing any more.
     fn sweep(&mut self) -> Result<()> {
-        let mut folders = vec![self.context.dir.clone(), self.context.base().to_owned(), folder_of(&self.context.receipts).to_owned()];
+        let mut folders = vec![
+            self.context.dir.clone(),
+            self.context.base().to_owned(),
+            folder_of(&self.context.receipts).to_owned(),
+        ];
         folders.sort();
         folders.dedup();
         for folder in folders {
-            for name in optional(self.disk.list(&folder)).at("scandir", &folder)?.into_iter().flatten() {
+            for name in optional(self.disk.list(&folder))
+                .at("scandir", &folder)?
+                .into_iter()
+                .flatten()
+            {
                 let path = folder.join(&name);
                 if is_temporary(&name.to_string_lossy()) && self.is_old(&path) {
                     optional(self.disk.remove_file(&path)).at("unlink", &path)?;
-                    self.steps.push(Step::of_directory("remove_leftover", path.to_string_lossy().into_owned()));
+                    self.steps.push(Step::of_directory(
+                        "remove_leftover",
+                        path.to_string_lossy().into_owned(),
+                    ));
                 }
             }
         }
@@ -326,8 +445,13 @@ impl Executor {
 
     fn is_old(&self, path: &Path) -> bool {
         const OLD: Duration = Duration::from_secs(3600);
-        let Ok(metadata) = self.disk.symlink_metadata(path) else { return false };
-        metadata.is_file() && metadata.modified().is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > OLD))
+        let Ok(metadata) = self.disk.symlink_metadata(path) else {
+            return false;
+        };
+        metadata.is_file()
+            && metadata
+                .modified()
+                .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > OLD))
     }
 
     /// Copies a bad file to its quarantine name, durably: whoever takes the original away loses nothing.
@@ -362,7 +486,11 @@ impl Executor {
         let temp = format!(".tmp.{}", ids::uuid());
         write_over(&self.disk, text.as_bytes(), path, &temp, Some(path), None, self.syncs())?;
         self.disk.point("in_recovery").at("recover", path)?;
-        if self.syncs() { sync::dirs(&self.disk, [folder_of(path).to_owned()]) } else { Ok(()) }
+        if self.syncs() {
+            sync::dirs(&self.disk, [folder_of(path).to_owned()])
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -384,11 +512,16 @@ fn planner_inspect(disk: &Disk, context: &Context, descriptor: &Descriptor) -> R
 }
 
 fn with_fields(batch: &Batch, state: &str, resolution: Option<&str>, extra: &[String]) -> Result<Batch> {
-    let Ok(object) = Object::parse(&batch.raw) else { return Ok(batch.clone()) };
-    let mut text = object.members().iter().fold(ObjectText::new(), |text, member| match member.key.as_ref() {
-        "state" => text.string("state", state),
-        key => text.raw(key, member.raw),
-    });
+    let Ok(object) = Object::parse(&batch.raw) else {
+        return Ok(batch.clone());
+    };
+    let mut text = object
+        .members()
+        .iter()
+        .fold(ObjectText::new(), |text, member| match member.key.as_ref() {
+            "state" => text.string("state", state),
+            key => text.raw(key, member.raw),
+        });
     if let Some(resolution) = resolution {
         text = text.string("hfResolution", resolution);
     }

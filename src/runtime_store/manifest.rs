@@ -62,12 +62,20 @@ pub(super) fn nullable(object: &Object<'_>, key: &str) -> Option<Option<String>>
 
 /// Reads a member that must be a string which is not blank.
 pub(super) fn text(object: &Object<'_>, key: &str) -> Option<String> {
-    object.get(key).filter(|raw| json::kind(raw) == Kind::String).and_then(json::string).filter(|text| !is_blank(text))
+    object
+        .get(key)
+        .filter(|raw| json::kind(raw) == Kind::String)
+        .and_then(json::string)
+        .filter(|text| !is_blank(text))
 }
 
 /// Reads a member that must be a finite number.
 pub(super) fn number(object: &Object<'_>, key: &str) -> Option<f64> {
-    object.get(key).filter(|raw| json::kind(raw) == Kind::Number).and_then(json::number).filter(|value| value.is_finite())
+    object
+        .get(key)
+        .filter(|raw| json::kind(raw) == Kind::Number)
+        .and_then(json::number)
+        .filter(|value| value.is_finite())
 }
 
 /// Reads a member that must be an integer of at least `least`.
@@ -84,8 +92,16 @@ pub(super) fn identity(object: &Object<'_>) -> Option<Identity> {
     })
 }
 
-const ENTRY_STATES: &[&str] =
-    &["healthy", "missing", "quarantined", "future_schema", "hash_mismatch", "stale_run", "rebuild_required", "uncommitted_write"];
+const ENTRY_STATES: &[&str] = &[
+    "healthy",
+    "missing",
+    "quarantined",
+    "future_schema",
+    "hash_mismatch",
+    "stale_run",
+    "rebuild_required",
+    "uncommitted_write",
+];
 
 impl Entry {
     fn parse(raw: &str, extra: &[String]) -> Option<Self> {
@@ -101,7 +117,13 @@ impl Entry {
         }
         let last_write_receipt_id = nullable(&object, "lastWriteReceiptId")?;
         text(&object, "state").filter(|state| ENTRY_STATES.contains(&state.as_str()))?;
-        Some(Self { raw: raw.to_owned(), schema_name, content_hash, last_write_receipt_id, identity: identity(&object)? })
+        Some(Self {
+            raw: raw.to_owned(),
+            schema_name,
+            content_hash,
+            last_write_receipt_id,
+            identity: identity(&object)?,
+        })
     }
 }
 
@@ -178,7 +200,12 @@ impl Manifest {
             return Err("Runtime store manifest must be an object".into());
         }
         let object = Object::parse(raw).map_err(|error| error.to_string())?;
-        if object.get("schemaVersion").filter(|raw| json::kind(raw) == Kind::Number).and_then(json::number) != Some(CONTROL_VERSION) {
+        if object
+            .get("schemaVersion")
+            .filter(|raw| json::kind(raw) == Kind::Number)
+            .and_then(json::number)
+            != Some(CONTROL_VERSION)
+        {
             return Err("Runtime store manifest has unsupported schemaVersion".into());
         }
         let fields = || -> Option<Self> {
@@ -199,9 +226,17 @@ impl Manifest {
         };
         let invalid = || "Runtime store manifest envelope is invalid".to_owned();
         let mut manifest = fields().ok_or_else(invalid)?;
-        let entries = object.get("entries").filter(|raw| json::kind(raw) == Kind::Array).ok_or_else(invalid)?;
-        for (i, raw) in json::array(entries).map_err(|error| error.to_string())?.into_iter().enumerate() {
-            let entry = Entry::parse(raw, extra).ok_or_else(|| format!("Invalid runtime store manifest entry at index {i}"))?;
+        let entries = object
+            .get("entries")
+            .filter(|raw| json::kind(raw) == Kind::Array)
+            .ok_or_else(invalid)?;
+        for (i, raw) in json::array(entries)
+            .map_err(|error| error.to_string())?
+            .into_iter()
+            .enumerate()
+        {
+            let entry =
+                Entry::parse(raw, extra).ok_or_else(|| format!("Invalid runtime store manifest entry at index {i}"))?;
             if manifest.entry(&entry.schema_name).is_some() {
                 return Err(format!("Duplicate runtime store manifest entry: {}", entry.schema_name));
             }
@@ -230,12 +265,18 @@ impl Manifest {
             .number("schemaVersion", CONTROL_VERSION)
             .string("teamName", &self.team_name)
             .nullable("activeRunId", self.active.run_id.as_deref())
-            .nullable("activeCapabilitySnapshotId", self.active.capability_snapshot_id.as_deref())
+            .nullable(
+                "activeCapabilitySnapshotId",
+                self.active.capability_snapshot_id.as_deref(),
+            )
             .nullable("activeBehaviorFingerprint", self.active.behavior_fingerprint.as_deref())
             .number("highWatermark", self.high_watermark)
             .nullable("lastCommittedBatchId", self.last_committed_batch_id.as_deref())
             .nullable("lastPreparingBatchId", self.last_preparing_batch_id.as_deref())
-            .raw("entries", &format::array_text(self.entries.iter().map(|entry| entry.raw.as_str())))
+            .raw(
+                "entries",
+                &format::array_text(self.entries.iter().map(|entry| entry.raw.as_str())),
+            )
             .nullable("lastRecoveryPlanId", self.last_recovery_plan_id.as_deref())
             .string("updatedAt", &self.updated_at)
             .finish()

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::batch::parsed;
+use super::decide::owns;
 use super::format::{CONTROL_VERSION, ObjectText, decode, open_envelope};
 use super::manifest::{EntryParts, Identity, Manifest};
 use super::receipts::Batches;
-use super::decide::owns;
 use super::stage::{Ids, Intent};
 use crate::error::{Code, HfError, Result};
 use crate::hash::content_hash;
@@ -22,8 +22,14 @@ pub struct Kept<'a> {
 }
 
 fn damaged(intent: &Intent) -> HfError {
-    HfError::new(Code::Io, format!("the redo folder of batch {} is damaged; run verify() and keep a copy of the directory", intent.batch_id))
-        .with_field("batchId", intent.batch_id.clone())
+    HfError::new(
+        Code::Io,
+        format!(
+            "the redo folder of batch {} is damaged; run verify() and keep a copy of the directory",
+            intent.batch_id
+        ),
+    )
+    .with_field("batchId", intent.batch_id.clone())
 }
 
 fn data_of<T>(staged: Option<&[u8]>, intent: &Intent, parse: impl FnOnce(&str) -> Option<T>) -> Result<T> {
@@ -33,7 +39,11 @@ fn data_of<T>(staged: Option<&[u8]>, intent: &Intent, parse: impl FnOnce(&str) -
 }
 
 fn names(intent: &Intent, extra: &[String]) -> Vec<String> {
-    extra.iter().cloned().chain(intent.entries.iter().map(|change| change.schema_name.clone())).collect()
+    extra
+        .iter()
+        .cloned()
+        .chain(intent.entries.iter().map(|change| change.schema_name.clone()))
+        .collect()
 }
 
 /// Parses a receipts file that the batch is about to write.
@@ -41,7 +51,9 @@ fn names(intent: &Intent, extra: &[String]) -> Vec<String> {
 /// # Errors
 /// The redo folder is damaged.
 pub fn receipts_in(bytes: &[u8], intent: &Intent, extra: &[String]) -> Result<Batches> {
-    data_of(Some(bytes), intent, |data| Batches::parse(data, &names(intent, extra)).ok())
+    data_of(Some(bytes), intent, |data| {
+        Batches::parse(data, &names(intent, extra)).ok()
+    })
 }
 
 /// Adds the batch's record to the current receipts if it is not there.
@@ -66,7 +78,13 @@ pub fn receipts(current: Option<Batches>, staged: Option<&[u8]>, intent: &Intent
 ///
 /// # Errors
 /// The redo folder is damaged.
-pub fn manifest(current: Option<Manifest>, staged: Option<&[u8]>, intent: &Intent, kept: &[(&str, Kept<'_>)], extra: &[String]) -> Result<String> {
+pub fn manifest(
+    current: Option<Manifest>,
+    staged: Option<&[u8]>,
+    intent: &Intent,
+    kept: &[(&str, Kept<'_>)],
+    extra: &[String],
+) -> Result<String> {
     let extra = names(intent, extra);
     let applied = current.is_none();
     let mut manifest = match current {
@@ -78,14 +96,27 @@ pub fn manifest(current: Option<Manifest>, staged: Option<&[u8]>, intent: &Inten
         if !owns(change, Some(&manifest)) {
             continue;
         }
-        let Some(receipt) = record.receipts.iter().find(|receipt| receipt.receipt_id == change.receipt_id) else { continue };
+        let Some(receipt) = record
+            .receipts
+            .iter()
+            .find(|receipt| receipt.receipt_id == change.receipt_id)
+        else {
+            continue;
+        };
         let parts = receipt.entry_parts();
         let entry = match kept.iter().find(|(name, _)| *name == change.schema_name) {
             None => parts.entry(),
             Some((_, file)) => {
                 let hash = content_hash(decode(file.bytes.to_vec()).as_bytes());
                 let size = file.bytes.len() as f64;
-                EntryParts { content_hash: &hash, file_size: size, mtime_ms: file.mtime_ms, receipt_id: None, ..parts }.entry()
+                EntryParts {
+                    content_hash: &hash,
+                    file_size: size,
+                    mtime_ms: file.mtime_ms,
+                    receipt_id: None,
+                    ..parts
+                }
+                .entry()
             }
         };
         manifest.set_entry(entry);
@@ -102,8 +133,16 @@ pub fn manifest(current: Option<Manifest>, staged: Option<&[u8]>, intent: &Inten
 fn adopt_ids(active: &mut Identity, prior: &Ids, next: &Ids) {
     let fields = [
         (&mut active.run_id, &prior.run_id, &next.run_id),
-        (&mut active.capability_snapshot_id, &prior.capability_snapshot_id, &next.capability_snapshot_id),
-        (&mut active.behavior_fingerprint, &prior.behavior_fingerprint, &next.behavior_fingerprint),
+        (
+            &mut active.capability_snapshot_id,
+            &prior.capability_snapshot_id,
+            &next.capability_snapshot_id,
+        ),
+        (
+            &mut active.behavior_fingerprint,
+            &prior.behavior_fingerprint,
+            &next.behavior_fingerprint,
+        ),
     ];
     for (current, prior, next) in fields {
         if current == prior {

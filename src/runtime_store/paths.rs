@@ -23,11 +23,16 @@ impl Fence {
     pub fn around(dir: &Path, control_files: &[&Path]) -> Self {
         let root = std::fs::canonicalize(dir).ok();
         let control = control_files.iter().flat_map(|path| {
-            let real = std::fs::canonicalize(path)
-                .or_else(|_| std::fs::canonicalize(folder_of(path)).map(|folder| folder.join(path.file_name().unwrap_or_default())));
+            let real = std::fs::canonicalize(path).or_else(|_| {
+                std::fs::canonicalize(folder_of(path)).map(|folder| folder.join(path.file_name().unwrap_or_default()))
+            });
             [Some(path.to_path_buf()), real.ok()]
         });
-        Self { dir: dir.to_owned(), root, control: control.flatten().collect() }
+        Self {
+            dir: dir.to_owned(),
+            root,
+            control: control.flatten().collect(),
+        }
     }
 
     /// Joins `relative` to the directory and refuses whatever would leave it or name a file that is not a store: control
@@ -58,7 +63,9 @@ impl Fence {
     /// Tells whether `path` is a control file, or differs from one only in case: on some file systems that is the same.
     fn is_control(&self, path: &Path) -> bool {
         let lower = |path: &Path| path.file_name().map(|name| name.to_ascii_lowercase());
-        self.control.iter().any(|control| folder_of(control) == folder_of(path) && lower(control) == lower(path))
+        self.control
+            .iter()
+            .any(|control| folder_of(control) == folder_of(path) && lower(control) == lower(path))
     }
 }
 
@@ -116,8 +123,21 @@ mod tests {
         let manifest = dir.path().join("manifest.json");
         let check = |relative: &str| Fence::around(dir.path(), &[&manifest]).confine(relative);
         for bad in [
-            "", ".", "/", "../x.json", "a/../../x.json", "manifest.json", "MANIFEST.json", "a/../manifest.json", "x.json.lock", ".tmp.1", ".review-create.1.tmp",
-            ".holdfast/x.json", "a/.Holdfast/x", "x.quarantine", "a\0b",
+            "",
+            ".",
+            "/",
+            "../x.json",
+            "a/../../x.json",
+            "manifest.json",
+            "MANIFEST.json",
+            "a/../manifest.json",
+            "x.json.lock",
+            ".tmp.1",
+            ".review-create.1.tmp",
+            ".holdfast/x.json",
+            "a/.Holdfast/x",
+            "x.quarantine",
+            "a\0b",
         ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }

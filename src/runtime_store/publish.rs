@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use crate::clock;
 use crate::durable::atomic::{folder_of, inherit, resolve, retry_delay};
 use crate::durable::{Disk, IoContext, OutFile, optional};
 use crate::error::Result;
-use crate::clock;
 
 /// Gives `staged` (synced already) the name `target`: a link beside it, renamed over it. Where links do not work, a synced
 /// copy. `temp` is the name of the link, known to recovery.
@@ -27,7 +27,15 @@ pub fn link_over(disk: &Disk, staged: &Path, target: &Path, temp: &str, sync: bo
 ///
 /// # Errors
 /// Any I/O failure; `target` is then as before.
-pub fn write_over(disk: &Disk, bytes: &[u8], target: &Path, temp: &str, like: Option<&Path>, mtime_ms: Option<f64>, sync: bool) -> Result<()> {
+pub fn write_over(
+    disk: &Disk,
+    bytes: &[u8],
+    target: &Path,
+    temp: &str,
+    like: Option<&Path>,
+    mtime_ms: Option<f64>,
+    sync: bool,
+) -> Result<()> {
     let target = resolve(disk, target).at("readlink", target)?;
     let folder = folder_of(&target);
     disk.create_dirs(folder).at("mkdir", folder)?;
@@ -54,15 +62,19 @@ fn finish(disk: &Disk, out: OutFile, mtime_ms: Option<f64>, sync: bool) -> Resul
         let _ = out.file.set_modified(clock::from_millis(ms));
     }
     if sync {
-        disk.sync_file(&out).at("fsync", &out.path).map_err(crate::error::HfError::sync_failed)?;
+        disk.sync_file(&out)
+            .at("fsync", &out.path)
+            .map_err(crate::error::HfError::sync_failed)?;
     }
     Ok(())
 }
 
 fn cannot_link(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::Unsupported | ErrorKind::TooManyLinks)
-        || (error.kind() == ErrorKind::PermissionDenied && error.raw_os_error() == Some(1))
+    matches!(
+        error.kind(),
+        ErrorKind::CrossesDevices | ErrorKind::Unsupported | ErrorKind::TooManyLinks
+    ) || (error.kind() == ErrorKind::PermissionDenied && error.raw_os_error() == Some(1))
 }
 
 fn rename_over(disk: &Disk, temp: &Path, target: &Path) -> Result<()> {

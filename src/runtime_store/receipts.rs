@@ -95,7 +95,11 @@ impl Batch {
             team_name: text(&object, "teamName")?,
             state: text(&object, "state").filter(|state| STATES.contains(&state.as_str()))?,
             started_at: text(&object, "startedAt")?,
-            receipts: json::array(receipts).ok()?.into_iter().map(|raw| Self::receipt(raw, extra)).collect::<Option<_>>()?,
+            receipts: json::array(receipts)
+                .ok()?
+                .into_iter()
+                .map(|raw| Self::receipt(raw, extra))
+                .collect::<Option<_>>()?,
             identity: identity(&object)?,
             resolution: object.get("hfResolution").and_then(json::string),
             marked: object.members().iter().any(|member| member.key.starts_with("hf")),
@@ -139,8 +143,13 @@ impl Batches {
         }
         let mut seen = HashSet::new();
         let mut records = Vec::new();
-        for (i, raw) in json::array(raw).map_err(|error| error.to_string())?.into_iter().enumerate() {
-            let batch = Batch::parse(raw, extra).ok_or_else(|| format!("Invalid runtime store write batch at index {i}"))?;
+        for (i, raw) in json::array(raw)
+            .map_err(|error| error.to_string())?
+            .into_iter()
+            .enumerate()
+        {
+            let batch =
+                Batch::parse(raw, extra).ok_or_else(|| format!("Invalid runtime store write batch at index {i}"))?;
             if !seen.insert(batch.batch_id.clone()) {
                 return Err(format!("Duplicate runtime store write batch: {}", batch.batch_id));
             }
@@ -159,9 +168,13 @@ impl Batches {
     /// if the owner is not here (then nothing is known to be later than it).
     #[must_use]
     pub fn after_owner(&self, manifest: &Manifest, schema_name: &str) -> usize {
-        let Some(entry) = manifest.entry(schema_name) else { return 0 };
+        let Some(entry) = manifest.entry(schema_name) else {
+            return 0;
+        };
         let owner = entry.last_write_receipt_id.as_deref().and_then(|receipt_id| {
-            self.records.iter().rposition(|batch| batch.receipts.iter().any(|receipt| receipt.receipt_id == receipt_id))
+            self.records
+                .iter()
+                .rposition(|batch| batch.receipts.iter().any(|receipt| receipt.receipt_id == receipt_id))
         });
         owner.map_or(self.records.len(), |index| index + 1)
     }
@@ -170,7 +183,11 @@ impl Batches {
     /// of `manifest`. `keep` of `None` keeps every committed batch.
     #[must_use]
     pub fn prune(self, manifest: &Manifest, keep: Option<usize>) -> (Self, Vec<Batch>) {
-        let owners: HashSet<&str> = manifest.entries.iter().filter_map(|entry| entry.last_write_receipt_id.as_deref()).collect();
+        let owners: HashSet<&str> = manifest
+            .entries
+            .iter()
+            .filter_map(|entry| entry.last_write_receipt_id.as_deref())
+            .collect();
         let committed = self.records.iter().filter(|batch| batch.is_committed()).count();
         let surplus = keep.map_or(0, |keep| committed.saturating_sub(keep));
         let mut passed = 0;
@@ -178,7 +195,11 @@ impl Batches {
         for batch in self.records {
             let goes = if batch.is_committed() {
                 passed += 1;
-                passed <= surplus && !batch.receipts.iter().any(|receipt| owners.contains(receipt.receipt_id.as_str()))
+                passed <= surplus
+                    && !batch
+                        .receipts
+                        .iter()
+                        .any(|receipt| owners.contains(receipt.receipt_id.as_str()))
             } else {
                 batch.resolution.is_some()
             };
@@ -190,6 +211,10 @@ impl Batches {
     /// Returns the text of the receipts file; every record is copied as it stands.
     #[must_use]
     pub fn file_text(&self, envelope_updated_at: &str) -> String {
-        format::envelope_of_records(CONTROL_VERSION, envelope_updated_at, self.records.iter().map(|batch| batch.raw.as_str()))
+        format::envelope_of_records(
+            CONTROL_VERSION,
+            envelope_updated_at,
+            self.records.iter().map(|batch| batch.raw.as_str()),
+        )
     }
 }

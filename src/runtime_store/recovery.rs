@@ -34,19 +34,34 @@ impl Step {
     /// Makes a step without a store.
     #[must_use]
     pub fn of_batch(kind: &'static str, batch_id: &str, detail: impl Into<String>) -> Self {
-        Self { kind, schema_name: None, batch_id: Some(batch_id.to_owned()), detail: detail.into() }
+        Self {
+            kind,
+            schema_name: None,
+            batch_id: Some(batch_id.to_owned()),
+            detail: detail.into(),
+        }
     }
 
     /// Makes a step about a store.
     #[must_use]
     pub fn of_store(kind: &'static str, schema_name: &str, detail: impl Into<String>) -> Self {
-        Self { kind, schema_name: Some(schema_name.to_owned()), batch_id: None, detail: detail.into() }
+        Self {
+            kind,
+            schema_name: Some(schema_name.to_owned()),
+            batch_id: None,
+            detail: detail.into(),
+        }
     }
 
     /// Makes a step about the directory.
     #[must_use]
     pub fn of_directory(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, schema_name: None, batch_id: None, detail: detail.into() }
+        Self {
+            kind,
+            schema_name: None,
+            batch_id: None,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -63,12 +78,27 @@ pub struct Locked {
 
 /// Takes the locks of `targets`, the receipts and the manifest, and settles what dead batches left. Calls `done` on a pool
 /// thread. Creates the sidecar.
-pub fn lock_and_recover(disk: Disk, context: Context, targets: Vec<PathBuf>, held: Vec<PathBuf>, done: Continuation<Locked>) {
+pub fn lock_and_recover(
+    disk: Disk,
+    context: Context,
+    targets: Vec<PathBuf>,
+    held: Vec<PathBuf>,
+    done: Continuation<Locked>,
+) {
     let stage = context.sidecar().join(STAGE);
     let made = disk.create_dirs(&stage).at("mkdir", &stage);
     let tries = 0;
     match made {
-        Ok(sync_dirs) => Locking { disk, context, targets, held, sync_dirs, tries, done }.try_once(),
+        Ok(sync_dirs) => Locking {
+            disk,
+            context,
+            targets,
+            held,
+            sync_dirs,
+            tries,
+            done,
+        }
+        .try_once(),
         Err(error) => done(Err(error)),
     }
 }
@@ -135,7 +165,11 @@ impl Locking {
             return Err(HfError::new(Code::Io, text).with_field("path", sidecar.to_string_lossy()));
         }
         for redo in redos {
-            for target in redo.intent().map(|intent| intent.targets.as_slice()).unwrap_or_default() {
+            for target in redo
+                .intent()
+                .map(|intent| intent.targets.as_slice())
+                .unwrap_or_default()
+            {
                 wanted.extend(target_path(&self.context, &target.path));
             }
         }
@@ -145,7 +179,11 @@ impl Locking {
 
 /// Stores in byte order, then receipts, then manifest: the one order in which everybody locks.
 fn in_lock_order(context: &Context, wanted: &[PathBuf]) -> Vec<PathBuf> {
-    let mut stores: Vec<PathBuf> = wanted.iter().filter(|path| **path != context.manifest && **path != context.receipts).cloned().collect();
+    let mut stores: Vec<PathBuf> = wanted
+        .iter()
+        .filter(|path| **path != context.manifest && **path != context.receipts)
+        .cloned()
+        .collect();
     stores.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     stores.dedup();
     stores.extend([context.receipts.clone(), context.manifest.clone()]);
@@ -200,9 +238,16 @@ fn pending_for(disk: &Disk, path: &Path, options: &lock::Options) -> Result<Opti
         }
         for redo in stage::find(disk, &sidecar)? {
             let Some(intent) = redo.intent() else { continue };
-            let at = |i: usize| intent.targets.get(i).and_then(|target| stage::path_of(base, &target.path, &[]));
+            let at = |i: usize| {
+                intent
+                    .targets
+                    .get(i)
+                    .and_then(|target| stage::path_of(base, &target.path, &[]))
+            };
             let names_it = (0..intent.targets.len()).any(|i| at(i).as_deref() == Some(path));
-            let (Some(receipts), Some(manifest)) = (at(intent.receipts()), at(intent.manifest())) else { continue };
+            let (Some(receipts), Some(manifest)) = (at(intent.receipts()), at(intent.manifest())) else {
+                continue;
+            };
             if names_it && lock::is_free(&sidecar.join(format::LOCK)) {
                 return Ok(Some(Context {
                     dir: base.to_owned(),

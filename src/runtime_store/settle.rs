@@ -27,12 +27,25 @@ struct View {
 }
 
 fn look(disk: &Disk, context: &Context, redo: &Redo, intent: &Intent) -> Result<View> {
-    let mut view = View { paths: Vec::new(), bytes: Vec::new(), found: Vec::new(), manifest: None, receipts: None };
+    let mut view = View {
+        paths: Vec::new(),
+        bytes: Vec::new(),
+        found: Vec::new(),
+        manifest: None,
+        receipts: None,
+    };
     let mut extra = context.extra_names.clone();
     extra.extend(intent.entries.iter().map(|change| change.schema_name.clone()));
     for (i, target) in intent.targets.iter().enumerate() {
         let path = target_path(context, &target.path).ok_or_else(|| {
-            let cause = HfError::new(Code::RuntimePathEscapes, format!("its redo folder names {}, which lies outside of {}", target.path, context.base().display()));
+            let cause = HfError::new(
+                Code::RuntimePathEscapes,
+                format!(
+                    "its redo folder names {}, which lies outside of {}",
+                    target.path,
+                    context.base().display()
+                ),
+            );
             batch_pending(&intent.batch_id, "committed", &cause)
         })?;
         let bytes = optional(disk.read(&path)).at("open", &path)?;
@@ -56,7 +69,8 @@ fn look(disk: &Disk, context: &Context, redo: &Redo, intent: &Intent) -> Result<
             };
             // A published file and its staged copy are one inode until recovery: an edit in place, also one that broke the
             // file, is somebody's later write, and has taken the staged bytes with it.
-            let edited_in_place = found == Found::Foreign && optional(disk.read(&redo.next_file(i))).at("open", &path)?.as_ref() == Some(bytes);
+            let edited_in_place = found == Found::Foreign
+                && optional(disk.read(&redo.next_file(i))).at("open", &path)?.as_ref() == Some(bytes);
             if !sound && found == Found::Foreign && !edited_in_place {
                 found = Found::Invalid;
             }
@@ -88,8 +102,17 @@ pub fn settle(disk: &Disk, context: &Context, redo: &Redo) -> Result<Vec<Step>> 
     let (intent, aborted) = match &redo.content {
         Content::Incomplete => {
             stage::remove(disk, &redo.folder)?;
-            let name = redo.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Ok(vec![Step::of_batch("discard", &name, "a batch that never reached its commit point; nothing of it was published")]);
+            let name = redo
+                .folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            return Ok(vec![Step::of_batch(
+                "discard",
+                &name,
+                "a batch that never reached its commit point; nothing of it was published",
+            )]);
         }
         Content::Committed(intent) => (intent, false),
         Content::Aborted(intent) => (intent, true),
@@ -104,8 +127,24 @@ pub fn settle(disk: &Disk, context: &Context, redo: &Redo) -> Result<Vec<Step>> 
     }
     let marker = redo.folder.join(stage::REPUBLISH);
     let republish = optional(disk.symlink_metadata(&marker)).at("lstat", &marker)?.is_some();
-    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), republish);
-    Settling { disk, context, redo, intent, view, syncs: context.durability == Durability::Full, steps: Vec::new() }.carry_out(&decision)
+    let decision = decide(
+        intent,
+        aborted,
+        &view.found,
+        view.manifest.as_ref(),
+        view.receipts.as_ref(),
+        republish,
+    );
+    Settling {
+        disk,
+        context,
+        redo,
+        intent,
+        view,
+        syncs: context.durability == Durability::Full,
+        steps: Vec::new(),
+    }
+    .carry_out(&decision)
 }
 
 /// Says what [`settle`] would do with a committed or aborted batch, and whether nothing is left to do for its targets.
@@ -117,7 +156,14 @@ pub fn preview(disk: &Disk, context: &Context, redo: &Redo) -> Result<Option<(De
     let Some(intent) = redo.intent() else { return Ok(None) };
     let view = look(disk, context, redo, intent)?;
     let aborted = matches!(redo.content, Content::Aborted(_));
-    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), false);
+    let decision = decide(
+        intent,
+        aborted,
+        &view.found,
+        view.manifest.as_ref(),
+        view.receipts.as_ref(),
+        false,
+    );
     if let Decision::Forward(acts) = &decision
         && staged(disk, redo, intent, &view, acts)?.is_none()
         && !was_published(intent, &view.found)
@@ -133,13 +179,23 @@ pub fn preview(disk: &Disk, context: &Context, redo: &Redo) -> Result<Option<(De
 
 /// Reads and checks the staged bytes that the acts need. `None` if one is damaged; a control file that somebody edited in
 /// place has none, and is merged from its former bytes.
-fn staged(disk: &Disk, redo: &Redo, intent: &Intent, view: &View, acts: &[Act]) -> Result<Option<Vec<Option<Vec<u8>>>>> {
+fn staged(
+    disk: &Disk,
+    redo: &Redo,
+    intent: &Intent,
+    view: &View,
+    acts: &[Act],
+) -> Result<Option<Vec<Option<Vec<u8>>>>> {
     let mut staged = Vec::new();
     for (i, (act, target)) in acts.iter().zip(&intent.targets).enumerate() {
         let edited = view.found.get(i) == Some(&Found::Foreign);
         let needed = *act == Act::Write || (*act == Act::Merge && view.is_unreadable(intent, i) && !edited);
         let path = redo.next_file(i);
-        let mut bytes = if needed { optional(disk.read(&path)).at("open", &path)? } else { None };
+        let mut bytes = if needed {
+            optional(disk.read(&path)).at("open", &path)?
+        } else {
+            None
+        };
         if needed && bytes.is_none() && view.found.get(i) == Some(&Found::Next) {
             // The folder was being removed: to be published again, the target itself will do.
             bytes = view.bytes.get(i).cloned().flatten();
@@ -155,7 +211,11 @@ fn staged(disk: &Disk, redo: &Redo, intent: &Intent, view: &View, acts: &[Act]) 
 impl View {
     /// Tells whether a control file is there and says nothing.
     fn is_unreadable(&self, intent: &Intent, i: usize) -> bool {
-        if i == intent.receipts() { self.receipts.is_none() } else { self.manifest.is_none() }
+        if i == intent.receipts() {
+            self.receipts.is_none()
+        } else {
+            self.manifest.is_none()
+        }
     }
 }
 
@@ -190,8 +250,14 @@ impl Settling<'_> {
             }
         }
         if self.syncs {
-            let folders = self.view.paths.iter().map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
-            let folders = folders.collect::<std::io::Result<Vec<_>>>().at("readlink", &self.redo.folder)?;
+            let folders = self
+                .view
+                .paths
+                .iter()
+                .map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
+            let folders = folders
+                .collect::<std::io::Result<Vec<_>>>()
+                .at("readlink", &self.redo.folder)?;
             sync::dirs(self.disk, folders)?;
         }
         self.disk.point("in_recovery").at("recover", &self.redo.folder)?;
@@ -208,15 +274,33 @@ impl Settling<'_> {
         if !self.syncs || acts.iter().all(|act| *act == Act::Leave) {
             return Ok(());
         }
-        let intent = if matches!(self.redo.content, Content::Aborted(_)) { stage::ABORTED } else { stage::INTENT };
-        let staged = (0..acts.len()).filter(|&i| acts.get(i) == Some(&Act::Write)).map(|i| self.redo.next_file(i));
+        let intent = if matches!(self.redo.content, Content::Aborted(_)) {
+            stage::ABORTED
+        } else {
+            stage::INTENT
+        };
+        let staged = (0..acts.len())
+            .filter(|&i| acts.get(i) == Some(&Act::Write))
+            .map(|i| self.redo.next_file(i));
         let mut files = Vec::new();
         for path in staged.chain([self.redo.folder.join(intent)]) {
-            files.extend(optional(self.disk.reopen(&path)).at("open", &path)?.map(sync::Target::File));
+            files.extend(
+                optional(self.disk.reopen(&path))
+                    .at("open", &path)?
+                    .map(sync::Target::File),
+            );
         }
         sync::barrier(self.disk, files)?;
         let sidecar = self.context.sidecar();
-        sync::dirs(self.disk, [self.redo.folder.clone(), sidecar.join(STAGE), sidecar, self.context.base().to_owned()])
+        sync::dirs(
+            self.disk,
+            [
+                self.redo.folder.clone(),
+                sidecar.join(STAGE),
+                sidecar,
+                self.context.base().to_owned(),
+            ],
+        )
     }
 
     /// Staged files that do not match their hashes mean a power cut before the commit point, unless a target was published.
@@ -225,7 +309,11 @@ impl Settling<'_> {
             return self.put_aside("its staged files are damaged; the redo folder was put aside");
         }
         stage::remove(self.disk, &self.redo.folder)?;
-        self.steps.push(Step::of_batch("discard", &self.intent.batch_id, "a batch that never reached its commit point; nothing of it was published"));
+        self.steps.push(Step::of_batch(
+            "discard",
+            &self.intent.batch_id,
+            "a batch that never reached its commit point; nothing of it was published",
+        ));
         Ok(())
     }
 
@@ -235,11 +323,20 @@ impl Settling<'_> {
         for (i, (act, bytes)) in acts.iter().zip(&staged).enumerate() {
             let found = self.view.found.get(i).copied().unwrap_or(Found::Missing);
             if i < stores && found == Found::Foreign {
-                let path = self.view.paths.get(i).map(|path| path.display().to_string()).unwrap_or_default();
+                let path = self
+                    .view
+                    .paths
+                    .get(i)
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default();
                 for change in intent.entries.iter().filter(|change| change.target == i) {
                     self.steps.push(Step {
                         batch_id: Some(intent.batch_id.clone()),
-                        ..Step::of_store("keep_newer", &change.schema_name, format!("{path} was written by somebody else after the batch; that write stays"))
+                        ..Step::of_store(
+                            "keep_newer",
+                            &change.schema_name,
+                            format!("{path} was written by somebody else after the batch; that write stays"),
+                        )
                     });
                 }
             }
@@ -249,7 +346,9 @@ impl Settling<'_> {
                 Act::Merge if i == intent.receipts() => self.merged_receipts(bytes.as_deref())?.into_bytes(),
                 Act::Merge => self.merged_manifest(bytes.as_deref())?.into_bytes(),
             };
-            if found == Found::Invalid || (found == Found::Foreign && *act == Act::Merge && self.view.is_unreadable(intent, i)) {
+            if found == Found::Invalid
+                || (found == Found::Foreign && *act == Act::Merge && self.view.is_unreadable(intent, i))
+            {
                 self.quarantine(i)?;
             }
             if i == intent.receipts() {
@@ -257,22 +356,40 @@ impl Settling<'_> {
             }
             self.write(i, &text, *act == Act::Write)?;
         }
-        let detail = if published { "was published already; its redo folder was removed" } else { "was committed but not published; it is now" };
-        self.steps.push(Step::of_batch("roll_forward", &intent.batch_id, detail));
+        let detail = if published {
+            "was published already; its redo folder was removed"
+        } else {
+            "was committed but not published; it is now"
+        };
+        self.steps
+            .push(Step::of_batch("roll_forward", &intent.batch_id, detail));
         Ok(())
     }
 
     /// What retention takes out of the receipts is in the archive before it goes.
     fn archive_dropped(&self, next: &[u8]) -> Result<()> {
-        let Some(current) = &self.view.receipts else { return Ok(()) };
+        let Some(current) = &self.view.receipts else {
+            return Ok(());
+        };
         let kept = merge::receipts_in(next, self.intent, &self.context.extra_names)?;
-        let dropped: Vec<_> = current.records.iter().filter(|batch| kept.get(&batch.batch_id).is_none()).cloned().collect();
-        if dropped.is_empty() { Ok(()) } else { archive::append_missing(self.disk, &self.context.sidecar(), dropped, self.syncs) }
+        let dropped: Vec<_> = current
+            .records
+            .iter()
+            .filter(|batch| kept.get(&batch.batch_id).is_none())
+            .cloned()
+            .collect();
+        if dropped.is_empty() {
+            Ok(())
+        } else {
+            archive::append_missing(self.disk, &self.context.sidecar(), dropped, self.syncs)
+        }
     }
 
     fn back(&mut self, acts: &[Act]) -> Result<()> {
         for (i, act) in acts.iter().enumerate() {
-            let (Some(target), Some(path)) = (self.intent.targets.get(i), self.view.paths.get(i).cloned()) else { continue };
+            let (Some(target), Some(path)) = (self.intent.targets.get(i), self.view.paths.get(i).cloned()) else {
+                continue;
+            };
             if *act != Act::Restore || target.prior_hash.as_ref() == Some(&target.next_hash) {
                 continue;
             }
@@ -285,40 +402,80 @@ impl Settling<'_> {
                 let text = merge::failed_receipts(prior, self.intent, &self.context.extra_names, &path)?;
                 self.write(i, text.as_bytes(), false)?;
             } else if let Some(bytes) = prior {
-                let mtime = self.disk.metadata(&kept).ok().and_then(|metadata| metadata.modified().ok()).map(clock::millis_since_epoch);
+                let mtime = self
+                    .disk
+                    .metadata(&kept)
+                    .ok()
+                    .and_then(|metadata| metadata.modified().ok())
+                    .map(clock::millis_since_epoch);
                 write_over(self.disk, &bytes, &path, &target.temp, Some(&kept), mtime, self.syncs)?;
             } else {
                 optional(self.disk.remove_file(&path)).at("unlink", &path)?;
             }
             self.disk.point("in_recovery").at("recover", &path)?;
         }
-        self.steps.push(Step::of_batch("roll_back", &self.intent.batch_id, "its undo was interrupted; it is complete now"));
+        self.steps.push(Step::of_batch(
+            "roll_back",
+            &self.intent.batch_id,
+            "its undo was interrupted; it is complete now",
+        ));
         Ok(())
     }
 
     fn write(&self, i: usize, bytes: &[u8], as_staged: bool) -> Result<()> {
-        let (Some(target), Some(path)) = (self.intent.targets.get(i), self.view.paths.get(i)) else { return Ok(()) };
-        let like = if as_staged { self.redo.next_file(i) } else { path.clone() };
-        write_over(self.disk, bytes, path, &target.temp, Some(&like), as_staged.then_some(target.mtime_ms), self.syncs)?;
+        let (Some(target), Some(path)) = (self.intent.targets.get(i), self.view.paths.get(i)) else {
+            return Ok(());
+        };
+        let like = if as_staged {
+            self.redo.next_file(i)
+        } else {
+            path.clone()
+        };
+        write_over(
+            self.disk,
+            bytes,
+            path,
+            &target.temp,
+            Some(&like),
+            as_staged.then_some(target.mtime_ms),
+            self.syncs,
+        )?;
         self.disk.point("in_recovery").at("recover", path)
     }
 
     fn quarantine(&mut self, i: usize) -> Result<()> {
-        let (Some(path), Some(Some(bytes))) = (self.view.paths.get(i), self.view.bytes.get(i)) else { return Ok(()) };
-        let copy = format::quarantine_copy(self.disk, path, bytes, "invalid_envelope", &clock::iso_now(), folder_of(path))?;
+        let (Some(path), Some(Some(bytes))) = (self.view.paths.get(i), self.view.bytes.get(i)) else {
+            return Ok(());
+        };
+        let copy = format::quarantine_copy(
+            self.disk,
+            path,
+            bytes,
+            "invalid_envelope",
+            &clock::iso_now(),
+            folder_of(path),
+        )?;
         if self.syncs {
             // Before the rename that takes the bytes away.
             sync::dirs(self.disk, [folder_of(path).to_owned()])?;
         }
-        self.steps.push(Step::of_directory("quarantine", format!("{} was not a versioned file; its bytes are in {}", path.display(), copy.display())));
+        self.steps.push(Step::of_directory(
+            "quarantine",
+            format!(
+                "{} was not a versioned file; its bytes are in {}",
+                path.display(),
+                copy.display()
+            ),
+        ));
         Ok(())
     }
 
     fn merged_receipts(&self, staged: Option<&[u8]>) -> Result<String> {
         let current = match &self.view.receipts {
-            None if staged.is_none() => {
-                Some(self.former(self.intent.receipts(), |data, extra| Batches::parse(data, extra).ok())?.unwrap_or_default())
-            }
+            None if staged.is_none() => Some(
+                self.former(self.intent.receipts(), |data, extra| Batches::parse(data, extra).ok())?
+                    .unwrap_or_default(),
+            ),
             current => current.clone(),
         };
         merge::receipts(current, staged, self.intent, &self.context.extra_names)
@@ -327,9 +484,16 @@ impl Settling<'_> {
     /// Reads what a control file held before the batch: what a merge starts from when the present one says nothing.
     fn former<T>(&self, i: usize, parse: impl FnOnce(&str, &[String]) -> Option<T>) -> Result<Option<T>> {
         let path = self.redo.prior_file(i);
-        let Some(bytes) = optional(self.disk.read(&path)).at("open", &path)? else { return Ok(None) };
+        let Some(bytes) = optional(self.disk.read(&path)).at("open", &path)? else {
+            return Ok(None);
+        };
         let text = decode(bytes);
-        let names: Vec<String> = self.intent.entries.iter().map(|change| change.schema_name.clone()).collect();
+        let names: Vec<String> = self
+            .intent
+            .entries
+            .iter()
+            .map(|change| change.schema_name.clone())
+            .collect();
         let extra = [names, self.context.extra_names.clone()].concat();
         let opened = open_envelope(&text, &path, CONTROL_VERSION);
         Ok(opened.ok().and_then(|envelope| parse(envelope.data, &extra)))
@@ -338,9 +502,25 @@ impl Settling<'_> {
     fn merged_manifest(&self, staged: Option<&[u8]>) -> Result<String> {
         let foreign = self.intent.entries.iter().filter_map(|change| {
             let kept = self.view.found.get(change.target) == Some(&Found::Foreign);
-            let bytes = self.view.bytes.get(change.target).and_then(Option::as_deref).filter(|_| kept)?;
-            let mtime = self.view.paths.get(change.target).and_then(|path| self.disk.metadata(path).ok()).and_then(|metadata| metadata.modified().ok());
-            Some((change.schema_name.as_str(), merge::Kept { bytes, mtime_ms: mtime.map_or(0.0, clock::millis_since_epoch) }))
+            let bytes = self
+                .view
+                .bytes
+                .get(change.target)
+                .and_then(Option::as_deref)
+                .filter(|_| kept)?;
+            let mtime = self
+                .view
+                .paths
+                .get(change.target)
+                .and_then(|path| self.disk.metadata(path).ok())
+                .and_then(|metadata| metadata.modified().ok());
+            Some((
+                change.schema_name.as_str(),
+                merge::Kept {
+                    bytes,
+                    mtime_ms: mtime.map_or(0.0, clock::millis_since_epoch),
+                },
+            ))
         });
         let current = match &self.view.manifest {
             None if staged.is_none() => {
@@ -349,19 +529,35 @@ impl Settling<'_> {
             }
             current => current.clone(),
         };
-        merge::manifest(current, staged, self.intent, &foreign.collect::<Vec<_>>(), &self.context.extra_names)
+        merge::manifest(
+            current,
+            staged,
+            self.intent,
+            &foreign.collect::<Vec<_>>(),
+            &self.context.extra_names,
+        )
     }
 
     fn put_aside(&mut self, why: &str) -> Result<()> {
         let superseded = self.context.sidecar().join(SUPERSEDED);
         self.disk.create_dirs(&superseded).at("mkdir", &superseded)?;
-        let name = self.redo.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = self
+            .redo
+            .folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let target = superseded.join(format!("{name}.{}", crate::ids::uuid()));
         self.disk.rename(&self.redo.folder, &target).at("rename", &target)?;
         if self.syncs {
             sync::dirs(self.disk, [folder_of(&self.redo.folder).to_owned(), superseded])?;
         }
-        self.steps.push(Step::of_batch("supersede", &self.intent.batch_id, format!("{why}: {}", target.display())));
+        self.steps.push(Step::of_batch(
+            "supersede",
+            &self.intent.batch_id,
+            format!("{why}: {}", target.display()),
+        ));
         Ok(())
     }
 }

@@ -14,7 +14,14 @@ use crate::error::Result;
 /// # Errors
 /// `HF_RUNTIME_FILE_TOO_LARGE`, `HF_RUNTIME_LOCK_LOST`, or any I/O failure. A failed folder sync, marked as such, comes
 /// after the file was replaced.
-pub fn replace_locked(disk: &Disk, path: &Path, bytes: &[u8], lock: &FileLock, max: Option<u64>, durability: Durability) -> Result<()> {
+pub fn replace_locked(
+    disk: &Disk,
+    path: &Path,
+    bytes: &[u8],
+    lock: &FileLock,
+    max: Option<u64>,
+    durability: Durability,
+) -> Result<()> {
     if let Some(max) = max.filter(|&max| bytes.len() as u64 > max) {
         return Err(file_too_large(path, bytes.len(), max));
     }

@@ -51,7 +51,8 @@ impl Snapshot {
     /// # Errors
     /// An unreadable control file, or any I/O failure.
     pub fn read(disk: &Disk, context: &Context, default_manifest: &str) -> Result<Self> {
-        let missing = || Manifest::parse(default_manifest, &context.extra_names).unwrap_or_else(|_| Manifest::empty("", ""));
+        let missing =
+            || Manifest::parse(default_manifest, &context.extra_names).unwrap_or_else(|_| Manifest::empty("", ""));
         let manifest = read_manifest(disk, context, missing)?;
         let receipts = read_receipts(disk, context)?;
         Ok(Self {
@@ -70,7 +71,9 @@ impl Snapshot {
     pub fn is_still_true(&self, disk: &Disk, context: &Context) -> Result<bool> {
         use crate::durable::{IoContext, optional};
         let now = |path: &std::path::Path| optional(disk.read(path)).at("open", path);
-        Ok(now(&context.manifest)? == self.manifest_bytes && now(&context.receipts)? == self.receipts_bytes && open_batches(disk, context)? == self.open)
+        Ok(now(&context.manifest)? == self.manifest_bytes
+            && now(&context.receipts)? == self.receipts_bytes
+            && open_batches(disk, context)? == self.open)
     }
 }
 
@@ -84,8 +87,14 @@ fn open_batches(disk: &Disk, context: &Context) -> Result<Vec<Open>> {
     let mut open = Vec::new();
     for redo in &redos {
         if alive {
-            let names = redo.intent().map(|intent| intent.entries.iter().map(|change| change.schema_name.clone()).collect());
-            open.push(Open { batch_id: String::new(), schema_names: names.unwrap_or_default(), alive });
+            let names = redo
+                .intent()
+                .map(|intent| intent.entries.iter().map(|change| change.schema_name.clone()).collect());
+            open.push(Open {
+                batch_id: String::new(),
+                schema_names: names.unwrap_or_default(),
+                alive,
+            });
         } else {
             open.extend(pending_names(disk, context, redo)?);
         }

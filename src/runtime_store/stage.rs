@@ -129,7 +129,10 @@ impl Intent {
     pub fn file_text(&self) -> String {
         // Strings, numbers and lists always serialize.
         let intent = serde_json::to_string(self).unwrap_or_default();
-        format!("{{\"holdfast\":1,\"checksum\":\"{}\",\"intent\":{intent}}}\n", content_hash(intent.as_bytes()))
+        format!(
+            "{{\"holdfast\":1,\"checksum\":\"{}\",\"intent\":{intent}}}\n",
+            content_hash(intent.as_bytes())
+        )
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -139,8 +142,7 @@ impl Intent {
         let checksum = object.get("checksum").and_then(crate::json::string)?;
         let sound = object.get("holdfast") == Some("1") && checksum == content_hash(raw.as_bytes());
         let intent: Self = serde_json::from_str(raw).ok().filter(|_| sound)?;
-        let consistent = intent.targets.len() >= 2
-            && intent.entries.iter().all(|entry| entry.target < intent.stores());
+        let consistent = intent.targets.len() >= 2 && intent.entries.iter().all(|entry| entry.target < intent.stores());
         consistent.then_some(intent)
     }
 }
@@ -205,15 +207,28 @@ pub fn prior_name(i: usize) -> String {
 pub fn folder_name(batch_id: &str) -> String {
     let harmless = batch_id.len() <= 100
         && batch_id.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && batch_id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    if harmless { batch_id.to_owned() } else { format!("batch-{}", sha256_hex(batch_id.as_bytes()).get(..32).unwrap_or_default()) }
+        && batch_id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if harmless {
+        batch_id.to_owned()
+    } else {
+        format!(
+            "batch-{}",
+            sha256_hex(batch_id.as_bytes()).get(..32).unwrap_or_default()
+        )
+    }
 }
 
 /// Returns how the intent names `path`, seen from the folder of the sidecar.
 #[must_use]
 pub fn name_of(base: &Path, path: &Path) -> String {
     match path.strip_prefix(base) {
-        Ok(inside) => inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/"),
+        Ok(inside) => inside
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy())
+            .collect::<Vec<_>>()
+            .join("/"),
         Err(_) => path.to_string_lossy().into_owned(),
     }
 }
@@ -237,12 +252,17 @@ pub fn path_of(base: &Path, name: &str, known: &[PathBuf]) -> Option<PathBuf> {
 /// I/O failures other than "there is none".
 pub fn find(disk: &Disk, sidecar: &Path) -> Result<Vec<Redo>> {
     let stage = sidecar.join(STAGE);
-    let Some(names) = optional(disk.list(&stage)).at("scandir", &stage)? else { return Ok(Vec::new()) };
+    let Some(names) = optional(disk.list(&stage)).at("scandir", &stage)? else {
+        return Ok(Vec::new());
+    };
     let mut found = Vec::new();
     for name in names {
         let folder = stage.join(name);
         // One that cannot be looked at may explain everything: better no answer than a wrong one.
-        if !optional(disk.symlink_metadata(&folder)).at("lstat", &folder)?.is_some_and(|metadata| metadata.is_dir()) {
+        if !optional(disk.symlink_metadata(&folder))
+            .at("lstat", &folder)?
+            .is_some_and(|metadata| metadata.is_dir())
+        {
             continue;
         }
         let read = |name: &str| -> Result<Option<Box<Intent>>> {
@@ -266,9 +286,13 @@ pub fn is_trusted(sidecar: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let Ok(metadata) = std::fs::symlink_metadata(sidecar) else { return false };
+        let Ok(metadata) = std::fs::symlink_metadata(sidecar) else {
+            return false;
+        };
         let me = rustix::process::geteuid().as_raw();
-        let owned = metadata.uid() == me || std::fs::metadata(super::folder_of(sidecar)).is_ok_and(|base| base.uid() == metadata.uid() && (me == 0 || base.uid() == me));
+        let owned = metadata.uid() == me
+            || std::fs::metadata(super::folder_of(sidecar))
+                .is_ok_and(|base| base.uid() == metadata.uid() && (me == 0 || base.uid() == me));
         metadata.is_dir() && owned && metadata.mode() & 0o002 == 0
     }
     #[cfg(not(unix))]
@@ -307,7 +331,13 @@ mod tests {
     use super::*;
 
     fn intent() -> Intent {
-        let target = |path: &str| Target { path: path.into(), prior_hash: None, next_hash: "sha256:0".into(), temp: ".tmp.1".into(), mtime_ms: 1.5 };
+        let target = |path: &str| Target {
+            path: path.into(),
+            prior_hash: None,
+            next_hash: "sha256:0".into(),
+            temp: ".tmp.1".into(),
+            mtime_ms: 1.5,
+        };
         Intent {
             batch_id: "b".into(),
             team_name: "t".into(),
@@ -331,7 +361,10 @@ mod tests {
             bytes[i] ^= 0x10;
             let parsed = Intent::parse(&bytes);
             assert!(parsed.is_none() || parsed == Some(intent()), "byte {i}");
-            assert!(Intent::parse(&text.as_bytes()[..i]).is_none_or(|_| i == text.len() - 1), "cut at {i}");
+            assert!(
+                Intent::parse(&text.as_bytes()[..i]).is_none_or(|_| i == text.len() - 1),
+                "cut at {i}"
+            );
         }
     }
 
@@ -342,7 +375,10 @@ mod tests {
         for bad in ["", "../x", "a/../../x", "/etc/passwd", ".holdfast/lock", "./a"] {
             assert_eq!(path_of(base, bad, &[]), None, "{bad}");
         }
-        assert_eq!(path_of(base, "/other/m.json", &["/other/m.json".into()]), Some("/other/m.json".into()));
+        assert_eq!(
+            path_of(base, "/other/m.json", &["/other/m.json".into()]),
+            Some("/other/m.json".into())
+        );
         assert_eq!(name_of(base, Path::new("/base/sub/a.json")), "sub/a.json");
         assert_eq!(folder_name("batch-1"), "batch-1");
         assert!(folder_name("../x").starts_with("batch-"));

@@ -24,7 +24,9 @@ pub struct Control<T> {
 /// # Errors
 /// I/O failures only: what is wrong with the content is in the result.
 pub fn read_manifest(disk: &Disk, context: &Context, missing: impl FnOnce() -> Manifest) -> Result<Control<Manifest>> {
-    read(disk, &context.manifest, missing, |data| Manifest::parse(data, &context.extra_names))
+    read(disk, &context.manifest, missing, |data| {
+        Manifest::parse(data, &context.extra_names)
+    })
 }
 
 /// Reads the receipts. A missing file holds none.
@@ -32,17 +34,32 @@ pub fn read_manifest(disk: &Disk, context: &Context, missing: impl FnOnce() -> M
 /// # Errors
 /// As [`read_manifest`].
 pub fn read_receipts(disk: &Disk, context: &Context) -> Result<Control<Batches>> {
-    read(disk, &context.receipts, Batches::default, |data| Batches::parse(data, &context.extra_names))
+    read(disk, &context.receipts, Batches::default, |data| {
+        Batches::parse(data, &context.extra_names)
+    })
 }
 
-fn read<T>(disk: &Disk, path: &Path, missing: impl FnOnce() -> T, parse: impl FnOnce(&str) -> std::result::Result<T, String>) -> Result<Control<T>> {
+fn read<T>(
+    disk: &Disk,
+    path: &Path,
+    missing: impl FnOnce() -> T,
+    parse: impl FnOnce(&str) -> std::result::Result<T, String>,
+) -> Result<Control<T>> {
     let Some(bytes) = optional(disk.read(path)).at("open", path)? else {
-        return Ok(Control { bytes: None, value: Ok(missing()) });
+        return Ok(Control {
+            bytes: None,
+            value: Ok(missing()),
+        });
     };
     let text = decode(bytes.clone());
     let value = open_envelope(&text, path, CONTROL_VERSION).and_then(|envelope| {
-        parse(envelope.data)
-            .map_err(|message| FileFault { reason: "invalid_data", message: format!("Invalid data in versioned store {}: {message}", path.display()) })
+        parse(envelope.data).map_err(|message| FileFault {
+            reason: "invalid_data",
+            message: format!("Invalid data in versioned store {}: {message}", path.display()),
+        })
     });
-    Ok(Control { bytes: Some(bytes), value })
+    Ok(Control {
+        bytes: Some(bytes),
+        value,
+    })
 }

@@ -14,10 +14,18 @@ use crate::hash::content_hash;
 ///
 /// # Errors
 /// Any failure; the redo folder stays and recovery decides.
-pub(super) fn undo(disk: &Disk, context: &Context, input: &Input, folder: &Path, staged: &Staged, cause: &HfError) -> Result<()> {
+pub(super) fn undo(
+    disk: &Disk,
+    context: &Context,
+    input: &Input,
+    folder: &Path,
+    staged: &Staged,
+    cause: &HfError,
+) -> Result<()> {
     let syncs = context.durability == Durability::Full;
     let aborted = folder.join(stage::ABORTED);
-    disk.rename(&folder.join(stage::INTENT), &aborted).at("rename", &aborted)?;
+    disk.rename(&folder.join(stage::INTENT), &aborted)
+        .at("rename", &aborted)?;
     if syncs {
         sync::dirs(disk, [folder.to_owned()])?;
     }
@@ -42,13 +50,33 @@ pub(super) fn undo(disk: &Disk, context: &Context, input: &Input, folder: &Path,
             None => optional(disk.remove_file(path)).at("unlink", path).map(|_| ())?,
         }
     }
-    let record = record_text(input, &[], "failed", Some(&input.recorded_at), Some(cause.message()), Some("rolled_back"));
+    let record = record_text(
+        input,
+        &[],
+        "failed",
+        Some(&input.recorded_at),
+        Some(cause.message()),
+        Some("rolled_back"),
+    );
     let mut batches = staged.prior_batches.clone();
     batches.records.push(parsed(&record, &context.extra_names)?);
     let text = batches.file_text(&input.receipts_updated_at);
     // Names that recovery knows, so that a crash leaves no temporary file for good.
-    let temp = staged.intent.targets.get(staged.intent.receipts()).map(|target| target.temp.as_str()).unwrap_or_default();
-    write_over(disk, text.as_bytes(), &context.receipts, temp, Some(&context.receipts), None, syncs)?;
+    let temp = staged
+        .intent
+        .targets
+        .get(staged.intent.receipts())
+        .map(|target| target.temp.as_str())
+        .unwrap_or_default();
+    write_over(
+        disk,
+        text.as_bytes(),
+        &context.receipts,
+        temp,
+        Some(&context.receipts),
+        None,
+        syncs,
+    )?;
     if syncs {
         sync::dirs(disk, folders)?;
     }

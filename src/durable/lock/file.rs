@@ -117,7 +117,13 @@ impl Inode {
         file.set_len(text.len() as u64)?;
         let id = id_of(&file.metadata()?);
         let file = Arc::new(file);
-        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), accessed: accessed(&file), file, id, name })
+        Ok(Self {
+            _beat: Beat::start(Arc::clone(&file), offset, stale),
+            accessed: accessed(&file),
+            file,
+            id,
+            name,
+        })
     }
 
     pub fn id(&self) -> FileId {
@@ -193,16 +199,27 @@ impl<T> Attempt<T> {
 ///
 /// # Errors
 /// I/O failures other than "it exists".
-pub fn attempt(lock_path: &Path, stale: Duration, shared_volume: bool, shared: Option<&Arc<Inode>>) -> io::Result<Attempt> {
+pub fn attempt(
+    lock_path: &Path,
+    stale: Duration,
+    shared_volume: bool,
+    shared: Option<&Arc<Inode>>,
+) -> io::Result<Attempt> {
     match File::open(lock_path) {
         Ok(existing) => return examine(existing, lock_path, stale, shared),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // A lock that may not even be read: its existence is all that is known.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && lock_path.exists() => return Ok(Attempt::Held),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && lock_path.exists() => {
+            return Ok(Attempt::Held);
+        }
         Err(error) => return Err(error),
     }
     let made = match shared {
-        Some(inode) => link(&inode.name, lock_path).map(|()| OsLock { path: lock_path.to_owned(), inode: Arc::clone(inode), shared: true }),
+        Some(inode) => link(&inode.name, lock_path).map(|()| OsLock {
+            path: lock_path.to_owned(),
+            inode: Arc::clone(inode),
+            shared: true,
+        }),
         None => create(lock_path, stale, shared_volume),
     };
     match made {
@@ -215,8 +232,18 @@ pub fn attempt(lock_path: &Path, stale: Duration, shared_volume: bool, shared: O
 
 /// Tries once to take the lock of a sidecar folder, a file that stays. Lock names that a dead owner left on its inode in
 /// `folders` are removed; the inode is replaced when others remain, so that a living owner never revives them.
-pub fn attempt_sidecar(path: &Path, stale: Duration, shared_volume: bool, folders: &[PathBuf]) -> io::Result<Attempt<Arc<Inode>>> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+pub fn attempt_sidecar(
+    path: &Path,
+    stale: Duration,
+    shared_volume: bool,
+    folders: &[PathBuf],
+) -> io::Result<Attempt<Arc<Inode>>> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
@@ -269,7 +296,10 @@ pub fn is_free(path: &Path) -> bool {
 
 /// Errors of file systems without hard links, or of an inode that lives on another one.
 fn cannot_link(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices)
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices
+    )
 }
 
 fn link(from: &Path, to: &Path) -> io::Result<()> {
@@ -291,12 +321,24 @@ fn create(lock_path: &Path, stale: Duration, shared_volume: bool) -> io::Result<
     #[expect(clippy::disallowed_methods, reason = "lock files are outside the fault seam")]
     let _ = fs::remove_file(&temp);
     match done {
-        Ok(inode) => Ok(OsLock { path: lock_path.to_owned(), inode: Arc::new(inode), shared: false }),
+        Ok(inode) => Ok(OsLock {
+            path: lock_path.to_owned(),
+            inode: Arc::new(inode),
+            shared: false,
+        }),
         Err(error) if cannot_link(&error) => {
-            let file = File::options().read(true).write(true).create_new(true).open(lock_path)?;
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(lock_path)?;
             hold(&file)?;
             let inode = Inode::adopt(file, lock_path.to_owned(), stale, shared_volume)?;
-            Ok(OsLock { path: lock_path.to_owned(), inode: Arc::new(inode), shared: false })
+            Ok(OsLock {
+                path: lock_path.to_owned(),
+                inode: Arc::new(inode),
+                shared: false,
+            })
         }
         Err(error) => Err(error),
     }
@@ -322,7 +364,11 @@ fn create_unnamed(lock_path: &Path, stale: Duration, shared_volume: bool) -> Opt
         Err(error) => return Some(Err(error)),
     };
     match linkat(CWD, &link_name, CWD, lock_path, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Some(Ok(OsLock { path: lock_path.to_owned(), inode: Arc::new(inode), shared: false })),
+        Ok(()) => Some(Ok(OsLock {
+            path: lock_path.to_owned(),
+            inode: Arc::new(inode),
+            shared: false,
+        })),
         // No /proc here.
         Err(Errno::NOENT) if folder_of(lock_path).is_dir() => None,
         Err(error) => Some(Err(error.into())),
@@ -340,7 +386,9 @@ fn hold(file: &File) -> io::Result<()> {
 
 fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Arc<Inode>>) -> io::Result<Attempt> {
     let metadata = existing.metadata()?;
-    let modified_ms = metadata.modified().map_or(0, |time| clock::millis_since_epoch(time) as i64);
+    let modified_ms = metadata
+        .modified()
+        .map_or(0, |time| clock::millis_since_epoch(time) as i64);
     let stale_ms = u64::try_from(stale.as_millis()).unwrap_or(u64::MAX);
     if metadata.is_dir() {
         if Content::parse(b"").is_stale(stale_ms, modified_ms) {
@@ -351,7 +399,11 @@ fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Ar
     }
     if let Some(inode) = shared.filter(|inode| cfg!(unix) && inode.id() == id_of(&metadata)) {
         // A name that a dead owner of our inode left behind. We hold the OS lock, so it is ours already.
-        return Ok(Attempt::Acquired(OsLock { path: lock_path.to_owned(), inode: Arc::clone(inode), shared: true }));
+        return Ok(Attempt::Acquired(OsLock {
+            path: lock_path.to_owned(),
+            inode: Arc::clone(inode),
+            shared: true,
+        }));
     }
     let before = read_head(&existing)?;
     let content = Content::parse(&before);
@@ -365,11 +417,14 @@ fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Ar
             let _ = existing.set_times(FileTimes::new().set_accessed(SystemTime::now()));
             return Ok(Attempt::Held);
         }
-        Err(TryLockError::Error(_)) if content.marked && !content.is_stale(stale_ms, modified_ms) => return Ok(Attempt::Held),
+        Err(TryLockError::Error(_)) if content.marked && !content.is_stale(stale_ms, modified_ms) => {
+            return Ok(Attempt::Held);
+        }
         Err(TryLockError::Error(_)) => {}
     }
     // Whoever breaks a lock holds its OS lock, so breakers exclude each other; the name must still be this very file.
-    let unchanged = fs::symlink_metadata(lock_path).is_ok_and(|now| id_of(&now) == id_of(&metadata)) && read_head(&existing)? == before;
+    let unchanged = fs::symlink_metadata(lock_path).is_ok_and(|now| id_of(&now) == id_of(&metadata))
+        && read_head(&existing)? == before;
     if unchanged {
         #[expect(clippy::disallowed_methods, reason = "lock files are outside the fault seam")]
         crate::durable::optional(fs::remove_file(lock_path))?;
