@@ -20,11 +20,7 @@ pub fn millis_since_epoch(time: SystemTime) -> f64 {
 /// Returns the time that [`millis_since_epoch`] printed, to the nanosecond that a double can hold.
 #[must_use]
 pub fn from_millis(ms: f64) -> SystemTime {
-    if ms.is_finite() && ms >= 0.0 {
-        UNIX_EPOCH + Duration::from_secs_f64(ms / 1000.0)
-    } else {
-        UNIX_EPOCH
-    }
+    if ms.is_finite() && ms >= 0.0 { UNIX_EPOCH + Duration::from_secs_f64(ms / 1000.0) } else { UNIX_EPOCH }
 }
 
 /// Returns the wall-clock time in the form of JavaScript's `Date.prototype.toISOString()`.
@@ -43,11 +39,7 @@ fn iso(ms: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 {
-        month_shifted + 3
-    } else {
-        month_shifted - 9
-    };
+    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60, rest % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
@@ -57,10 +49,7 @@ fn iso(ms: u64) -> String {
 #[must_use]
 pub fn parse_iso(text: &str) -> Option<i64> {
     let field = |range: std::ops::Range<usize>| {
-        text.get(range)
-            .filter(|part| part.bytes().all(|b| b.is_ascii_digit()))?
-            .parse::<i64>()
-            .ok()
+        text.get(range).filter(|part| part.bytes().all(|b| b.is_ascii_digit()))?.parse::<i64>().ok()
     };
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     if shape != "0000-00-00T00:00:00.000Z" {

@@ -45,12 +45,7 @@ fn set_active_run(dir: &Path) {
 }
 
 fn foreigners() -> Vec<Foreign> {
-    let foreign = |name, act, stores, applied| Foreign {
-        name,
-        act,
-        stores,
-        applied,
-    };
+    let foreign = |name, act, stores, applied| Foreign { name, act, stores, applied };
     vec![
         foreign("nothing", |_| {}, &[], &[]),
         foreign("hand edit of the first store", |dir| hand_edit(dir, 0), &[0], &[]),
@@ -70,12 +65,7 @@ fn foreigners() -> Vec<Foreign> {
             &[1],
             &[],
         ),
-        foreign(
-            "the first store removed",
-            |dir| fs::remove_file(dir.join(STORES[0].1)).unwrap(),
-            &[],
-            &[],
-        ),
+        foreign("the first store removed", |dir| fs::remove_file(dir.join(STORES[0].1)).unwrap(), &[], &[]),
         foreign(
             "original batch on another store",
             |dir| original::batch(dir, "theirs-1", &[3], Until::Applied),
@@ -128,18 +118,8 @@ fn foreigners() -> Vec<Foreign> {
             &[0, 1],
             &["theirs-1", "theirs-2"],
         ),
-        foreign(
-            "original batch begun",
-            |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Begun),
-            &[],
-            &[],
-        ),
-        foreign(
-            "original batch marked",
-            |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Marked),
-            &[],
-            &[],
-        ),
+        foreign("original batch begun", |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Begun), &[], &[]),
+        foreign("original batch marked", |dir| original::batch(dir, "theirs-1", &[0, 1], Until::Marked), &[], &[]),
     ]
 }
 
@@ -171,28 +151,15 @@ fn what_others_wrote_in_between_survives() {
             }
         }
     }
-    println!(
-        "{{\"test\":\"kill_points\",\"foreign writes\":{runs},\"violations\":{}}}",
-        problems.len()
-    );
-    assert!(
-        problems.is_empty(),
-        "{} of {runs}:\n{}",
-        problems.len(),
-        problems.join("\n")
-    );
+    println!("{{\"test\":\"kill_points\",\"foreign writes\":{runs},\"violations\":{}}}", problems.len());
+    assert!(problems.is_empty(), "{} of {runs}:\n{}", problems.len(), problems.join("\n"));
 }
 
 fn survives(dir: &Path, foreign: &Foreign, new: &Reference) -> Result<(), String> {
-    let theirs: Vec<(usize, Vec<u8>)> = foreign
-        .stores
-        .iter()
-        .map(|&store| (store, fs::read(dir.join(STORES[store].1)).unwrap()))
-        .collect();
+    let theirs: Vec<(usize, Vec<u8>)> =
+        foreign.stores.iter().map(|&store| (store, fs::read(dir.join(STORES[store].1)).unwrap())).collect();
     let run_before = original::manifest(dir)["activeRunId"].clone();
-    let steps = locked(&Disk::real(), &context(dir), Vec::new())
-        .map_err(|error| error.to_string())?
-        .steps;
+    let steps = locked(&Disk::real(), &context(dir), Vec::new()).map_err(|error| error.to_string())?.steps;
     let fail = |problem: String| Err(format!("{problem}; steps {steps:?}"));
     for (store, bytes) in &theirs {
         if fs::read(dir.join(STORES[*store].1)).ok().as_ref() != Some(bytes) {
@@ -203,13 +170,7 @@ fn survives(dir: &Path, foreign: &Foreign, new: &Reference) -> Result<(), String
     let receipts = data(&dir.join(RECEIPTS));
     let manifest = data(&dir.join(MANIFEST));
     let record = |id: &str| {
-        receipts
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|record| record["batchId"] == id)
-            .cloned()
-            .collect::<Vec<_>>()
+        receipts.as_array().unwrap().iter().filter(|record| record["batchId"] == id).cloned().collect::<Vec<_>>()
     };
     for id in foreign.applied {
         if record(id).len() != 1 {
@@ -239,14 +200,8 @@ fn survives(dir: &Path, foreign: &Foreign, new: &Reference) -> Result<(), String
     let watermark = 2 + foreign.applied.len() as u64;
     // A batch whose every store was replaced by later batches shows in the receipts alone.
     let shows = OURS.iter().any(|store| !foreign.stores.contains(store));
-    if manifest["highWatermark"]
-        .as_u64()
-        .is_none_or(|found| found > watermark || (shows && found < watermark))
-    {
-        return fail(format!(
-            "watermark {} instead of {watermark}",
-            manifest["highWatermark"]
-        ));
+    if manifest["highWatermark"].as_u64().is_none_or(|found| found > watermark || (shows && found < watermark)) {
+        return fail(format!("watermark {} instead of {watermark}", manifest["highWatermark"]));
     }
     // Every store that a batch wrote last is healthy; a hand edit may be called what it is.
     let unfinished = foreign.name.contains("begun") || foreign.name.contains("marked");
@@ -255,9 +210,7 @@ fn survives(dir: &Path, foreign: &Foreign, new: &Reference) -> Result<(), String
     if !by_hand && !unfinished && run_before != "run-9" && !plan.manifest_healthy {
         return fail(format!("not healthy: {plan:?}"));
     }
-    let again = locked(&Disk::real(), &context(dir), Vec::new())
-        .map_err(|error| error.to_string())?
-        .steps;
+    let again = locked(&Disk::real(), &context(dir), Vec::new()).map_err(|error| error.to_string())?.steps;
     if !again.is_empty() {
         return fail(format!("a second recovery still did {again:?}"));
     }
@@ -266,29 +219,18 @@ fn survives(dir: &Path, foreign: &Foreign, new: &Reference) -> Result<(), String
 
 #[test]
 fn garbage_over_a_store_is_kept_in_quarantine() {
-    for kill in kills()
-        .iter()
-        .filter(|kill| kill.becomes == Some(Side::New) && kill.point != "before_cleanup")
-    {
+    for kill in kills().iter().filter(|kill| kill.becomes == Some(Side::New) && kill.point != "before_cleanup") {
         let scratch = scratch();
         let dir = scratch.path().join("rt");
         materialise(&killed(kill, true), &dir, |_| true);
         original::replace(&dir.join(STORES[0].1), b"{torn");
         let steps = recover(&context(&dir), &OURS).unwrap();
-        assert!(
-            steps.iter().any(|step| step.kind == "quarantine"),
-            "{}: {steps:?}",
-            must(kill)
-        );
+        assert!(steps.iter().any(|step| step.kind == "quarantine"), "{}: {steps:?}", must(kill));
         let kept = fs::read_dir(&dir).unwrap().any(|entry| {
             let path = entry.unwrap().path();
             path.extension().is_some_and(|extension| extension == "quarantine") && fs::read(path).unwrap() == b"{torn"
         });
         assert!(kept, "{}", must(kill));
-        assert!(
-            plan(&context(&dir), &OURS, true).unwrap().manifest_healthy,
-            "{}",
-            must(kill)
-        );
+        assert!(plan(&context(&dir), &OURS, true).unwrap().manifest_healthy, "{}", must(kill));
     }
 }

@@ -1,11 +1,6 @@
 //! Promise: an I/O error at any operation of a batch leaves all old or all new data; a plain error means old, and a failed
 //! sync says so.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
 mod support;
 
@@ -53,18 +48,9 @@ fn run(gate: Gate, old: &Reference, new: &Reference) -> Result<&'static str, Str
         Err(error) if error.class().as_str() == "RuntimeStoreBatchPendingError" => (None, "pending"),
         Err(_) => (Some(Side::Old), "rejected"),
     };
-    let expect = Expect {
-        stores: &STORES,
-        old,
-        new,
-        must,
-    };
-    recover_and_check(&dir, &expect).map_err(|problem| {
-        format!(
-            "{outcome} ({:?}): {problem}",
-            result.err().map(|error| error.to_string())
-        )
-    })?;
+    let expect = Expect { stores: &STORES, old, new, must };
+    recover_and_check(&dir, &expect)
+        .map_err(|problem| format!("{outcome} ({:?}): {problem}", result.err().map(|error| error.to_string())))?;
     Ok(outcome)
 }
 
@@ -78,9 +64,9 @@ fn every_operation_of_a_batch_fails_once_or_for_good() {
             for (nth, operation) in operations.iter().enumerate() {
                 match run(fail_nth(nth, errno, lasting), &old, &new) {
                     Ok(outcome) => *outcomes.entry(outcome).or_insert(0) += 1,
-                    Err(problem) => problems.push(format!(
-                        "errno {errno} at {nth} (lasting {lasting}), {operation}: {problem}"
-                    )),
+                    Err(problem) => {
+                        problems.push(format!("errno {errno} at {nth} (lasting {lasting}), {operation}: {problem}"))
+                    }
                 }
             }
         }
@@ -114,37 +100,24 @@ fn two_failures_in_one_batch() {
                 &old,
                 &new,
             ) {
-                problems.push(format!(
-                    "EIO at {first} and {distance} later, {}: {problem}",
-                    operations[first]
-                ));
+                problems.push(format!("EIO at {first} and {distance} later, {}: {problem}", operations[first]));
             }
         }
     }
-    println!(
-        "{{\"test\":\"io_errors\",\"pairs\":{runs},\"violations\":{}}}",
-        problems.len()
-    );
+    println!("{{\"test\":\"io_errors\",\"pairs\":{runs},\"violations\":{}}}", problems.len());
     assert!(problems.is_empty(), "{}:\n{}", problems.len(), problems.join("\n"));
 }
 
 #[test]
 fn a_failed_sync_is_marked() {
     let operations = batch_operations();
-    let syncs: Vec<usize> = (0..operations.len())
-        .filter(|&i| operations[i].starts_with("Sync"))
-        .collect();
+    let syncs: Vec<usize> = (0..operations.len()).filter(|&i| operations[i].starts_with("Sync")).collect();
     assert!(syncs.len() >= 9, "{operations:?}");
     for nth in syncs {
         let scratch = scratch();
         let dir = scratch.path().join("rt");
         set_up(&dir);
-        let error = write(
-            &gated(fail_nth(nth, EIO, false)),
-            &context(&dir),
-            input("batch-2", &STORES),
-        )
-        .unwrap_err();
+        let error = write(&gated(fail_nth(nth, EIO, false)), &context(&dir), input("batch-2", &STORES)).unwrap_err();
         assert!(error.is_sync_failure(), "{}: {error:?}", operations[nth]);
     }
 }
@@ -155,22 +128,13 @@ fn recovery_rejects_and_works_later() {
     let scratch = scratch();
     let dir = scratch.path().join("rt");
     set_up(&dir);
-    write(
-        &gated(support::disks::freeze_at("between_publish", 2)),
-        &context(&dir),
-        input("batch-2", &STORES),
-    )
-    .unwrap_err();
+    write(&gated(support::disks::freeze_at("between_publish", 2)), &context(&dir), input("batch-2", &STORES))
+        .unwrap_err();
     let listing = Tree::read(&dir).listing();
     let counting = scratch.path().join("count");
     materialise(&listing, &counting, |_| true);
     let operations = operations(|disk| drop(recover_on(&disk, &context(&counting), &STORES).unwrap()));
-    let expect = Expect {
-        stores: &STORES,
-        old: &old,
-        new: &new,
-        must: Some(Side::New),
-    };
+    let expect = Expect { stores: &STORES, old: &old, new: &new, must: Some(Side::New) };
     for errno in [EIO, ENOSPC, EACCES] {
         for (nth, operation) in operations.iter().enumerate() {
             let dir = scratch.path().join(format!("{errno}-{nth}"));
@@ -201,13 +165,7 @@ fn single_files_keep_the_old_bytes() {
     for errno in [EIO, ENOSPC, EACCES] {
         for (nth, operation) in operations.iter().enumerate() {
             fresh();
-            let result = replace(
-                &gated(fail_nth(nth, errno, false)),
-                &path,
-                b"new",
-                None,
-                Durability::Full,
-            );
+            let result = replace(&gated(fail_nth(nth, errno, false)), &path, b"new", None, Durability::Full);
             let bytes = fs::read(&path).unwrap();
             match &result {
                 Ok(()) => assert_eq!(bytes, b"new"),
@@ -218,11 +176,7 @@ fn single_files_keep_the_old_bytes() {
                     "{operation}: {error}"
                 ),
             }
-            assert_eq!(
-                fs::read_dir(scratch.path()).unwrap().count(),
-                1,
-                "{operation} left something"
-            );
+            assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "{operation} left something");
         }
     }
 }

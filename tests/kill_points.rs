@@ -29,12 +29,7 @@ fn every_row_of_the_crash_table() {
         let (old, new) = references(healthy);
         for kill in kills() {
             let scratch = scratch();
-            let expect = Expect {
-                stores: &OURS,
-                old: &old,
-                new: &new,
-                must: kill.becomes,
-            };
+            let expect = Expect { stores: &OURS, old: &old, new: &new, must: kill.becomes };
             let listing = killed(&kill, healthy);
             let bare = scratch.path().join("bare");
             materialise(&listing, &bare, |path| !path.starts_with(".holdfast"));
@@ -63,12 +58,7 @@ fn recovery_killed_at_each_of_its_operations() {
     let mut runs = 0;
     for kill in kills() {
         let listing = killed(&kill, true);
-        let expect = Expect {
-            stores: &OURS,
-            old: &old,
-            new: &new,
-            must: kill.becomes,
-        };
+        let expect = Expect { stores: &OURS, old: &old, new: &new, must: kill.becomes };
         let fresh = |name: &str, root: &Path| {
             let dir = root.join(name);
             materialise(&listing, &dir, |_| true);
@@ -98,11 +88,7 @@ fn child() {
     let order: Value = serde_json::from_str(order.to_str().unwrap()).unwrap();
     let rules = serde_json::from_value(order["rules"].clone()).unwrap();
     let disk = Disk::intercepted(std::sync::Arc::new(FaultPlan::new(rules)));
-    let _ = write(
-        &disk,
-        &context(Path::new(order["dir"].as_str().unwrap())),
-        input("batch-2", &OURS),
-    );
+    let _ = write(&disk, &context(Path::new(order["dir"].as_str().unwrap())), input("batch-2", &OURS));
     panic!("should have been killed");
 }
 
@@ -129,17 +115,9 @@ fn a_real_kill_at_every_point() {
             "{}: {output:?}",
             must(&kill)
         );
-        assert!(
-            dir.join("manifest.json.lock").exists(),
-            "the dead owner's locks are there"
-        );
+        assert!(dir.join("manifest.json.lock").exists(), "the dead owner's locks are there");
         let started = std::time::Instant::now();
-        let expect = Expect {
-            stores: &OURS,
-            old: &old,
-            new: &new,
-            must: kill.becomes,
-        };
+        let expect = Expect { stores: &OURS, old: &old, new: &new, must: kill.becomes };
         recover_and_check(&dir, &expect).unwrap_or_else(|problem| panic!("{}: {problem}", must(&kill)));
         assert!(started.elapsed().as_millis() < 1000, "waited for a dead owner");
         let left: Vec<PathBuf> = fs::read_dir(&dir)
@@ -171,21 +149,12 @@ fn control_files_in_a_folder_of_their_own() {
 fn an_undo_leaves_the_batch_failed_and_harmless() {
     for healthy in [false, true] {
         let (old, new) = references(healthy);
-        for (end, position) in [
-            ("launch-state.json", 0),
-            ("opencode-sessions.json", 1),
-            (RECEIPTS, 2),
-            (MANIFEST, 3),
-        ] {
+        for (end, position) in [("launch-state.json", 0), ("opencode-sessions.json", 1), (RECEIPTS, 2), (MANIFEST, 3)] {
             let scratch = scratch();
             let dir = scratch.path().join("rt");
             set_up(&dir, healthy);
-            let error = write(
-                &gated(fail_kind("rename", end, 1, false)),
-                &context(&dir),
-                input("batch-2", &OURS),
-            )
-            .unwrap_err();
+            let error =
+                write(&gated(fail_kind("rename", end, 1, false)), &context(&dir), input("batch-2", &OURS)).unwrap_err();
             assert_eq!(error.node_code(), Some("EIO"), "position {position}: {error}");
             let record = data(&dir.join(RECEIPTS)).as_array().unwrap().last().unwrap().clone();
             assert_eq!(
@@ -195,16 +164,7 @@ fn an_undo_leaves_the_batch_failed_and_harmless() {
             );
             assert_eq!(plan(&context(&dir), &OURS, true).unwrap(), old.plan);
             recover(&context(&dir), &OURS).unwrap();
-            check(
-                &dir,
-                &Expect {
-                    stores: &OURS,
-                    old: &old,
-                    new: &new,
-                    must: Some(Side::Old),
-                },
-            )
-            .unwrap();
+            check(&dir, &Expect { stores: &OURS, old: &old, new: &new, must: Some(Side::Old) }).unwrap();
         }
     }
 }

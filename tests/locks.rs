@@ -1,11 +1,6 @@
 //! Promise: one owner at a time, among threads, processes and programs that know only the two lines; a dead owner never
 //! blocks, a living one is never robbed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a test")]
 
 mod support;
 
@@ -40,10 +35,7 @@ fn take(target: &Path, options: Options) -> Result<FileLock> {
 }
 
 fn two_lines(path: &Path, pid: u32, stamp_ms: u64) {
-    fs::File::create(path)
-        .unwrap()
-        .write_all(format!("{pid}\n{stamp_ms}\n").as_bytes())
-        .unwrap();
+    fs::File::create(path).unwrap().write_all(format!("{pid}\n{stamp_ms}\n").as_bytes()).unwrap();
 }
 
 /// Starts this test binary as another process. `order` is `<what> <target>`.
@@ -105,17 +97,12 @@ fn contend(target: &Path) {
 fn six_processes_and_many_dead_owners() {
     let scratch = scratch();
     let target = scratch.path().join("a.json");
-    let children: Vec<Child> = (0..6)
-        .map(|_| process(&format!("contend {}", target.display())))
-        .collect();
+    let children: Vec<Child> = (0..6).map(|_| process(&format!("contend {}", target.display()))).collect();
     let mut dead = 0;
     for child in children {
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        dead += text
-            .lines()
-            .find_map(|line| line.split("dead owners: ").nth(1)?.parse::<usize>().ok())
-            .unwrap_or(0);
+        dead += text.lines().find_map(|line| line.split("dead owners: ").nth(1)?.parse::<usize>().ok()).unwrap_or(0);
         assert!(
             output.status.success(),
             "{}{}",
@@ -124,10 +111,7 @@ fn six_processes_and_many_dead_owners() {
         );
     }
     assert!(!lock_path_of(&target).exists());
-    println!(
-        "{{\"test\":\"locks\",\"critical sections\":{},\"dead owners\":{dead},\"overlaps\":0}}",
-        6 * ROUNDS
-    );
+    println!("{{\"test\":\"locks\",\"critical sections\":{},\"dead owners\":{dead},\"overlaps\":0}}", 6 * ROUNDS);
     assert!(dead > 0);
 }
 
@@ -176,10 +160,7 @@ fn a_living_owner_is_never_robbed_and_looks_fresh_to_others() {
     for _ in 0..40 {
         let text = fs::read_to_string(lock_path_of(&target)).unwrap();
         let stamp: u64 = text.lines().nth(1).unwrap().parse().unwrap();
-        assert!(
-            clock::epoch_ms().saturating_sub(stamp) < 150,
-            "the original would break it: {text}"
-        );
+        assert!(clock::epoch_ms().saturating_sub(stamp) < 150, "the original would break it: {text}");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(held.is_owned());
@@ -231,9 +212,7 @@ fn four_hundred_waiters_enter_in_order() {
         );
     }
     drop(first);
-    let order: Vec<(i32, bool)> = (0..400)
-        .map(|_| receiver.recv_timeout(Duration::from_secs(20)).unwrap())
-        .collect();
+    let order: Vec<(i32, bool)> = (0..400).map(|_| receiver.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
     assert_eq!(order, (0..400).map(|i| (i, true)).collect::<Vec<_>>());
 }
 
@@ -241,10 +220,7 @@ fn four_hundred_waiters_enter_in_order() {
 fn the_same_thread_is_told_at_once() {
     let scratch = scratch();
     let target = scratch.path().join("a.json");
-    let own = Options {
-        owner: 77,
-        ..options(5000, 30_000)
-    };
+    let own = Options { owner: 77, ..options(5000, 30_000) };
     let _held = lock_blocking(&Disk::real(), &target, own.clone()).unwrap();
     let started = Instant::now();
     let error = lock_blocking(&Disk::real(), &target, own).unwrap_err();

@@ -1,11 +1,6 @@
 //! Promise: a directory that the JSON-file implementation left at any step of a batch is planned as that implementation
 //! would, and recovers without losing a byte.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
 
 mod support;
 
@@ -30,10 +25,7 @@ fn left(dir: &Path, healthy: bool, until: Option<Until>) {
     if let Some(until) = until {
         original::batch(dir, "batch-2", &BOTH, until);
     }
-    fs::File::create(dir.join("manifest.json.lock"))
-        .unwrap()
-        .write_all(b"9999999\n1795226252656\n")
-        .unwrap();
+    fs::File::create(dir.join("manifest.json.lock")).unwrap().write_all(b"9999999\n1795226252656\n").unwrap();
 }
 
 fn summary(plan: &Plan) -> Vec<String> {
@@ -54,23 +46,12 @@ fn summary(plan: &Plan) -> Vec<String> {
 fn table(healthy: bool, until: Option<Until>) -> (Vec<&'static str>, &'static str) {
     const UB: &str = "block_readiness launchTransaction uncommitted_batch:batch-2";
     let none = ["none launchState -", "none sessionStore -"];
-    let missing = [
-        "block_readiness launchState missing",
-        "rebuild_from_provider sessionStore missing",
-    ];
-    let first = [
-        "block_readiness launchState uncommitted_write",
-        "rebuild_from_provider sessionStore missing",
-    ];
-    let both = [
-        "block_readiness launchState uncommitted_write",
-        "rebuild_from_provider sessionStore uncommitted_write",
-    ];
+    let missing = ["block_readiness launchState missing", "rebuild_from_provider sessionStore missing"];
+    let first = ["block_readiness launchState uncommitted_write", "rebuild_from_provider sessionStore missing"];
+    let both =
+        ["block_readiness launchState uncommitted_write", "rebuild_from_provider sessionStore uncommitted_write"];
     let hash_first = ["quarantine launchState hash_mismatch", "none sessionStore -"];
-    let hash_both = [
-        "quarantine launchState hash_mismatch",
-        "quarantine sessionStore hash_mismatch",
-    ];
+    let hash_both = ["quarantine launchState hash_mismatch", "quarantine sessionStore hash_mismatch"];
     let (stores, open) = match (until, healthy) {
         (None, false) => (missing, false),
         (None, true) | (Some(Until::Applied), _) => (none, false),
@@ -88,11 +69,9 @@ fn table(healthy: bool, until: Option<Until>) -> (Vec<&'static str>, &'static st
 }
 
 fn rows() -> impl Iterator<Item = (bool, Option<Until>)> {
-    [false, true].into_iter().flat_map(|healthy| {
-        std::iter::once(None)
-            .chain(STEPS.into_iter().map(Some))
-            .map(move |until| (healthy, until))
-    })
+    [false, true]
+        .into_iter()
+        .flat_map(|healthy| std::iter::once(None).chain(STEPS.into_iter().map(Some)).map(move |until| (healthy, until)))
 }
 
 #[test]
@@ -121,10 +100,7 @@ fn planned_as_the_original_would() {
                 "{forward:?}"
             );
             assert!(
-                forward
-                    .actions
-                    .iter()
-                    .all(|action| action.reason.as_deref() == Some("committed_batch_not_applied"))
+                forward.actions.iter().all(|action| action.reason.as_deref() == Some("committed_batch_not_applied"))
             );
         } else {
             assert_eq!(forward.actions, found.actions);
@@ -134,20 +110,15 @@ fn planned_as_the_original_would() {
 }
 
 fn list(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
 /// Every store byte that was there, in place or in quarantine.
 fn nothing_lost(dir: &Path, before: &[Vec<u8>], row: &str) {
-    let now: Vec<Vec<u8>> = list(dir)
-        .iter()
-        .filter_map(|name| fs::read(dir.join(name)).ok())
-        .collect();
+    let now: Vec<Vec<u8>> = list(dir).iter().filter_map(|name| fs::read(dir.join(name)).ok()).collect();
     for bytes in before {
         assert!(now.contains(bytes), "{row}: lost {}", String::from_utf8_lossy(bytes));
     }
@@ -161,46 +132,28 @@ fn recovered_without_loss() {
         let dir = scratch.path();
         left(dir, healthy, until);
         let watermark = original::manifest(dir)["highWatermark"].as_u64().unwrap();
-        let stores: Vec<Vec<u8>> = BOTH
-            .iter()
-            .filter_map(|&store| fs::read(dir.join(STORES[store].1)).ok())
-            .collect();
+        let stores: Vec<Vec<u8>> = BOTH.iter().filter_map(|&store| fs::read(dir.join(STORES[store].1)).ok()).collect();
         let steps = recover(&context(dir), &BOTH).unwrap();
         let after = plan(&context(dir), &BOTH, true).unwrap();
         nothing_lost(dir, &stores, &row);
         let record = |id: &str| {
-            original::receipts(dir)
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|record| record["batchId"] == id)
-                .cloned()
+            original::receipts(dir).as_array().unwrap().iter().find(|record| record["batchId"] == id).cloned()
         };
         match until {
             None | Some(Until::Applied) => assert!(steps.is_empty(), "{row}: {steps:?}"),
             Some(Until::ReceiptsCommitted) => {
                 assert!(after.manifest_healthy, "{row}: {after:?}");
                 assert_eq!(original::manifest(dir)["highWatermark"], json!(watermark + 1), "{row}");
-                assert_eq!(
-                    original::manifest(dir)["lastCommittedBatchId"],
-                    json!("batch-2"),
-                    "{row}"
-                );
+                assert_eq!(original::manifest(dir)["lastCommittedBatchId"], json!("batch-2"), "{row}");
                 assert_eq!(original::manifest(dir)["lastPreparingBatchId"], Value::Null, "{row}");
             }
             Some(Until::Begun | Until::Marked) if healthy => {
                 assert!(after.manifest_healthy, "{row}: {after:?}");
                 assert!(record("batch-2").is_none(), "{row}");
                 let archive = fs::read_to_string(dir.join(".holdfast/receipts.archive.jsonl")).unwrap();
-                assert!(
-                    archive.contains("\"batch-2\"") && archive.contains("abandoned"),
-                    "{archive}"
-                );
+                assert!(archive.contains("\"batch-2\"") && archive.contains("abandoned"), "{archive}");
             }
-            Some(_) => assert!(
-                !after.manifest_healthy,
-                "{row}: a half batch must not look healthy: {after:?}"
-            ),
+            Some(_) => assert!(!after.manifest_healthy, "{row}: a half batch must not look healthy: {after:?}"),
         }
         let again = recover(&context(dir), &BOTH).unwrap();
         assert!(again.is_empty(), "{row}: a second recovery did {again:?}");

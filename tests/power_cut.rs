@@ -28,32 +28,17 @@ fn first_batch_ever() {
 
 #[test]
 fn two_healthy_stores() {
-    prove(&batch(
-        "two healthy stores",
-        &[0, 1],
-        |dir| commit(dir, "batch-1", &[0, 1]),
-        Durability::Full,
-    ));
+    prove(&batch("two healthy stores", &[0, 1], |dir| commit(dir, "batch-1", &[0, 1]), Durability::Full));
 }
 
 #[test]
 fn four_healthy_stores_one_in_a_subfolder() {
-    prove(&batch(
-        "four healthy stores",
-        &[0, 1, 2, 3],
-        |dir| commit(dir, "batch-1", &[0, 1, 2, 3]),
-        Durability::Full,
-    ));
+    prove(&batch("four healthy stores", &[0, 1, 2, 3], |dir| commit(dir, "batch-1", &[0, 1, 2, 3]), Durability::Full));
 }
 
 #[test]
 fn new_and_replaced_stores() {
-    prove(&batch(
-        "new and replaced stores",
-        &[0, 1, 2],
-        |dir| commit(dir, "batch-1", &[1]),
-        Durability::Full,
-    ));
+    prove(&batch("new and replaced stores", &[0, 1, 2], |dir| commit(dir, "batch-1", &[1]), Durability::Full));
 }
 
 #[test]

@@ -26,26 +26,14 @@ fn planted_bugs_are_caught() {
     let unsynced = batch("no barriers at all", &[0, 1], healthy, Durability::Process);
     let ack_at = |log: &support::model::Log| {
         let mut early = without(log, |event| matches!(event, Event::Mark(_)));
-        let second = early
-            .events
-            .iter()
-            .position(|event| matches!(event, Event::SyncDir(_)))
-            .unwrap();
+        let second = early.events.iter().position(|event| matches!(event, Event::SyncDir(_))).unwrap();
         early.events.insert(second, Event::Mark("acked"));
         early
     };
     let planted = [
         ("no barriers at all", unsynced.log.clone(), &unsynced),
-        (
-            "no folder is synced",
-            without(&sound.log, |event| matches!(event, Event::SyncDir(_))),
-            &sound,
-        ),
-        (
-            "no file is synced",
-            without(&sound.log, |event| matches!(event, Event::SyncFile(_))),
-            &sound,
-        ),
+        ("no folder is synced", without(&sound.log, |event| matches!(event, Event::SyncDir(_))), &sound),
+        ("no file is synced", without(&sound.log, |event| matches!(event, Event::SyncFile(_))), &sound),
         ("acknowledged before the second barrier", ack_at(&sound.log), &sound),
     ];
     for (name, log, recorded) in planted {
@@ -53,16 +41,7 @@ fn planted_bugs_are_caught() {
         for model in MODELS {
             let started = Instant::now();
             let tally = open_all(recorded, &log, model);
-            report(
-                &Recorded {
-                    name,
-                    log: log.clone(),
-                    ..copy(recorded)
-                },
-                model,
-                &tally,
-                started,
-            );
+            report(&Recorded { name, log: log.clone(), ..copy(recorded) }, model, &tally, started);
             caught += tally.violations.len();
             if name == "no barriers at all" {
                 assert!(!tally.violations.is_empty(), "{name} under {model:?}");
@@ -87,12 +66,7 @@ fn planted_bugs_are_caught() {
         "{{\"test\":\"power_cut\",\"scenario\":\"single syncs left out\",\"syncs\":{},\"missed\":\"{idle:?}\"}}",
         syncs.len()
     );
-    assert!(
-        idle.is_empty(),
-        "{} of {} syncs could go unnoticed: {idle:?}",
-        idle.len(),
-        syncs.len()
-    );
+    assert!(idle.is_empty(), "{} of {} syncs could go unnoticed: {idle:?}", idle.len(), syncs.len());
 }
 
 fn copy(recorded: &Recorded) -> Recorded {

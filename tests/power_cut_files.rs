@@ -25,21 +25,14 @@ use support::verify::Reference;
 /// Without the sidecar only the original's rules are left: a mix may stay, but nobody calls it healthy.
 #[test]
 fn a_mix_is_never_called_healthy_even_without_the_sidecar() {
-    let recorded = batch(
-        "sidecar lost",
-        &[0, 1],
-        |dir| commit(dir, "batch-1", &[0, 1]),
-        Durability::Full,
-    );
+    let recorded = batch("sidecar lost", &[0, 1], |dir| commit(dir, "batch-1", &[0, 1]), Durability::Full);
     for model in MODELS {
         let scratch = scratch();
         let (mut count, mut problems) = (0, Vec::new());
         crash_states(&recorded.log, model, |crash| {
             count += 1;
             let dir = scratch.path().join(count.to_string());
-            materialise(&below(&crash.listing, "rt/"), &dir, |path| {
-                !path.starts_with(".holdfast")
-            });
+            materialise(&below(&crash.listing, "rt/"), &dir, |path| !path.starts_with(".holdfast"));
             support::store::recover(&context(&dir), &[0, 1]).unwrap();
             let is = |reference: &Reference| {
                 reference
@@ -47,9 +40,7 @@ fn a_mix_is_never_called_healthy_even_without_the_sidecar() {
                     .iter()
                     .all(|(&store, bytes)| fs::read(dir.join(support::store::STORES[store].1)).ok() == *bytes)
             };
-            let healthy = support::store::plan(&context(&dir), &[0, 1], true)
-                .unwrap()
-                .manifest_healthy;
+            let healthy = support::store::plan(&context(&dir), &[0, 1], true).unwrap().manifest_healthy;
             if healthy && !is(&recorded.old) && !is(&recorded.new) {
                 problems.push(crash.story.clone());
             }
@@ -59,12 +50,7 @@ fn a_mix_is_never_called_healthy_even_without_the_sidecar() {
             "{{\"test\":\"power_cut\",\"scenario\":\"sidecar lost\",\"model\":\"{model:?}\",\"states\":{count},\"violations\":{}}}",
             problems.len()
         );
-        assert!(
-            problems.is_empty(),
-            "{} mixes: {:?}",
-            problems.len(),
-            problems.iter().take(5).collect::<Vec<_>>()
-        );
+        assert!(problems.is_empty(), "{} mixes: {:?}", problems.len(), problems.iter().take(5).collect::<Vec<_>>());
     }
 }
 
@@ -131,9 +117,8 @@ fn known_batches(dir: &Path) -> Vec<String> {
     let id = |record: &serde_json::Value| record["batchId"].as_str().map(str::to_owned);
     let mut known: Vec<String> = receipts.as_array().unwrap().iter().filter_map(id).collect();
     let archive = fs::read(dir.join(".holdfast/receipts.archive.jsonl")).unwrap_or_default();
-    let lines = archive
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    let lines =
+        archive.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
     known.extend(lines.filter_map(|record| id(&record)));
     known
 }
@@ -147,14 +132,8 @@ fn single_files_are_old_or_new() {
                 root.path(),
                 |dir| {
                     if replaces {
-                        replace(
-                            &Disk::real(),
-                            &dir.join("deep/a.json"),
-                            &[b'o'; 1500],
-                            None,
-                            Durability::Full,
-                        )
-                        .unwrap();
+                        replace(&Disk::real(), &dir.join("deep/a.json"), &[b'o'; 1500], None, Durability::Full)
+                            .unwrap();
                     }
                 },
                 |recorder, disk, dir| {
@@ -178,11 +157,7 @@ fn single_files_are_old_or_new() {
                     let found = crash.listing.get("rt/deep/a.json").map(|bytes| bytes.as_slice());
                     let whole = found == Some(&[b'n'; 2000])
                         || (crash.mark.is_none()
-                            && if replaces {
-                                found == Some(&[b'o'; 1500])
-                            } else {
-                                found.is_none()
-                            });
+                            && if replaces { found == Some(&[b'o'; 1500]) } else { found.is_none() });
                     if !whole {
                         violations.push(crash.story.clone());
                     }
@@ -211,10 +186,7 @@ fn a_sidecar_made_anew_by_others_is_synced_again() {
     fs::create_dir_all(&stage).unwrap();
     let operations =
         support::disks::operations(|disk| drop(write(&disk, &context(&dir), input("batch-2", &[0])).unwrap()));
-    let first_rename = operations
-        .iter()
-        .position(|operation| operation.starts_with("Rename"))
-        .unwrap();
+    let first_rename = operations.iter().position(|operation| operation.starts_with("Rename")).unwrap();
     let synced = operations[..first_rename]
         .iter()
         .any(|operation| operation.starts_with("SyncDir") && operation.ends_with(".holdfast\")"));

@@ -40,9 +40,7 @@ fn interrupted(name: &'static str, point: &'static str, nth: u32, fails: bool) -
         |recorder, disk, dir| {
             let mut freeze = freeze_at(point, nth);
             let mut fail = fail_kind("rename", "opencode-sessions.json", 1, false);
-            recorder.set_gate(Some(Box::new(move |op| {
-                if fails { fail(op).and(freeze(op)) } else { freeze(op) }
-            })));
+            recorder.set_gate(Some(Box::new(move |op| if fails { fail(op).and(freeze(op)) } else { freeze(op) })));
             write(disk, &context(dir), input("batch-2", &stores)).unwrap_err();
             recorder.set_gate(None);
             recorder.mark("killed");
@@ -53,20 +51,8 @@ fn interrupted(name: &'static str, point: &'static str, nth: u32, fails: bool) -
     commit_like(committed.path());
     let new = Reference::of(committed.path(), &stores);
     let old = old.unwrap();
-    let recovered = if fs::read(dir.join("launch-state.json")).ok() == old.files[&0] {
-        Side::Old
-    } else {
-        Side::New
-    };
-    Recorded {
-        name,
-        log,
-        stores: stores.to_vec(),
-        old,
-        new,
-        promises: vec![("recovered", recovered)],
-        from: None,
-    }
+    let recovered = if fs::read(dir.join("launch-state.json")).ok() == old.files[&0] { Side::Old } else { Side::New };
+    Recorded { name, log, stores: stores.to_vec(), old, new, promises: vec![("recovered", recovered)], from: None }
 }
 
 fn commit_like(dir: &Path) {
@@ -76,38 +62,18 @@ fn commit_like(dir: &Path) {
 
 #[test]
 fn killed_before_the_barriers_then_recovered() {
-    prove(&interrupted(
-        "killed before the barriers, recovered",
-        "after_stage_files",
-        1,
-        false,
-    ));
+    prove(&interrupted("killed before the barriers, recovered", "after_stage_files", 1, false));
 }
 
 #[test]
 fn killed_after_the_commit_point_then_recovered() {
-    prove(&interrupted(
-        "killed after the commit point, recovered",
-        "after_commit_point",
-        1,
-        false,
-    ));
+    prove(&interrupted("killed after the commit point, recovered", "after_commit_point", 1, false));
 }
 
 #[test]
 fn killed_between_renames_then_recovered() {
-    prove(&interrupted(
-        "killed between renames, recovered",
-        "between_publish",
-        2,
-        false,
-    ));
-    prove(&interrupted(
-        "killed after the renames, recovered",
-        "after_publish",
-        1,
-        false,
-    ));
+    prove(&interrupted("killed between renames, recovered", "between_publish", 2, false));
+    prove(&interrupted("killed after the renames, recovered", "after_publish", 1, false));
 }
 
 #[test]
@@ -168,12 +134,7 @@ fn garbage_over_a_store_survives_the_recovery() {
         root.path(),
         |dir| {
             commit(dir, "batch-1", &stores);
-            write(
-                &gated(freeze_at("between_publish", 1)),
-                &context(dir),
-                input("batch-2", &stores),
-            )
-            .unwrap_err();
+            write(&gated(freeze_at("between_publish", 1)), &context(dir), input("batch-2", &stores)).unwrap_err();
             support::original::replace(&dir.join("launch-state.json"), b"{torn");
         },
         |recorder, disk, dir| {
@@ -193,13 +154,7 @@ fn garbage_over_a_store_survives_the_recovery() {
                 .unwrap()
                 .any(|entry| fs::read(entry.unwrap().path()).is_ok_and(|bytes| bytes == b"{torn"));
             assert!(kept, "{} ({:?}): lost", crash.story, crash.mark);
-            assert!(
-                support::store::plan(&context(&dir), &stores, true)
-                    .unwrap()
-                    .manifest_healthy,
-                "{}",
-                crash.story
-            );
+            assert!(support::store::plan(&context(&dir), &stores, true).unwrap().manifest_healthy, "{}", crash.story);
         });
         println!(
             "{{\"test\":\"power_cut\",\"scenario\":\"garbage, recovered\",\"model\":\"{model:?}\",\"states\":{count},\"violations\":0}}"

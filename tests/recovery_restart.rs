@@ -110,11 +110,7 @@ fn same(dir: &Path, wanted: &(Listing, BTreeSet<String>)) -> Result<(), String> 
         ));
     }
     let again = recover(&context(dir), &BOTH).map_err(|error| error.to_string())?;
-    if again.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("one more recovery did {again:?}"))
-    }
+    if again.is_empty() { Ok(()) } else { Err(format!("one more recovery did {again:?}")) }
 }
 
 #[test]
@@ -139,10 +135,7 @@ fn killed_at_every_operation() {
                 let dir = fresh(&format!("{nth}-{lasting}"));
                 let _ = recover_on(&gated(fail_nth(nth, 5, lasting)), &context(&dir), &BOTH);
                 same(&dir, &wanted).unwrap_or_else(|problem| {
-                    panic!(
-                        "{}, failed at {nth} of {count} (lasting {lasting}): {problem}",
-                        case.name
-                    )
+                    panic!("{}, failed at {nth} of {count} (lasting {lasting}): {problem}", case.name)
                 });
                 fs::remove_dir_all(&dir).unwrap();
                 runs += 1;

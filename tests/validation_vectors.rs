@@ -33,16 +33,11 @@ fn vectors_agree() {
         };
         checked += 1;
         if found.is_ok() != vector.ok || found.as_ref().err() != vector.message.as_ref() {
-            differences.push(format!(
-                "{} {}: {found:?}, wanted {} {:?}",
-                vector.kind, vector.name, vector.ok, vector.message
-            ));
+            differences
+                .push(format!("{} {}: {found:?}, wanted {} {:?}", vector.kind, vector.name, vector.ok, vector.message));
         }
     }
-    println!(
-        "{{\"test\":\"validation_vectors\",\"vectors\":{checked},\"violations\":{}}}",
-        differences.len()
-    );
+    println!("{{\"test\":\"validation_vectors\",\"vectors\":{checked},\"violations\":{}}}", differences.len());
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     assert!(checked > 50, "only {checked} of {} vectors", vectors.len());
 }

@@ -34,10 +34,7 @@ impl Cancel {
         } else {
             wakers.push((number, Box::new(waker)));
         }
-        Registration {
-            cancel: Arc::clone(self),
-            number,
-        }
+        Registration { cancel: Arc::clone(self), number }
     }
 
     fn cancel(&self) {

@@ -36,9 +36,7 @@ impl LockOptions {
         let defaults = Options::default();
         // A day is longer than anybody waits, and keeps deadlines within the range of the clock.
         let ms = |value: Option<f64>, default: Duration| {
-            value.map_or(default, |ms| {
-                Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 86_400.0))
-            })
+            value.map_or(default, |ms| Duration::from_secs_f64((ms / 1000.0).clamp(0.0, 86_400.0)))
         };
         Options {
             acquire_timeout: ms(self.acquire_timeout_ms, defaults.acquire_timeout),
@@ -78,11 +76,7 @@ impl Faults {
     /// Makes the rules from their JSON text.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: &Env, rules: String) -> napi::Result<Self> {
-        failure::sync(env, || {
-            Ok(Self {
-                disk: disk(Some(&rules))?,
-            })
-        })
+        failure::sync(env, || Ok(Self { disk: disk(Some(&rules))? }))
     }
 }
 
@@ -215,22 +209,11 @@ pub fn write_turn<'e>(
     match (resources::take::<Turn>(env, turn), message::<TurnWrite>(&order)) {
         (Some(turn), Ok(order)) => pool::spawn(move || {
             let text = format::envelope(order.schema_version, &order.updated_at, data.as_deref());
-            let durability = if order.process_only {
-                Durability::Process
-            } else {
-                Durability::Full
-            };
-            let options = WriteOptions {
-                max_file_bytes: order.max_file_bytes,
-                durability,
-                copy_to: order.copy_to,
-            };
+            let durability = if order.process_only { Durability::Process } else { Durability::Full };
+            let options = WriteOptions { max_file_bytes: order.max_file_bytes, durability, copy_to: order.copy_to };
             turn.write(disk, text, options, Box::new(move |written| ticket.settle(written)));
         }),
-        (None, _) => ticket.settle(Err(HfError::new(
-            Code::InvalidArgument,
-            "the turn was given back already",
-        ))),
+        (None, _) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the turn was given back already"))),
         (_, Err(error)) => ticket.settle(Err(error)),
     }
     Ok(promise)
@@ -258,9 +241,7 @@ pub fn drop_turn(env: &Env, turn: u32) {
 pub fn read_text(env: &Env, path: String) -> napi::Result<PromiseRaw<'_, Option<String>>> {
     settle::run(env, move || {
         let path = PathBuf::from(path);
-        Ok(optional(Disk::real().read(&path))
-            .at("open", &path)?
-            .map(format::decode))
+        Ok(optional(Disk::real().read(&path)).at("open", &path)?.map(format::decode))
     })
 }
 
@@ -345,9 +326,7 @@ pub fn temp_discard(env: &Env, temp: u32) {
 /// Writes a file atomically on the calling thread, synced, without syncing the folder.
 #[napi(catch_unwind)]
 pub fn atomic_write_sync(env: &Env, target: String, data: Buffer, mode: Option<u32>) -> napi::Result<()> {
-    failure::sync(env, || {
-        files::write_sync(&Disk::real(), Path::new(&target), &data, mode)
-    })
+    failure::sync(env, || files::write_sync(&Disk::real(), Path::new(&target), &data, mode))
 }
 
 /// Creates a file that must not exist, durably; returns `[dev, ino]`.
@@ -359,9 +338,7 @@ pub fn atomic_create(
     mode: Option<u32>,
 ) -> napi::Result<PromiseRaw<'_, (f64, f64)>> {
     let data = data.to_vec();
-    settle::run(env, move || {
-        files::create(&Disk::real(), Path::new(&target), &data, mode)
-    })
+    settle::run(env, move || files::create(&Disk::real(), Path::new(&target), &data, mode))
 }
 
 /// Renames with retries, then syncs the folders if asked: destination first.
@@ -373,33 +350,20 @@ pub fn rename_with_retry(
     sync_directories: bool,
     strict: bool,
 ) -> napi::Result<PromiseRaw<'_, ()>> {
-    settle::run(env, move || {
-        files::rename(
-            &Disk::real(),
-            Path::new(&from),
-            Path::new(&to),
-            sync_directories,
-            strict,
-        )
-    })
+    settle::run(env, move || files::rename(&Disk::real(), Path::new(&from), Path::new(&to), sync_directories, strict))
 }
 
 /// Renames with retries on the calling thread.
 #[napi(catch_unwind)]
 pub fn rename_with_retry_sync(env: &Env, from: String, to: String) -> napi::Result<()> {
-    failure::sync(env, || {
-        files::rename(&Disk::real(), Path::new(&from), Path::new(&to), false, false)
-    })
+    failure::sync(env, || files::rename(&Disk::real(), Path::new(&from), Path::new(&to), false, false))
 }
 
 /// Syncs a folder.
 #[napi(ts_return_type = "Promise<void>")]
 pub fn sync_directory(env: &Env, path: String) -> napi::Result<PromiseRaw<'_, ()>> {
     settle::run(env, move || {
-        Disk::real()
-            .sync_dir(Path::new(&path))
-            .at("fsync", Path::new(&path))
-            .map_err(HfError::sync_failed)
+        Disk::real().sync_dir(Path::new(&path)).at("fsync", Path::new(&path)).map_err(HfError::sync_failed)
     })
 }
 
@@ -412,7 +376,5 @@ pub fn unlink_durably(env: &Env, path: String) -> napi::Result<PromiseRaw<'_, ()
 /// Removes leftover links of `atomicCreate`.
 #[napi(ts_return_type = "Promise<void>")]
 pub fn cleanup_create_links(env: &Env, target: String) -> napi::Result<PromiseRaw<'_, ()>> {
-    settle::run(env, move || {
-        files::cleanup_create_links(&Disk::real(), Path::new(&target))
-    })
+    settle::run(env, move || files::cleanup_create_links(&Disk::real(), Path::new(&target)))
 }

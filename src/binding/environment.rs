@@ -54,10 +54,7 @@ impl Environment {
             queue.close();
             return Err(error);
         }
-        let created = Rc::new(Self {
-            queue,
-            shelf: Shelf::default(),
-        });
+        let created = Rc::new(Self { queue, shelf: Shelf::default() });
         ENVIRONMENTS.with_borrow_mut(|all| all.insert(key, Rc::clone(&created)));
         Ok(created)
     }

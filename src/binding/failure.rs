@@ -100,10 +100,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_failure_that_keeps_its_message() {
-        for job in [
-            || -> Result<()> { panic!("plain") },
-            || -> Result<()> { panic!("pl{}", "ain") },
-        ] {
+        for job in [|| -> Result<()> { panic!("plain") }, || -> Result<()> { panic!("pl{}", "ain") }] {
             let failure = guard(job).unwrap_err();
             assert_eq!(failure.code(), Code::Panic);
             assert!(failure.message().contains(": plain; "), "{failure}");

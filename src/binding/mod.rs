@@ -12,18 +12,12 @@
 )]
 #![cfg_attr(
     test,
-    allow(
-        dead_code,
-        reason = "exports are registered in the addon only, so a test build sees no caller"
-    )
+    allow(dead_code, reason = "exports are registered in the addon only, so a test build sees no caller")
 )]
 
 #[cfg_attr(
     not(test),
-    expect(
-        dead_code,
-        reason = "no call can be cancelled yet; the first that can will read the token"
-    )
+    expect(dead_code, reason = "no call can be cancelled yet; the first that can will read the token")
 )]
 mod cancel;
 mod durable;

@@ -48,11 +48,7 @@ impl Place {
             manifest: self.manifest.clone(),
             receipts: self.receipts.clone(),
             extra_names: self.extra_names.clone(),
-            durability: if self.process_only {
-                Durability::Process
-            } else {
-                Durability::Full
-            },
+            durability: if self.process_only { Durability::Process } else { Durability::Full },
             lock_options: self.lock.for_env(env),
         }
     }
@@ -104,17 +100,8 @@ pub fn write_batch<'e>(
             write.data = data;
         }
         match locked {
-            None => batch::write(
-                disk,
-                context,
-                input,
-                held,
-                Box::new(move |record| ticket.settle(record)),
-            ),
-            Some(None) => ticket.settle(Err(HfError::new(
-                Code::InvalidArgument,
-                "the locks were given back already",
-            ))),
+            None => batch::write(disk, context, input, held, Box::new(move |record| ticket.settle(record))),
+            Some(None) => ticket.settle(Err(HfError::new(Code::InvalidArgument, "the locks were given back already"))),
             Some(Some(locked)) => {
                 pool::off_intake(move || {
                     let paths = batch::check_paths(&context, &input);
@@ -134,20 +121,9 @@ pub fn lock_batch<'e>(
     faults: Option<&Faults>,
 ) -> napi::Result<PromiseRaw<'e, Kept<Locked>>> {
     let disk = disk_of(faults);
-    start(
-        env,
-        &place,
-        &paths,
-        move |context, held, paths: Vec<PathBuf>, ticket| {
-            recovery::lock_and_recover(
-                disk,
-                context,
-                paths,
-                held,
-                Box::new(move |locked| ticket.settle(locked.map(Kept))),
-            );
-        },
-    )
+    start(env, &place, &paths, move |context, held, paths: Vec<PathBuf>, ticket| {
+        recovery::lock_and_recover(disk, context, paths, held, Box::new(move |locked| ticket.settle(locked.map(Kept))));
+    })
 }
 
 /// Gives the locks of `lockBatch` back.
@@ -163,10 +139,7 @@ pub fn check_paths(env: &Env, dir: String, control: Vec<String>, relative: Vec<S
         let control: Vec<PathBuf> = control.into_iter().map(PathBuf::from).collect();
         let control: Vec<&Path> = control.iter().map(PathBuf::as_path).collect();
         let fence = Fence::around(Path::new(&dir), &control);
-        relative
-            .iter()
-            .map(|relative| Ok(fence.confine(relative)?.to_string_lossy().into_owned()))
-            .collect()
+        relative.iter().map(|relative| Ok(fence.confine(relative)?.to_string_lossy().into_owned())).collect()
     })
 }
 
@@ -209,15 +182,9 @@ pub fn inspect_store(
         let path = Fence::around(Path::new(&dir), &[]).confine(&descriptor.relative_path)?;
         let entry = manifest.entry(&descriptor.schema_name);
         let found = inspector::inspect(&Disk::real(), &path, &descriptor, entry)?;
-        let text = ObjectText::new()
-            .string("state", found.state.as_str())
-            .nullable("message", found.message.as_deref());
-        Ok(text
-            .raw(
-                "entry",
-                found.entry_text(&descriptor, entry).as_deref().unwrap_or("null"),
-            )
-            .finish())
+        let text =
+            ObjectText::new().string("state", found.state.as_str()).nullable("message", found.message.as_deref());
+        Ok(text.raw("entry", found.entry_text(&descriptor, entry).as_deref().unwrap_or("null")).finish())
     })
 }
 

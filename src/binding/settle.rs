@@ -33,9 +33,7 @@ pub(super) fn run<'e, T: ToNapiValue + Send + 'static>(
 ) -> napi::Result<PromiseRaw<'e, T>> {
     let (promise, ticket) = promise(env)?;
     // If no thread can be started, the job is dropped with its ticket, which rejects the promise.
-    let _ = catch_unwind(AssertUnwindSafe(|| {
-        pool::spawn(move || ticket.settle(failure::guard(job)))
-    }));
+    let _ = catch_unwind(AssertUnwindSafe(|| pool::spawn(move || ticket.settle(failure::guard(job)))));
     Ok(promise)
 }
 
@@ -51,14 +49,7 @@ pub(super) fn promise<'e, T: ToNapiValue + Send + 'static>(
     // SAFETY: `env` is live and this is its thread, because the caller holds an `Env`; both results are live locals.
     check_status!(unsafe { sys::napi_create_promise(env.raw(), &mut deferred, &mut promise) })?;
     queue.issued(env);
-    Ok((
-        PromiseRaw::new(env.raw(), promise),
-        Ticket {
-            deferred: Some(Deferred(deferred)),
-            queue,
-            result: PhantomData,
-        },
-    ))
+    Ok((PromiseRaw::new(env.raw(), promise), Ticket { deferred: Some(Deferred(deferred)), queue, result: PhantomData }))
 }
 
 /// The right to settle one promise, from any thread. A ticket that is dropped unsettled rejects its promise.
@@ -81,10 +72,7 @@ impl<T: ToNapiValue + Send + 'static> Ticket<T> {
                     )
                 })
             };
-            self.queue.push(Waiting {
-                deferred,
-                finish: Box::new(finish),
-            });
+            self.queue.push(Waiting { deferred, finish: Box::new(finish) });
         }
     }
 }
@@ -95,10 +83,7 @@ impl<T> Drop for Ticket<T> {
             let message = "a bug in holdfast: the call was dropped without an answer; please report it. \
                            Whether its work was done is unknown";
             let finish = move |_: &Env| Err(HfError::new(Code::Panic, message));
-            self.queue.push(Waiting {
-                deferred,
-                finish: Box::new(finish),
-            });
+            self.queue.push(Waiting { deferred, finish: Box::new(finish) });
         }
     }
 }
@@ -145,11 +130,7 @@ impl SettleQueue {
     /// Creates the queue of `env` with its threadsafe function, which does not keep the event loop alive yet.
     pub(super) fn open(env: &Env) -> napi::Result<Arc<Self>> {
         let queue = Arc::new(Self {
-            state: Mutex::new(State {
-                wake: None,
-                woken: false,
-                waiting: Vec::new(),
-            }),
+            state: Mutex::new(State { wake: None, woken: false, waiting: Vec::new() }),
             pending: AtomicUsize::new(0),
         });
         let name = env.create_string("holdfast")?;
@@ -268,13 +249,7 @@ unsafe extern "C" fn drain(env: sys::napi_env, _function: sys::napi_value, conte
 }
 
 /// Resolves or rejects one promise. Does not unwind.
-fn conclude(
-    env: &Env,
-    Waiting {
-        deferred: Deferred(deferred),
-        finish,
-    }: Waiting,
-) {
+fn conclude(env: &Env, Waiting { deferred: Deferred(deferred), finish }: Waiting) {
     let mut scope = ptr::null_mut();
     // SAFETY: `env` is live and this is its thread; `scope` is a live local, closed below on the only way out.
     let opened = unsafe { sys::napi_open_handle_scope(env.raw(), &mut scope) } == sys::Status::napi_ok;

@@ -63,9 +63,7 @@ pub fn inherit(out: &OutFile, replaced: &Metadata) {
                 let _ = fchown(&out.file, Some(replaced.uid()), Some(replaced.gid()));
             }
             if own.mode() & 0o7777 != replaced.mode() & 0o7777 {
-                let _ = out
-                    .file
-                    .set_permissions(std::fs::Permissions::from_mode(replaced.mode() & 0o7777));
+                let _ = out.file.set_permissions(std::fs::Permissions::from_mode(replaced.mode() & 0o7777));
             }
         }
     }
@@ -92,12 +90,7 @@ impl Temp {
         let target = resolve(disk, target).at("readlink", target)?;
         let path = folder_of(&target).join(format!(".tmp.{}", ids::uuid()));
         let out = disk.create_with(&path, bytes, mode).at("write", &path)?;
-        let temp = Self {
-            disk: disk.clone(),
-            out: Some(out),
-            path,
-            target,
-        };
+        let temp = Self { disk: disk.clone(), out: Some(out), path, target };
         if mode.is_none()
             && let (Some(out), Ok(Some(replaced))) = (&temp.out, optional(disk.metadata(&temp.target)))
         {
@@ -112,11 +105,7 @@ impl Temp {
     /// Any I/O failure, marked as a failed sync.
     pub fn sync(&self) -> Result<()> {
         match &self.out {
-            Some(out) => self
-                .disk
-                .sync_file(out)
-                .at("fsync", &self.path)
-                .map_err(crate::error::HfError::sync_failed),
+            Some(out) => self.disk.sync_file(out).at("fsync", &self.path).map_err(crate::error::HfError::sync_failed),
             None => Ok(()),
         }
     }

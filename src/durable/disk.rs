@@ -109,9 +109,7 @@ impl Disk {
     /// Returns the real file system behind `interceptor`.
     #[must_use]
     pub fn intercepted(interceptor: Arc<dyn Interceptor>) -> Self {
-        Self {
-            interceptor: Some(interceptor),
-        }
+        Self { interceptor: Some(interceptor) }
     }
 
     fn run<T>(&self, op: Op<'_>, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -183,9 +181,8 @@ impl Disk {
     /// As [`std::fs::read_dir`].
     pub fn list(&self, path: &Path) -> io::Result<Vec<std::ffi::OsString>> {
         self.run(Op::List(path), || {
-            let mut names = fs::read_dir(path)?
-                .map(|entry| entry.map(|e| e.file_name()))
-                .collect::<io::Result<Vec<_>>>()?;
+            let mut names =
+                fs::read_dir(path)?.map(|entry| entry.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>()?;
             names.sort();
             Ok(names)
         })
@@ -205,10 +202,7 @@ impl Disk {
             }
             #[cfg(not(unix))]
             let _ = mode;
-            Ok(OutFile {
-                file: options.open(path)?,
-                path: path.to_owned(),
-            })
+            Ok(OutFile { file: options.open(path)?, path: path.to_owned() })
         })
     }
 
@@ -223,17 +217,9 @@ impl Disk {
         let mut done = 0;
         while done < bytes.len() {
             let rest = bytes.get(done..).unwrap_or_default();
-            let limit = self
-                .interceptor
-                .as_ref()
-                .map_or(rest.len(), |i| i.write_limit(&out.path, rest.len()))
-                .max(1);
+            let limit = self.interceptor.as_ref().map_or(rest.len(), |i| i.write_limit(&out.path, rest.len())).max(1);
             let part = rest.get(..limit.min(rest.len())).unwrap_or_default();
-            let op = Op::Write {
-                path: &out.path,
-                offset: done as u64,
-                bytes: part,
-            };
+            let op = Op::Write { path: &out.path, offset: done as u64, bytes: part };
             self.run(op, || (&out.file).write_all(part))?;
             done += part.len();
         }
@@ -260,13 +246,8 @@ impl Disk {
     /// # Errors
     /// Any I/O failure; some of the bytes may then be in the file.
     pub fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<OutFile> {
-        let file = self.run(Op::Stat(path), || {
-            OpenOptions::new().append(true).create(true).open(path)
-        })?;
-        let out = OutFile {
-            file,
-            path: path.to_owned(),
-        };
+        let file = self.run(Op::Stat(path), || OpenOptions::new().append(true).create(true).open(path))?;
+        let out = OutFile { file, path: path.to_owned() };
         let offset = out.file.metadata()?.len();
         self.run(Op::Write { path, offset, bytes }, || (&out.file).write_all(bytes))?;
         Ok(out)
@@ -278,13 +259,8 @@ impl Disk {
     /// As [`OpenOptions::open`].
     pub fn reopen(&self, path: &Path) -> io::Result<OutFile> {
         // Windows flushes only through handles that may write.
-        let file = self.run(Op::Stat(path), || {
-            OpenOptions::new().read(true).write(cfg!(windows)).open(path)
-        })?;
-        Ok(OutFile {
-            file,
-            path: path.to_owned(),
-        })
+        let file = self.run(Op::Stat(path), || OpenOptions::new().read(true).write(cfg!(windows)).open(path))?;
+        Ok(OutFile { file, path: path.to_owned() })
     }
 
     /// Forces the bytes of `out` to the disk.

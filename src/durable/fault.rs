@@ -69,9 +69,7 @@ impl FaultPlan {
     /// Makes a plan from rules.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self {
-            rules: rules.into_iter().map(|rule| (rule, Mutex::new(0))).collect(),
-        }
+        Self { rules: rules.into_iter().map(|rule| (rule, Mutex::new(0))).collect() }
     }
 
     fn path_of<'a>(op: &Op<'a>) -> Option<&'a Path> {
@@ -96,10 +94,8 @@ impl FaultPlan {
             other => rule.op.as_deref() == Some(other.kind()),
         };
         let path = Self::path_of(op).map(Path::to_string_lossy);
-        let placed = rule
-            .path_ends
-            .as_deref()
-            .is_none_or(|end| path.as_deref().is_some_and(|path| path.ends_with(end)));
+        let placed =
+            rule.path_ends.as_deref().is_none_or(|end| path.as_deref().is_some_and(|path| path.ends_with(end)));
         if !(named && placed) {
             return false;
         }
@@ -126,11 +122,7 @@ impl Interceptor for FaultPlan {
     }
 
     fn write_limit(&self, path: &Path, wanted: usize) -> usize {
-        let op = Op::Write {
-            path,
-            offset: 0,
-            bytes: &[],
-        };
+        let op = Op::Write { path, offset: 0, bytes: &[] };
         self.rules
             .iter()
             .filter_map(|(rule, count)| match rule.action {

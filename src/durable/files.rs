@@ -68,9 +68,7 @@ pub fn rename(disk: &Disk, from: &Path, to: &Path, sync_directories: bool, stric
         attempt += 1;
     }
     if sync_directories {
-        for folder in [folder_of(to), folder_of(from)]
-            .iter()
-            .take(if folder_of(to) == folder_of(from) { 1 } else { 2 })
+        for folder in [folder_of(to), folder_of(from)].iter().take(if folder_of(to) == folder_of(from) { 1 } else { 2 })
         {
             let synced = disk.sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed);
             if strict {
@@ -87,9 +85,7 @@ pub fn rename(disk: &Disk, from: &Path, to: &Path, sync_directories: bool, stric
 /// Any I/O failure.
 pub fn unlink(disk: &Disk, path: &Path) -> Result<()> {
     disk.remove_file(path).at("unlink", path)?;
-    disk.sync_dir(folder_of(path))
-        .at("fsync", folder_of(path))
-        .map_err(HfError::sync_failed)
+    disk.sync_dir(folder_of(path)).at("fsync", folder_of(path)).map_err(HfError::sync_failed)
 }
 
 /// Removes siblings named `.review-create.<hex-and-dashes>.tmp` that are the same inode as `target`.
@@ -107,9 +103,7 @@ pub fn cleanup_create_links(disk: &Disk, target: &Path) -> Result<()> {
         let folder = folder_of(target);
         for name in disk.list(folder).at("scandir", folder)? {
             let text = name.to_string_lossy();
-            let middle = text
-                .strip_prefix(".review-create.")
-                .and_then(|rest| rest.strip_suffix(".tmp"));
+            let middle = text.strip_prefix(".review-create.").and_then(|rest| rest.strip_suffix(".tmp"));
             if !middle
                 .is_some_and(|middle| !middle.is_empty() && middle.chars().all(|c| c.is_ascii_hexdigit() || c == '-'))
             {

@@ -23,11 +23,7 @@ struct State {
     idle: usize,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    jobs: VecDeque::new(),
-    threads: 0,
-    idle: 0,
-});
+static STATE: Mutex<State> = Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 });
 static WAKE: Condvar = Condvar::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,10 +50,7 @@ struct Intake {
     running: bool,
 }
 
-static INTAKE: Mutex<Intake> = Mutex::new(Intake {
-    jobs: VecDeque::new(),
-    running: false,
-});
+static INTAKE: Mutex<Intake> = Mutex::new(Intake { jobs: VecDeque::new(), running: false });
 
 thread_local! {
     static IN_INTAKE: Cell<bool> = const { Cell::new(false) };
@@ -158,11 +151,7 @@ impl<T> Shared<T> {
     fn step(&self) -> bool {
         let next = {
             let mut waiting = lock(&self.waiting);
-            waiting
-                .iter_mut()
-                .enumerate()
-                .rev()
-                .find_map(|(i, slot)| slot.take().map(|job| (i, job)))
+            waiting.iter_mut().enumerate().rev().find_map(|(i, slot)| slot.take().map(|job| (i, job)))
         };
         let Some((index, job)) = next else { return false };
         let value = catch_unwind(AssertUnwindSafe(job)).ok();
@@ -181,11 +170,7 @@ impl<T> Shared<T> {
 pub fn parallel<T: Send + 'static>(width: usize, mut jobs: Vec<Task<T>>) -> Vec<Option<T>> {
     let count = jobs.len();
     if count <= 1 {
-        return jobs
-            .pop()
-            .map(|job| catch_unwind(AssertUnwindSafe(job)).ok())
-            .into_iter()
-            .collect();
+        return jobs.pop().map(|job| catch_unwind(AssertUnwindSafe(job)).ok()).into_iter().collect();
     }
     let shared = Arc::new(Shared {
         waiting: Mutex::new(jobs.into_iter().map(Some).collect()),
@@ -226,16 +211,12 @@ mod tests {
         let jobs: Vec<Box<dyn FnOnce() -> usize + Send>> = (0..64usize)
             .map(|i| {
                 Box::new(move || {
-                    let inner: Vec<Box<dyn FnOnce() -> usize + Send>> = (0..8usize)
-                        .map(|k| Box::new(move || k + i) as Box<dyn FnOnce() -> usize + Send>)
-                        .collect();
+                    let inner: Vec<Box<dyn FnOnce() -> usize + Send>> =
+                        (0..8usize).map(|k| Box::new(move || k + i) as Box<dyn FnOnce() -> usize + Send>).collect();
                     parallel(8, inner).into_iter().flatten().sum()
                 }) as Box<dyn FnOnce() -> usize + Send>
             })
             .collect();
-        assert_eq!(
-            parallel(64, jobs).into_iter().flatten().sum::<usize>(),
-            (0..64).map(|i| 28 + 8 * i).sum::<usize>()
-        );
+        assert_eq!(parallel(64, jobs).into_iter().flatten().sum::<usize>(), (0..64).map(|i| 28 + 8 * i).sum::<usize>());
     }
 }

@@ -19,12 +19,7 @@ struct State {
     wakes_at: Option<Instant>,
 }
 
-static STATE: Mutex<State> = Mutex::new(State {
-    jobs: BTreeMap::new(),
-    next_id: 0,
-    running: false,
-    wakes_at: None,
-});
+static STATE: Mutex<State> = Mutex::new(State { jobs: BTreeMap::new(), next_id: 0, running: false, wakes_at: None });
 static CHANGED: Condvar = Condvar::new();
 
 fn lock() -> MutexGuard<'static, State> {
@@ -63,10 +58,7 @@ fn run() {
             }
             Some(at) => {
                 state.wakes_at = Some(at);
-                state = CHANGED
-                    .wait_timeout(state, at - now)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+                state = CHANGED.wait_timeout(state, at - now).unwrap_or_else(PoisonError::into_inner).0;
             }
             None => {
                 state.wakes_at = None;

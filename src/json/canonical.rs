@@ -83,10 +83,7 @@ impl<'a> Tape<'a> {
                     if let Some(node) = open.pop().and_then(|closed| nodes.get_mut(closed)) {
                         node.next = next;
                     }
-                    in_object = open
-                        .last()
-                        .and_then(|node| nodes.get(*node))
-                        .is_some_and(|n| n.kind == Kind::Object);
+                    in_object = open.last().and_then(|node| nodes.get(*node)).is_some_and(|n| n.kind == Kind::Object);
                 }
                 b'"' if in_object && key.is_none() => key = Some(Text::decode(raw)),
                 _ => {
@@ -95,20 +92,12 @@ impl<'a> Tape<'a> {
                         open.push(nodes.len());
                         in_object = kind == Kind::Object;
                     }
-                    nodes.push(Node {
-                        key: key.take(),
-                        kind,
-                        raw,
-                        next: nodes.len() + 1,
-                    });
+                    nodes.push(Node { key: key.take(), kind, raw, next: nodes.len() + 1 });
                 }
             }
             at = skip_space(bytes, end);
         }
-        Self {
-            nodes,
-            length: text.len(),
-        }
+        Self { nodes, length: text.len() }
     }
 
     fn print(&self) -> String {
@@ -167,9 +156,7 @@ impl<'a> Tape<'a> {
     /// The nodes directly inside the one at `index`, which ends before `end`.
     fn children(&self, index: usize, end: usize) -> Vec<usize> {
         let after = |child: usize| self.nodes.get(child).map(|node| node.next);
-        std::iter::successors(Some(index + 1), |child| after(*child))
-            .take_while(|child| *child < end)
-            .collect()
+        std::iter::successors(Some(index + 1), |child| after(*child)).take_while(|child| *child < end).collect()
     }
 
     fn compare_keys(&self, a: usize, b: usize) -> std::cmp::Ordering {
@@ -183,10 +170,7 @@ impl<'a> Tape<'a> {
 
 /// Steps are taken last first.
 fn schedule(children: &[usize], steps: &mut Vec<Step>) {
-    steps.extend(children.iter().enumerate().rev().map(|(i, node)| Step::Value {
-        node: *node,
-        first: i == 0,
-    }));
+    steps.extend(children.iter().enumerate().rev().map(|(i, node)| Step::Value { node: *node, first: i == 0 }));
 }
 
 #[cfg(test)]
@@ -199,17 +183,11 @@ mod tests {
         for (text, expected) in [
             (" [ ] ", "[]"),
             ("{ }", "{}"),
-            (
-                r#"{"b":1,"a":[{"d":null,"c":true}],"":{}}"#,
-                r#"{"":{},"a":[{"c":true,"d":null}],"b":1}"#,
-            ),
+            (r#"{"b":1,"a":[{"d":null,"c":true}],"":{}}"#, r#"{"":{},"a":[{"c":true,"d":null}],"b":1}"#),
             (r#"{"a":1,"b":2,"\u0061":3}"#, r#"{"a":3,"b":2}"#),
             (r#"{"10":1,"9":2}"#, r#"{"10":1,"9":2}"#),
             (r#"{"ﬀ":1,"😀":2}"#, r#"{"😀":2,"ﬀ":1}"#),
-            (
-                "[1.0,1e0,-0,-0.0,1E21,123456789012345678,0.1e1]",
-                "[1,1,0,0,1e+21,123456789012345680,1]",
-            ),
+            ("[1.0,1e0,-0,-0.0,1E21,123456789012345678,0.1e1]", "[1,1,0,0,1e+21,123456789012345680,1]"),
             ("[1e400,-1e400,1e-400]", "[1e999,-1e999,0]"),
             (r#""\u0041\/\u00e9\u001F\n\ud83d\ude00""#, r#""A/é\u001f\n😀""#),
             (r#""\uD800\n\uDC00""#, r#""\ud800\n\udc00""#),
@@ -247,10 +225,7 @@ mod tests {
             assert_eq!(equal(a, b), Ok(expected), "{a} {b}");
             assert_eq!(equal(b, a), Ok(expected), "{b} {a}");
         }
-        let fault = JsonError {
-            offset: 1,
-            what: JsonFault::UnexpectedEnd,
-        };
+        let fault = JsonError { offset: 1, what: JsonFault::UnexpectedEnd };
         assert_eq!(equal("[", "1"), Err(fault));
         assert_eq!(equal("1", "["), Err(fault));
     }

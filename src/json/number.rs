@@ -23,11 +23,7 @@ pub fn integer(raw: &str) -> Option<f64> {
 /// Prints a number as `JSON.stringify` does: the shortest text that reads back as the same double, `0` for -0, and
 /// `null` for what JSON cannot hold (NaN and the infinities).
 pub fn number_text(value: f64) -> String {
-    if value.is_finite() {
-        ryu_js::Buffer::new().format_finite(value).to_owned()
-    } else {
-        "null".to_owned()
-    }
+    if value.is_finite() { ryu_js::Buffer::new().format_finite(value).to_owned() } else { "null".to_owned() }
 }
 
 /// Appends the number `raw`, known to be valid, the way [`canonical`](super::canonical()) prints it.
@@ -83,14 +79,9 @@ mod tests {
 
     #[test]
     fn tells_integers() {
-        for (raw, expected) in [
-            ("1", Some(1.0)),
-            ("1.0", Some(1.0)),
-            ("12e2", Some(1200.0)),
-            ("1.5", None),
-            ("1e400", None),
-            ("x", None),
-        ] {
+        for (raw, expected) in
+            [("1", Some(1.0)), ("1.0", Some(1.0)), ("12e2", Some(1200.0)), ("1.5", None), ("1e400", None), ("x", None)]
+        {
             assert_eq!(integer(raw), expected, "{raw}");
         }
     }

@@ -94,11 +94,7 @@ impl<'a> Object<'a> {
 
     /// The raw text of the member `key`: of the last one, as in JavaScript, when there are several.
     pub fn get(&self, key: &str) -> Option<&'a str> {
-        self.members
-            .iter()
-            .rev()
-            .find(|member| member.key_exact && member.key == key)
-            .map(|member| member.raw)
+        self.members.iter().rev().find(|member| member.key_exact && member.key == key).map(|member| member.raw)
     }
 
     /// All members as the text has them: in its order, repeated names included.
@@ -160,11 +156,7 @@ mod tests {
     fn takes_objects_apart() {
         let text = " {\"a\" : [1, {\"b\":2} ] ,\n\"\\u0062\":1.0,\"a\":\"é\\ud800\",\"\\ud800\":null}\n";
         let object = Object::parse(text).unwrap();
-        let seen: Vec<_> = object
-            .members()
-            .iter()
-            .map(|m| (&*m.key, m.key_exact, m.raw_key, m.raw))
-            .collect();
+        let seen: Vec<_> = object.members().iter().map(|m| (&*m.key, m.key_exact, m.raw_key, m.raw)).collect();
         assert_eq!(
             seen,
             [
@@ -183,10 +175,7 @@ mod tests {
 
     #[test]
     fn takes_arrays_apart() {
-        assert_eq!(
-            array(" [1.0 , \"]\",[ ],{\"a\":[]} ] ").unwrap(),
-            ["1.0", "\"]\"", "[ ]", "{\"a\":[]}"]
-        );
+        assert_eq!(array(" [1.0 , \"]\",[ ],{\"a\":[]} ] ").unwrap(), ["1.0", "\"]\"", "[ ]", "{\"a\":[]}"]);
         assert_eq!(array("[ ]").unwrap(), Vec::<&str>::new());
     }
 
@@ -206,35 +195,11 @@ mod tests {
         ] {
             assert_eq!(Object::parse(text), Err(JsonError { offset, what }), "{text}");
         }
-        assert_eq!(
-            array("{}"),
-            Err(JsonError {
-                offset: 0,
-                what: UnexpectedToken
-            })
-        );
-        assert_eq!(
-            array("[1,]"),
-            Err(JsonError {
-                offset: 3,
-                what: UnexpectedToken
-            })
-        );
-        assert_eq!(
-            array("[1]]"),
-            Err(JsonError {
-                offset: 3,
-                what: UnexpectedToken
-            })
-        );
+        assert_eq!(array("{}"), Err(JsonError { offset: 0, what: UnexpectedToken }));
+        assert_eq!(array("[1,]"), Err(JsonError { offset: 3, what: UnexpectedToken }));
+        assert_eq!(array("[1]]"), Err(JsonError { offset: 3, what: UnexpectedToken }));
         let deep = "[".repeat(DEPTH_MAX + 1);
-        assert_eq!(
-            array(&deep),
-            Err(JsonError {
-                offset: DEPTH_MAX,
-                what: TooDeep
-            })
-        );
+        assert_eq!(array(&deep), Err(JsonError { offset: DEPTH_MAX, what: TooDeep }));
     }
 
     #[test]

@@ -49,9 +49,7 @@ pub(super) fn spaces(chunk: &[u8; WIDTH]) -> usize {
 #[inline(always)]
 pub(super) fn digits(chunk: &[u8; WIDTH]) -> usize {
     const ZEROS: u64 = ONES * b'0' as u64;
-    first(chunk, |word| {
-        ((word ^ ZEROS) | (word.wrapping_add(ONES * 6) ^ ZEROS)) & (ONES * 0xf0)
-    })
+    first(chunk, |word| ((word ^ ZEROS) | (word.wrapping_add(ONES * 6) ^ ZEROS)) & (ONES * 0xf0))
 }
 
 #[cfg(test)]
@@ -63,11 +61,7 @@ mod tests {
     fn probes_agree_with_bytes() {
         type Case = (&'static [u8], fn(u8) -> bool, fn(&[u8; WIDTH]) -> usize);
         let cases: [Case; 3] = [
-            (
-                b"ax~\x7f\x80\xff\x20!#[]",
-                |b| b >= 0x20 && b != b'"' && b != b'\\',
-                plain,
-            ),
+            (b"ax~\x7f\x80\xff\x20!#[]", |b| b >= 0x20 && b != b'"' && b != b'\\', plain),
             (b" ", |b| b == b' ', spaces),
             (b"01589", |b| b.is_ascii_digit(), digits),
         ];

@@ -77,19 +77,9 @@ fn near_texts() -> impl Strategy<Value = String> {
 
 /// A JSON text with one piece cut out or put in.
 fn broken_texts() -> impl Strategy<Value = Vec<u8>> {
-    (
-        values(),
-        any::<bool>(),
-        any::<prop::sample::Index>(),
-        0..3usize,
-        prop::collection::vec(any::<u8>(), 0..3),
-    )
+    (values(), any::<bool>(), any::<prop::sample::Index>(), 0..3usize, prop::collection::vec(any::<u8>(), 0..3))
         .prop_map(|(value, wide, place, cut, insert)| {
-            let text = if wide {
-                serde_json::to_vec_pretty(&value)
-            } else {
-                serde_json::to_vec(&value)
-            };
+            let text = if wide { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
             let mut text = text.unwrap();
             let at = place.index(text.len() + 1);
             text.splice(at..(at + cut).min(text.len()), insert);
@@ -112,22 +102,12 @@ fn exercise(text: &str) {
         (Ok(()), kind) => {
             let found = (object.is_ok(), elements.is_ok(), string.is_some(), number.is_some());
             let is = |other| kind == other;
-            assert_eq!(
-                found,
-                (is(Kind::Object), is(Kind::Array), is(Kind::String), is(Kind::Number)),
-                "{text:?}"
-            );
+            assert_eq!(found, (is(Kind::Object), is(Kind::Array), is(Kind::String), is(Kind::Number)), "{text:?}");
         }
         (Err(error), kind) => {
             assert!(string.is_none() && number.is_none(), "{text:?}");
-            assert!(
-                object.is_err_and(|other| kind != Kind::Object || other == error),
-                "{text:?}"
-            );
-            assert!(
-                elements.is_err_and(|other| kind != Kind::Array || other == error),
-                "{text:?}"
-            );
+            assert!(object.is_err_and(|other| kind != Kind::Object || other == error), "{text:?}");
+            assert!(elements.is_err_and(|other| kind != Kind::Array || other == error), "{text:?}");
         }
     }
 }
@@ -142,10 +122,7 @@ fn with_doubles(value: &Value) -> Value {
     match value {
         Value::Number(number) => Value::from(number.as_f64().unwrap() + 0.0),
         Value::Array(elements) => elements.iter().map(with_doubles).collect(),
-        Value::Object(members) => members
-            .iter()
-            .map(|(key, value)| (key.clone(), with_doubles(value)))
-            .collect(),
+        Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), with_doubles(value))).collect(),
         other => other.clone(),
     }
 }

@@ -24,11 +24,7 @@ pub fn validate(text: &[u8]) -> Result<(), JsonError> {
 /// Nothing but whitespace may follow `at`.
 pub(super) fn expect_end(text: &[u8], at: usize) -> Result<(), JsonError> {
     let at = skip_space(text, at);
-    if at < text.len() {
-        Err(unexpected(text, at))
-    } else {
-        Ok(())
-    }
+    if at < text.len() { Err(unexpected(text, at)) } else { Ok(()) }
 }
 
 /// Checks a member's key, at `at`, and its colon; where the value begins.
@@ -121,21 +117,13 @@ struct Nesting {
 
 impl Nesting {
     fn under(depth: usize) -> Self {
-        Self {
-            word: 0,
-            depth: 0,
-            depth_max: DEPTH_MAX.saturating_sub(depth),
-            outer: Vec::new(),
-        }
+        Self { word: 0, depth: 0, depth_max: DEPTH_MAX.saturating_sub(depth), outer: Vec::new() }
     }
 
     #[inline(always)]
     fn push(&mut self, object: bool, at: usize) -> Result<(), JsonError> {
         if self.depth >= self.depth_max {
-            return Err(JsonError {
-                offset: at,
-                what: JsonFault::TooDeep,
-            });
+            return Err(JsonError { offset: at, what: JsonFault::TooDeep });
         }
         if self.depth.is_multiple_of(64) && self.depth > 0 {
             self.outer.push(self.word);

@@ -158,10 +158,7 @@ fn nesting_is_bounded() {
             assert!(validate(crossed.as_bytes()).is_err(), "{open} {depth}");
         }
         let text = open.repeat(DEPTH_MAX + 1);
-        assert_eq!(
-            validate(text.as_bytes()).map_err(|error| error.what),
-            Err(JsonFault::TooDeep)
-        );
+        assert_eq!(validate(text.as_bytes()).map_err(|error| error.what), Err(JsonFault::TooDeep));
     }
 }
 
@@ -173,14 +170,8 @@ fn errors_display() {
         ("\"a\u{1}\"", "Control character in a string at position 2"),
         ("\"\\u12g4\"", "Bad escape in a string at position 5"),
         ("\"\\x\"", "Bad escape in a string at position 2"),
-        (
-            &"[".repeat(DEPTH_MAX + 1),
-            "More than 100000 levels of nesting at position 100000",
-        ),
+        (&"[".repeat(DEPTH_MAX + 1), "More than 100000 levels of nesting at position 100000"),
     ] {
-        assert_eq!(
-            validate(text.as_bytes()).map_err(|error| error.to_string()),
-            Err(expected.to_owned())
-        );
+        assert_eq!(validate(text.as_bytes()).map_err(|error| error.to_string()), Err(expected.to_owned()));
     }
 }

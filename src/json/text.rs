@@ -27,16 +27,9 @@ impl<'a> Text<'a> {
             let (unit, length) = read_escape(escape);
             let after = escape.get(length..).unwrap_or_default();
             // A high surrogate and the low one right after it are one character.
-            let low = (0xd800..0xdc00)
-                .contains(&unit)
-                .then(|| read_low_surrogate(after))
-                .flatten();
+            let low = (0xd800..0xdc00).contains(&unit).then(|| read_low_surrogate(after)).flatten();
             decoded.push(unit, low);
-            rest = if low.is_some() {
-                after.get(6..).unwrap_or_default()
-            } else {
-                after
-            };
+            rest = if low.is_some() { after.get(6..).unwrap_or_default() } else { after };
         }
         decoded.push_str(rest);
         match decoded {
@@ -157,10 +150,7 @@ fn read_low_surrogate(text: &str) -> Option<u16> {
 /// Lone surrogates become U+FFFD. `None` when the text is no JSON string.
 pub fn string(raw: &str) -> Option<String> {
     let raw = trim(raw);
-    let end = raw
-        .starts_with('"')
-        .then(|| skip_string(raw.as_bytes(), 1).ok())
-        .flatten()?;
+    let end = raw.starts_with('"').then(|| skip_string(raw.as_bytes(), 1).ok()).flatten()?;
     (end == raw.len()).then(|| Text::decode(raw).into_lossy().into_owned())
 }
 

@@ -8,15 +8,8 @@ use super::{JsonError, JsonFault};
 /// The error for whatever stands at `at`, where something else was needed.
 #[cold]
 pub(super) fn unexpected(text: &[u8], at: usize) -> JsonError {
-    let what = if at < text.len() {
-        JsonFault::UnexpectedToken
-    } else {
-        JsonFault::UnexpectedEnd
-    };
-    JsonError {
-        offset: at.min(text.len()),
-        what,
-    }
+    let what = if at < text.len() { JsonFault::UnexpectedToken } else { JsonFault::UnexpectedEnd };
+    JsonError { offset: at.min(text.len()), what }
 }
 
 /// The first place from `at` on that is no whitespace.
@@ -64,10 +57,7 @@ pub(super) fn skip_string(text: &[u8], mut at: usize) -> Result<usize, JsonError
             Some(b'"') => return Ok(at + 1),
             Some(b'\\') => at = skip_escape(text, at)?,
             Some(_) => {
-                return Err(JsonError {
-                    offset: at,
-                    what: JsonFault::ControlCharacter,
-                });
+                return Err(JsonError { offset: at, what: JsonFault::ControlCharacter });
             }
             None => return Err(unexpected(text, at)),
         }
@@ -84,10 +74,7 @@ pub(super) fn skip_plain(text: &[u8], mut at: usize) -> usize {
             return at;
         }
     }
-    while text
-        .get(at)
-        .is_some_and(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\')
-    {
+    while text.get(at).is_some_and(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\') {
         at += 1;
     }
     at
@@ -99,10 +86,7 @@ fn skip_escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
     match text.get(at + 1) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
         Some(b'u') => skip_hex(text, at + 2),
-        Some(_) => Err(JsonError {
-            offset: at + 1,
-            what: JsonFault::BadEscape,
-        }),
+        Some(_) => Err(JsonError { offset: at + 1, what: JsonFault::BadEscape }),
         None => Err(unexpected(text, at + 1)),
     }
 }
@@ -113,10 +97,7 @@ fn skip_hex(text: &[u8], at: usize) -> Result<usize, JsonError> {
         match text.get(place) {
             Some(byte) if byte.is_ascii_hexdigit() => {}
             Some(_) => {
-                return Err(JsonError {
-                    offset: place,
-                    what: JsonFault::BadEscape,
-                });
+                return Err(JsonError { offset: place, what: JsonFault::BadEscape });
             }
             None => return Err(unexpected(text, place)),
         }
@@ -167,12 +148,7 @@ pub(super) fn skip_word(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Js
     if text.get(at..).is_some_and(|rest| rest.starts_with(word)) {
         return Ok(at + word.len());
     }
-    let same = text
-        .iter()
-        .skip(at)
-        .zip(word)
-        .take_while(|(have, want)| have == want)
-        .count();
+    let same = text.iter().skip(at).zip(word).take_while(|(have, want)| have == want).count();
     Err(unexpected(text, at + same))
 }
 
@@ -185,10 +161,7 @@ pub(super) fn token_end(text: &[u8], at: usize) -> usize {
         Some(b'{' | b'}' | b'[' | b']' | b',' | b':' | b' ' | b'\n' | b'\t' | b'\r') | None => at + 1,
         Some(_) => {
             let mut end = at + 1;
-            while !matches!(
-                text.get(end),
-                None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r' | b'"')
-            ) {
+            while !matches!(text.get(end), None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r' | b'"')) {
                 end += 1;
             }
             end

@@ -25,12 +25,9 @@ pub fn append(disk: &Disk, sidecar: &Path, batches: &[Batch]) -> Result<Option<O
         return Ok(None);
     }
     let path = sidecar.join(ARCHIVE);
-    let size = optional(disk.metadata(&path))
-        .at("stat", &path)?
-        .map_or(0, |metadata| metadata.len());
+    let size = optional(disk.metadata(&path)).at("stat", &path)?.map_or(0, |metadata| metadata.len());
     if size > BYTES_MAX {
-        disk.rename(&path, &sidecar.join("receipts.archive.1.jsonl"))
-            .at("rename", &path)?;
+        disk.rename(&path, &sidecar.join("receipts.archive.1.jsonl")).at("rename", &path)?;
     }
     // A line that a full disk or a power cut tore stays alone.
     let torn = size > 0 && size <= BYTES_MAX && last_byte(disk, &path).at("read", &path)? != b'\n';
@@ -51,20 +48,15 @@ pub fn append_missing(disk: &Disk, sidecar: &Path, batches: Vec<Batch>, sync: bo
     let path = sidecar.join(ARCHIVE);
     let bytes = optional(disk.read(&path)).at("open", &path)?.unwrap_or_default();
     let known: HashSet<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
-    let missing: Vec<Batch> = batches
-        .into_iter()
-        .filter(|batch| !known.contains(json::compact(&batch.raw).as_bytes()))
-        .collect();
+    let missing: Vec<Batch> =
+        batches.into_iter().filter(|batch| !known.contains(json::compact(&batch.raw).as_bytes())).collect();
     let out = match append(disk, sidecar, &missing)? {
         Some(out) => Some(out),
         None if bytes.is_empty() => None,
         None => Some(disk.reopen(&path).at("open", &path)?),
     };
     match out.filter(|_| sync) {
-        Some(out) => sync::barrier(
-            disk,
-            vec![sync::Target::File(out), sync::Target::Dir(sidecar.to_owned())],
-        ),
+        Some(out) => sync::barrier(disk, vec![sync::Target::File(out), sync::Target::Dir(sidecar.to_owned())]),
         None => Ok(()),
     }
 }

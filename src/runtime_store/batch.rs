@@ -4,18 +4,18 @@
 //! folders of the targets (barrier 3), clean up. What happens when any step fails is in `undo.rs` and [`super::recovery`].
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::SystemTime;
 
 use serde::Deserialize;
 
 use super::archive;
 use super::error::{batch_exists, batch_pending, batch_stale, file_too_large, lock_lost, team_mismatch};
-use super::format::{self, ARCHIVE, ObjectText, STAGE};
+use super::format::{self, STAGE};
 use super::manifest::{EntryParts, Identity, Manifest};
 use super::publish::link_over;
-use super::receipts::{Batch, Batches};
+use super::receipts::Batches;
+use super::records::{parsed, receipt_text, record_text};
 use super::recovery::{self, Locked};
+use super::sidecars::{knows_sidecar, remember_sidecar};
 use super::stage::{self, EntryChange, Ids, Intent, Target};
 use super::stores::{read_manifest, read_receipts};
 use super::{Context, undo};
@@ -27,7 +27,6 @@ use crate::durable::{Disk, IoContext, OutFile, optional, pool};
 use crate::error::{Code, HfError, Result};
 use crate::hash::content_hash;
 use crate::ids;
-use crate::json;
 
 /// One store that a batch writes.
 #[derive(Debug, Clone, Deserialize)]
@@ -106,11 +105,7 @@ impl Input {
 /// `RuntimeStorePathError`; nothing was touched.
 pub fn check_paths(context: &Context, input: &Input) -> Result<Vec<PathBuf>> {
     let fence = context.fence();
-    input
-        .writes
-        .iter()
-        .map(|write| fence.confine(&write.relative_path))
-        .collect()
+    input.writes.iter().map(|write| fence.confine(&write.relative_path)).collect()
 }
 
 /// Writes a batch and calls `done` with the record that the caller gets. Call it on a pool thread.
@@ -169,16 +164,11 @@ pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], 
         sync_files: Vec::new(),
         sync_dirs: locked.sync_dirs,
     };
-    let staged = match run.stage(
-        paths,
-        prior_manifest,
-        manifest.bytes.as_deref(),
-        prior_batches,
-        receipts.bytes.as_deref(),
-    ) {
-        Ok(staged) => staged,
-        Err(error) => return Err(run.give_up(error)),
-    };
+    let staged =
+        match run.stage(paths, prior_manifest, manifest.bytes.as_deref(), prior_batches, receipts.bytes.as_deref()) {
+            Ok(staged) => staged,
+            Err(error) => return Err(run.give_up(error)),
+        };
     if let Err(error) = run.make_durable() {
         return Err(run.give_up(error));
     }
@@ -190,11 +180,7 @@ pub fn commit(disk: &Disk, context: &Context, input: &Input, paths: &[PathBuf], 
 }
 
 fn ensure_owned(set: &LockSet, context: &Context) -> Result<()> {
-    if set.is_owned() {
-        Ok(())
-    } else {
-        Err(lock_lost(&context.manifest))
-    }
+    if set.is_owned() { Ok(()) } else { Err(lock_lost(&context.manifest)) }
 }
 
 fn unused_folder(disk: &Disk, context: &Context, batch_id: &str) -> PathBuf {
@@ -248,18 +234,12 @@ impl Run<'_> {
         receipts_bytes: Option<&[u8]>,
     ) -> Result<Staged> {
         let (disk, context, input) = (self.disk, self.context, self.input);
-        for folder in [
-            paths.iter().map(|path| folder_of(path)).collect::<Vec<_>>(),
-            vec![folder_of(&context.receipts)],
-        ]
-        .concat()
+        for folder in
+            [paths.iter().map(|path| folder_of(path)).collect::<Vec<_>>(), vec![folder_of(&context.receipts)]].concat()
         {
             self.sync_dirs.extend(disk.create_dirs(folder).at("mkdir", folder)?);
             // A folder below the base may have been made by somebody who died before syncing it.
-            let between = folder
-                .ancestors()
-                .skip(1)
-                .take_while(|above| above.starts_with(context.base()));
+            let between = folder.ancestors().skip(1).take_while(|above| above.starts_with(context.base()));
             if folder != context.base() && folder.starts_with(context.base()) {
                 self.sync_dirs.extend(between.map(Path::to_owned));
             }
@@ -268,11 +248,7 @@ impl Run<'_> {
 
         // Of several writes to one file only the last is published.
         let last: Vec<usize> = (0..paths.len())
-            .filter(|&i| {
-                paths
-                    .get(i + 1..)
-                    .is_none_or(|later| paths.get(i).is_none_or(|path| !later.contains(path)))
-            })
+            .filter(|&i| paths.get(i + 1..).is_none_or(|later| paths.get(i).is_none_or(|path| !later.contains(path))))
             .collect();
         let files = self.stage_stores(&last, paths)?;
 
@@ -281,16 +257,9 @@ impl Run<'_> {
         let mut changes = Vec::new();
         let mut receipts = Vec::new();
         for (i, write) in input.writes.iter().enumerate() {
-            let target = last
-                .iter()
-                .position(|&l| paths.get(l) == paths.get(i))
-                .unwrap_or_default();
+            let target = last.iter().position(|&l| paths.get(l) == paths.get(i)).unwrap_or_default();
             let Some(file) = files.get(target) else { continue };
-            let own = if last.contains(&i) {
-                None
-            } else {
-                Some(store_text(write))
-            };
+            let own = if last.contains(&i) { None } else { Some(store_text(write)) };
             let (hash, size) = match &own {
                 Some(text) => (content_hash(text.as_bytes()), text.len()),
                 None => (file.hash.clone(), file.size),
@@ -378,21 +347,11 @@ impl Run<'_> {
             updated_at: input.manifest_updated_at.clone(),
             retention: input.retention,
         };
-        self.sync_files.push(stage::put(
-            disk,
-            &self.folder,
-            stage::INTENT,
-            intent.file_text().as_bytes(),
-        )?);
+        self.sync_files.push(stage::put(disk, &self.folder, stage::INTENT, intent.file_text().as_bytes())?);
         self.intent_staged = true;
         disk.point("after_stage_files").at("stage", &self.folder)?;
         let returned = record_text(input, &receipts, "committed", Some(&input.completed_at), None, None);
-        Ok(Staged {
-            intent,
-            paths: all_paths,
-            prior_batches,
-            returned,
-        })
+        Ok(Staged { intent, paths: all_paths, prior_batches, returned })
     }
 
     /// Writes the store files side by side where they are large enough to share the work.
@@ -405,19 +364,14 @@ impl Run<'_> {
             };
             let (disk, folder, max) = (self.disk.clone(), self.folder.clone(), self.input.max_file_bytes);
             bytes += write.data.as_ref().map_or(0, String::len);
-            jobs.push(Box::new(move || {
-                stage_store(&disk, &folder, target, &path, &write, max)
-            }));
+            jobs.push(Box::new(move || stage_store(&disk, &folder, target, &path, &write, max)));
         }
         let width = if bytes > 64 * 1024 { 4 } else { 1 };
         pool::parallel(width, jobs)
             .into_iter()
             .map(|result| {
                 result.unwrap_or_else(|| {
-                    Err(HfError::new(
-                        Code::Panic,
-                        "staging a store panicked; nothing was written, please report this",
-                    ))
+                    Err(HfError::new(Code::Panic, "staging a store panicked; nothing was written, please report this"))
                 })
             })
             .collect()
@@ -428,11 +382,8 @@ impl Run<'_> {
         if prior.is_some() {
             keep_prior(self.disk, &self.folder, index, path, &out)?;
         }
-        let mtime_ms = out
-            .file
-            .metadata()
-            .and_then(|metadata| metadata.modified())
-            .map_or(0.0, clock::millis_since_epoch);
+        let mtime_ms =
+            out.file.metadata().and_then(|metadata| metadata.modified()).map_or(0.0, clock::millis_since_epoch);
         self.sync_files.push(out);
         Ok(Target {
             path: stage::name_of(self.context.base(), path),
@@ -472,21 +423,15 @@ impl Run<'_> {
             return error;
         }
         let intent = self.folder.join(stage::INTENT);
-        let gone = optional(self.disk.symlink_metadata(&intent))
-            .at("lstat", &intent)
-            .and_then(|found| match found {
-                Some(_) => removed.clone(),
-                // A power cut must not bring it back either.
-                None if self.syncs() => sync::dirs(
-                    self.disk,
-                    [if removed.is_ok() {
-                        self.context.sidecar().join(STAGE)
-                    } else {
-                        self.folder.clone()
-                    }],
-                ),
-                None => Ok(()),
-            });
+        let gone = optional(self.disk.symlink_metadata(&intent)).at("lstat", &intent).and_then(|found| match found {
+            Some(_) => removed.clone(),
+            // A power cut must not bring it back either.
+            None if self.syncs() => sync::dirs(
+                self.disk,
+                [if removed.is_ok() { self.context.sidecar().join(STAGE) } else { self.folder.clone() }],
+            ),
+            None => Ok(()),
+        });
         match gone {
             Ok(()) => error,
             Err(_) => batch_pending(&self.input.batch_id, "unknown", &error),
@@ -496,35 +441,23 @@ impl Run<'_> {
     fn publish(&self, staged: &Staged, set: &LockSet) -> Result<()> {
         let batch_id = &self.input.batch_id;
         for (i, (target, path)) in staged.intent.targets.iter().zip(&staged.paths).enumerate() {
-            let step = link_over(
-                self.disk,
-                &self.folder.join(stage::next_name(i)),
-                path,
-                &target.temp,
-                self.syncs(),
-            );
+            let step = link_over(self.disk, &self.folder.join(stage::next_name(i)), path, &target.temp, self.syncs());
             let step = step.and_then(|()| self.disk.point("between_publish").at("publish", path));
             let Err(cause) = step else { continue };
             if !set.is_owned() {
                 return Err(batch_pending(batch_id, "unknown", &cause));
             }
-            return Err(
-                match undo::undo(self.disk, self.context, self.input, &self.folder, staged, &cause) {
-                    Ok(()) => cause,
-                    Err(failed) => batch_pending(batch_id, "unknown", &failed),
-                },
-            );
+            return Err(match undo::undo(self.disk, self.context, self.input, &self.folder, staged, &cause) {
+                Ok(()) => cause,
+                Err(failed) => batch_pending(batch_id, "unknown", &failed),
+            });
         }
         let rest = || -> Result<()> {
             self.disk.point("after_publish").at("publish", &self.folder)?;
             if self.syncs() {
-                let folders = staged
-                    .paths
-                    .iter()
-                    .map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
-                let folders = folders
-                    .collect::<std::io::Result<Vec<_>>>()
-                    .at("readlink", &self.folder)?;
+                let folders =
+                    staged.paths.iter().map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
+                let folders = folders.collect::<std::io::Result<Vec<_>>>().at("readlink", &self.folder)?;
                 sync::dirs(self.disk, folders)?;
             }
             Ok(())
@@ -535,11 +468,8 @@ impl Run<'_> {
             return Err(batch_pending(batch_id, "unknown", &cause));
         }
         // Committed and published: what fails from here on costs only a leftover that recovery removes.
-        let cleaned = self
-            .disk
-            .point("before_cleanup")
-            .at("cleanup", &self.folder)
-            .and_then(|()| self.clean_up(staged));
+        let cleaned =
+            self.disk.point("before_cleanup").at("cleanup", &self.folder).and_then(|()| self.clean_up(staged));
         let _ = cleaned;
         Ok(())
     }
@@ -548,10 +478,8 @@ impl Run<'_> {
         let intent = self.folder.join(stage::INTENT);
         let priors = (0..staged.intent.targets.len()).map(|i| self.folder.join(stage::prior_name(i)));
         let last_copy = self.context.sidecar().join(format::MANIFEST_PREVIOUS);
-        let inodes = priors
-            .chain([intent.clone(), last_copy.clone()])
-            .filter_map(|path| self.disk.keep_inode(&path))
-            .collect();
+        let inodes =
+            priors.chain([intent.clone(), last_copy.clone()]).filter_map(|path| self.disk.keep_inode(&path)).collect();
         self.disk.remove_file(&intent).at("unlink", &intent)?;
         // The former manifest becomes the last good copy, which costs one rename.
         let prior = self.folder.join(stage::prior_name(staged.intent.manifest()));
@@ -587,11 +515,7 @@ fn stage_store(
     if prior.is_some() {
         keep_prior(disk, folder, target, path, &out)?;
     }
-    let mtime_ms = out
-        .file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .map_or(0.0, clock::millis_since_epoch);
+    let mtime_ms = out.file.metadata().and_then(|metadata| metadata.modified()).map_or(0.0, clock::millis_since_epoch);
     Ok(StoreFile {
         hash: content_hash(text.as_bytes()),
         prior_hash: prior.as_deref().map(content_hash),
@@ -614,104 +538,4 @@ fn keep_prior(disk: &Disk, folder: &Path, index: usize, path: &Path, next: &OutF
         inherit(next, &metadata);
     }
     Ok(())
-}
-
-fn receipt_text(input: &Input, write: &Write, parts: &EntryParts<'_>) -> String {
-    ObjectText::new()
-        .string("receiptId", &write.receipt_id)
-        .string("batchId", &input.batch_id)
-        .string("schemaName", &write.schema_name)
-        .string("teamName", &input.team_name)
-        .nullable("runId", input.run_id.as_deref())
-        .nullable("capabilitySnapshotId", input.capability_snapshot_id.as_deref())
-        .nullable("behaviorFingerprint", input.behavior_fingerprint.as_deref())
-        .number("schemaVersion", write.schema_version)
-        .string("relativePath", &write.relative_path)
-        .string("contentHash", parts.content_hash)
-        .number("fileSize", parts.file_size)
-        .number("mtimeMs", parts.mtime_ms)
-        .string("writtenAt", &write.written_at)
-        .finish()
-}
-
-/// Returns a batch record as compact JSON.
-pub(super) fn record_text(
-    input: &Input,
-    receipts: &[String],
-    state: &str,
-    completed_at: Option<&str>,
-    last_error: Option<&str>,
-    resolution: Option<&str>,
-) -> String {
-    let text = ObjectText::new()
-        .string("batchId", &input.batch_id)
-        .string("teamName", &input.team_name)
-        .nullable("runId", input.run_id.as_deref())
-        .nullable("capabilitySnapshotId", input.capability_snapshot_id.as_deref())
-        .nullable("behaviorFingerprint", input.behavior_fingerprint.as_deref())
-        .string("reason", &input.reason)
-        .string("startedAt", &input.started_at)
-        .nullable("completedAt", completed_at)
-        .string("state", state)
-        .raw("receipts", &format::array_text(receipts.iter().map(String::as_str)))
-        .nullable("lastError", last_error);
-    match resolution {
-        Some(resolution) => text.string("hfResolution", resolution),
-        None => text,
-    }
-    .finish()
-}
-
-/// Parses a record that we made ourselves, laid out for its place in the file.
-pub(super) fn parsed(record: &str, extra: &[String]) -> Result<Batch> {
-    let mut pretty = String::with_capacity(record.len() * 2);
-    json::pretty(record, 2, &mut pretty);
-    Batch::parse(&pretty, extra).ok_or_else(|| {
-        HfError::new(
-            Code::InvalidArgument,
-            "the batch would make the receipts unreadable: check that ids, team name, reason, times, schema names and relative paths are non-empty strings of legal values; nothing was written",
-        )
-    })
-}
-
-/// Device, inode and birth of a folder: the number alone may be given to the next folder made.
-type FolderId = (u64, u64, Option<SystemTime>);
-
-/// Sidecar folders whose names this process has synced.
-static SYNCED_SIDECARS: Mutex<Vec<FolderId>> = Mutex::new(Vec::new());
-
-fn sidecar_id(disk: &Disk, context: &Context) -> Option<FolderId> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        disk.metadata(&context.sidecar().join(STAGE))
-            .ok()
-            .map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (disk, context);
-        None
-    }
-}
-
-fn knows_sidecar(disk: &Disk, context: &Context) -> bool {
-    sidecar_id(disk, context).is_some_and(|id| SYNCED_SIDECARS.lock().is_ok_and(|known| known.contains(&id)))
-}
-
-fn remember_sidecar(disk: &Disk, context: &Context) {
-    if let (Some(id), Ok(mut known)) = (sidecar_id(disk, context), SYNCED_SIDECARS.lock())
-        && !known.contains(&id)
-    {
-        if known.len() >= 64 {
-            known.remove(0);
-        }
-        known.push(id);
-    }
-}
-
-/// Name of the archive, for those who report its size.
-#[must_use]
-pub fn archive_path(context: &Context) -> PathBuf {
-    context.sidecar().join(ARCHIVE)
 }

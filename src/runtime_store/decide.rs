@@ -58,9 +58,7 @@ pub fn decide(
     let count = intent.targets.len();
     if aborted {
         return Decision::Back(
-            (0..count)
-                .map(|i| if at(i) == Found::Next { Act::Restore } else { Act::Leave })
-                .collect(),
+            (0..count).map(|i| if at(i) == Found::Next { Act::Restore } else { Act::Leave }).collect(),
         );
     }
     let applied = manifest.is_some_and(|manifest| is_applied(intent, manifest, receipts));
@@ -78,11 +76,7 @@ pub fn decide(
     };
     let acts = (0..count).map(|i| {
         if i < intent.stores() {
-            let ours = intent
-                .entries
-                .iter()
-                .filter(|change| change.target == i)
-                .all(|change| owns(change, manifest));
+            let ours = intent.entries.iter().filter(|change| change.target == i).all(|change| owns(change, manifest));
             return match at(i) {
                 Found::Foreign => Act::Leave,
                 _ if ours => staged(i),

@@ -157,18 +157,12 @@ pub fn examine(disk: &Disk, context: &Context) -> Result<Report> {
     folders.sort();
     folders.dedup();
     for folder in folders {
-        for name in optional(disk.list(&folder))
-            .at("scandir", &folder)?
-            .into_iter()
-            .flatten()
-        {
+        for name in optional(disk.list(&folder)).at("scandir", &folder)?.into_iter().flatten() {
             sort_in(disk, &mut report, &folder.join(&name), &name.to_string_lossy());
         }
     }
     let archive = context.sidecar().join(format::ARCHIVE);
-    report.archive_bytes = optional(disk.metadata(&archive))
-        .at("stat", &archive)?
-        .map_or(0, |metadata| metadata.len());
+    report.archive_bytes = optional(disk.metadata(&archive)).at("stat", &archive)?.map_or(0, |metadata| metadata.len());
     let copy = context.sidecar().join(format::MANIFEST_PREVIOUS);
     report.manifest_copy = disk.metadata(&copy).is_ok().then(|| shown(&copy));
     Ok(report)
@@ -188,11 +182,7 @@ fn sort_in(disk: &Disk, report: &mut Report, path: &Path, name: &str) {
             .read(path)
             .map(|bytes| String::from_utf8_lossy(&bytes).chars().take(400).collect())
             .unwrap_or_default();
-        report.locks.push(LockFacts {
-            path: shown(path),
-            content,
-            held: !lock::is_free(path),
-        });
+        report.locks.push(LockFacts { path: shown(path), content, held: !lock::is_free(path) });
     } else if is_temporary(name) || (name.starts_with(".review-create.") && name.ends_with(".tmp")) {
         report.temporary_files.push(leftover());
     } else if name.ends_with(".quarantine") {

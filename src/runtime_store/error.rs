@@ -34,22 +34,16 @@ impl FileFault {
 /// A `relativePath` that must not be used.
 #[must_use]
 pub fn path_escapes(relative_path: &str) -> HfError {
-    HfError::new(
-        Code::RuntimePathEscapes,
-        format!("Runtime store path escapes its directory: {relative_path}"),
-    )
-    .with_class(Class::RuntimeStorePath)
-    .with_field("relativePath", relative_path)
+    HfError::new(Code::RuntimePathEscapes, format!("Runtime store path escapes its directory: {relative_path}"))
+        .with_class(Class::RuntimeStorePath)
+        .with_field("relativePath", relative_path)
 }
 
 /// A batch for another team than the manifest's.
 #[must_use]
 pub fn team_mismatch(manifest_team: &str) -> HfError {
-    HfError::new(
-        Code::RuntimeTeamMismatch,
-        format!("Runtime store batch team mismatch: {manifest_team}"),
-    )
-    .with_field("manifestTeamName", manifest_team)
+    HfError::new(Code::RuntimeTeamMismatch, format!("Runtime store batch team mismatch: {manifest_team}"))
+        .with_field("manifestTeamName", manifest_team)
 }
 
 /// A batch of a run that is not the active one any more.
@@ -57,10 +51,7 @@ pub fn team_mismatch(manifest_team: &str) -> HfError {
 pub fn batch_stale(active_run: Option<&str>) -> HfError {
     HfError::new(
         Code::RuntimeBatchStale,
-        format!(
-            "Runtime store batch is stale; active run is {}",
-            active_run.unwrap_or("null")
-        ),
+        format!("Runtime store batch is stale; active run is {}", active_run.unwrap_or("null")),
     )
     .with_field("activeRunId", active_run.map(str::to_owned))
 }
@@ -68,30 +59,22 @@ pub fn batch_stale(active_run: Option<&str>) -> HfError {
 /// A batch id that the receipts hold already.
 #[must_use]
 pub fn batch_exists(batch_id: &str) -> HfError {
-    HfError::new(
-        Code::RuntimeBatchExists,
-        format!("Runtime store batch already exists: {batch_id}"),
-    )
-    .with_field("batchId", batch_id)
+    HfError::new(Code::RuntimeBatchExists, format!("Runtime store batch already exists: {batch_id}"))
+        .with_field("batchId", batch_id)
 }
 
 /// The batch passed its commit point, but this process could not finish publishing it. `outcome` is `committed` or `unknown`.
 #[must_use]
 pub fn batch_pending(batch_id: &str, outcome: &str, cause: &HfError) -> HfError {
-    let mut error = HfError::new(
-        Code::RuntimeBatchPending,
-        format!("Runtime store batch committed but not applied: {batch_id}"),
-    )
-    .with_class(Class::RuntimeStoreBatchPending)
-    .with_field("batchId", batch_id)
-    .with_field("outcome", outcome)
-    .with_field(
-        "detail",
-        format!(
-            "{}; the next writeBatch or recover() finishes or undoes it",
-            cause.message()
-        ),
-    );
+    let mut error =
+        HfError::new(Code::RuntimeBatchPending, format!("Runtime store batch committed but not applied: {batch_id}"))
+            .with_class(Class::RuntimeStoreBatchPending)
+            .with_field("batchId", batch_id)
+            .with_field("outcome", outcome)
+            .with_field(
+                "detail",
+                format!("{}; the next writeBatch or recover() finishes or undoes it", cause.message()),
+            );
     if cause.is_sync_failure() {
         error = error.sync_failed();
     }

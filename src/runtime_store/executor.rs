@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::archive;
-use super::batch::parsed;
 use super::format::{self, ObjectText, STAGE};
 use super::inspector::{Descriptor, State};
 use super::manifest::Manifest;
 use super::planner::{self, Request};
 use super::publish::write_over;
 use super::receipts::{Batch, Batches};
+use super::records::parsed;
 use super::recovery::{Locked, Step, lock_and_recover};
 use super::stores::{read_manifest, read_receipts};
 use crate::clock;
@@ -68,46 +68,25 @@ pub struct Begun {
 
 /// Runs the first half of a recovery and calls `done` on a pool thread.
 pub fn begin(disk: Disk, context: Context, orders: Orders, done: Continuation<Begun>) {
-    with_all_locks(
-        disk,
-        context,
-        orders,
-        Box::new(|executor, locked| executor.begin(locked)),
-        done,
-    );
+    with_all_locks(disk, context, orders, Box::new(|executor, locked| executor.begin(locked)), done);
 }
 
 /// Runs the last part of a recovery and calls `done` with its steps.
 pub fn finish(disk: Disk, context: Context, orders: Orders, done: Continuation<Vec<Step>>) {
-    with_all_locks(
-        disk,
-        context,
-        orders,
-        Box::new(|executor, locked| executor.finish(locked)),
-        done,
-    );
+    with_all_locks(disk, context, orders, Box::new(|executor, locked| executor.finish(locked)), done);
 }
 
 type Work<T> = Box<dyn FnOnce(Executor, Locked) -> Result<T> + Send>;
 
 fn with_all_locks<T: 'static>(disk: Disk, context: Context, orders: Orders, work: Work<T>, done: Continuation<T>) {
     let fence = context.fence();
-    let paths: Result<Vec<PathBuf>> = orders
-        .plan
-        .descriptors
-        .iter()
-        .map(|descriptor| fence.confine(&descriptor.relative_path))
-        .collect();
+    let paths: Result<Vec<PathBuf>> =
+        orders.plan.descriptors.iter().map(|descriptor| fence.confine(&descriptor.relative_path)).collect();
     let paths = match paths {
         Ok(paths) => paths,
         Err(error) => return done(Err(error)),
     };
-    let executor = Executor {
-        disk: disk.clone(),
-        context: context.clone(),
-        orders,
-        steps: Vec::new(),
-    };
+    let executor = Executor { disk: disk.clone(), context: context.clone(), orders, steps: Vec::new() };
     lock_and_recover(
         disk,
         context,
@@ -138,10 +117,7 @@ impl Executor {
         self.apply_committed()?;
         let rebuilds = self.quarantine()?;
         drop(locked);
-        Ok(Begun {
-            steps: self.steps,
-            rebuilds,
-        })
+        Ok(Begun { steps: self.steps, rebuilds })
     }
 
     fn default_manifest(&self) -> Manifest {
@@ -160,11 +136,7 @@ impl Executor {
                 let moved = self.move_aside(&self.context.receipts.clone(), fault.reason)?;
                 self.steps.push(Step::of_directory(
                     "quarantine",
-                    format!(
-                        "the receipts were unreadable ({}); they are in {}",
-                        fault.reason,
-                        moved.display()
-                    ),
+                    format!("the receipts were unreadable ({}); they are in {}", fault.reason, moved.display()),
                 ));
                 Batches::default()
             }
@@ -193,13 +165,11 @@ impl Executor {
     fn rebuild_manifest(&self, batches: &Batches) -> Result<Manifest> {
         let mut manifest = self.default_manifest();
         let previous_path = self.context.sidecar().join(format::MANIFEST_PREVIOUS);
-        let previous = optional(self.disk.read(&previous_path))
-            .at("open", &previous_path)?
-            .and_then(|bytes| {
-                let text = format::decode(bytes);
-                let envelope = format::open_envelope(&text, &previous_path, format::CONTROL_VERSION).ok()?;
-                Manifest::parse(envelope.data, &self.context.extra_names).ok()
-            });
+        let previous = optional(self.disk.read(&previous_path)).at("open", &previous_path)?.and_then(|bytes| {
+            let text = format::decode(bytes);
+            let envelope = format::open_envelope(&text, &previous_path, format::CONTROL_VERSION).ok()?;
+            Manifest::parse(envelope.data, &self.context.extra_names).ok()
+        });
         let committed: Vec<&Batch> = batches
             .records
             .iter()
@@ -215,9 +185,7 @@ impl Executor {
         match (&base, committed.last()) {
             // The copy is as new as the receipts: what was set since the newest batch is in it.
             (Some(base), _) if later == 0 => {
-                manifest
-                    .last_committed_batch_id
-                    .clone_from(&base.last_committed_batch_id);
+                manifest.last_committed_batch_id.clone_from(&base.last_committed_batch_id);
                 manifest.active = base.active.clone();
             }
             (_, Some(newest)) => {
@@ -248,22 +216,15 @@ impl Executor {
     /// Applies batches that were committed but never reached the manifest, oldest first, each once.
     fn apply_committed(&mut self) -> Result<()> {
         let built = planner::build(&self.disk, &self.context, &self.orders.plan)?;
-        let pending: Vec<&planner::Action> = built
-            .plan
-            .actions
-            .iter()
-            .filter(|action| action.kind == "roll_forward")
-            .collect();
+        let pending: Vec<&planner::Action> =
+            built.plan.actions.iter().filter(|action| action.kind == "roll_forward").collect();
         if pending.is_empty() {
             return Ok(());
         }
         let mut manifest = built.manifest.clone();
         let mut applied = Vec::new();
         for batch in &built.batches.records {
-            if !pending
-                .iter()
-                .any(|action| action.batch_id.as_ref() == Some(&batch.batch_id))
-            {
+            if !pending.iter().any(|action| action.batch_id.as_ref() == Some(&batch.batch_id)) {
                 continue;
             }
             let prior = manifest.active.clone();
@@ -345,11 +306,7 @@ impl Executor {
                 _ => None,
             };
             if let Some(moved) = &moved {
-                self.steps.push(Step::of_store(
-                    "quarantine",
-                    name,
-                    format!("{reason}: {}", moved.display()),
-                ));
+                self.steps.push(Step::of_store("quarantine", name, format!("{reason}: {}", moved.display())));
             }
             if rebuildable {
                 rebuilds.push(Rebuild {
@@ -379,28 +336,18 @@ impl Executor {
             let age = clock::parse_iso(&batch.started_at).map_or(f64::INFINITY, |started| now - started as f64);
             let settles = batch.marked || age >= self.orders.settle_ms;
             if batch.is_unresolved() && healthy && settles && batch.team_name == self.orders.plan.team_name {
-                *batch = with_fields(
-                    batch,
-                    &batch.state.clone(),
-                    Some("abandoned"),
-                    &self.context.extra_names,
-                )?;
+                *batch = with_fields(batch, &batch.state.clone(), Some("abandoned"), &self.context.extra_names)?;
             }
         }
-        let (kept, settled): (Vec<Batch>, Vec<Batch>) = batches
-            .records
-            .into_iter()
-            .partition(|batch| batch.is_committed() || batch.resolution.is_none());
+        let (kept, settled): (Vec<Batch>, Vec<Batch>) =
+            batches.records.into_iter().partition(|batch| batch.is_committed() || batch.resolution.is_none());
         if settled.is_empty() {
             return Ok(());
         }
         if let Some(out) = archive::append(&self.disk, &self.context.sidecar(), &settled)?
             && self.syncs()
         {
-            self.disk
-                .sync_file(&out)
-                .at("fsync", &out.path)
-                .map_err(crate::error::HfError::sync_failed)?;
+            self.disk.sync_file(&out).at("fsync", &out.path).map_err(crate::error::HfError::sync_failed)?;
             sync::dirs(&self.disk, [self.context.sidecar()])?;
         }
         self.write_receipts(&Batches { records: kept })?;
@@ -425,18 +372,11 @@ impl Executor {
         folders.sort();
         folders.dedup();
         for folder in folders {
-            for name in optional(self.disk.list(&folder))
-                .at("scandir", &folder)?
-                .into_iter()
-                .flatten()
-            {
+            for name in optional(self.disk.list(&folder)).at("scandir", &folder)?.into_iter().flatten() {
                 let path = folder.join(&name);
                 if is_temporary(&name.to_string_lossy()) && self.is_old(&path) {
                     optional(self.disk.remove_file(&path)).at("unlink", &path)?;
-                    self.steps.push(Step::of_directory(
-                        "remove_leftover",
-                        path.to_string_lossy().into_owned(),
-                    ));
+                    self.steps.push(Step::of_directory("remove_leftover", path.to_string_lossy().into_owned()));
                 }
             }
         }
@@ -449,9 +389,7 @@ impl Executor {
             return false;
         };
         metadata.is_file()
-            && metadata
-                .modified()
-                .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > OLD))
+            && metadata.modified().is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > OLD))
     }
 
     /// Copies a bad file to its quarantine name, durably: whoever takes the original away loses nothing.
@@ -486,11 +424,7 @@ impl Executor {
         let temp = format!(".tmp.{}", ids::uuid());
         write_over(&self.disk, text.as_bytes(), path, &temp, Some(path), None, self.syncs())?;
         self.disk.point("in_recovery").at("recover", path)?;
-        if self.syncs() {
-            sync::dirs(&self.disk, [folder_of(path).to_owned()])
-        } else {
-            Ok(())
-        }
+        if self.syncs() { sync::dirs(&self.disk, [folder_of(path).to_owned()]) } else { Ok(()) }
     }
 }
 
@@ -515,13 +449,10 @@ fn with_fields(batch: &Batch, state: &str, resolution: Option<&str>, extra: &[St
     let Ok(object) = Object::parse(&batch.raw) else {
         return Ok(batch.clone());
     };
-    let mut text = object
-        .members()
-        .iter()
-        .fold(ObjectText::new(), |text, member| match member.key.as_ref() {
-            "state" => text.string("state", state),
-            key => text.raw(key, member.raw),
-        });
+    let mut text = object.members().iter().fold(ObjectText::new(), |text, member| match member.key.as_ref() {
+        "state" => text.string("state", state),
+        key => text.raw(key, member.raw),
+    });
     if let Some(resolution) = resolution {
         text = text.string("hfResolution", resolution);
     }

@@ -59,8 +59,7 @@ pub fn is_schema_name(name: &str, extra: &[String]) -> bool {
 /// Tells whether JavaScript's `trim()` would leave nothing.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
-    text.chars()
-        .all(|c| (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}')
+    text.chars().all(|c| (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}')
 }
 
 /// Builds a compact JSON object, member by member.
@@ -198,10 +197,8 @@ pub fn decode(bytes: Vec<u8>) -> String {
 /// The first check that fails.
 pub fn open_envelope<'a>(text: &'a str, path: &Path, supported: f64) -> std::result::Result<Envelope<'a>, FileFault> {
     let shown = path.display();
-    let fault = |what: &str| FileFault {
-        reason: "invalid_envelope",
-        message: format!("Versioned store {shown} {what}"),
-    };
+    let fault =
+        |what: &str| FileFault { reason: "invalid_envelope", message: format!("Versioned store {shown} {what}") };
     let invalid_json = |error| FileFault {
         reason: "invalid_json",
         message: format!("Invalid JSON in versioned store {shown}: {error}"),
@@ -211,17 +208,11 @@ pub fn open_envelope<'a>(text: &'a str, path: &Path, supported: f64) -> std::res
         return Err(fault("must contain a JSON object"));
     }
     let object = Object::parse(text).map_err(invalid_json)?;
-    let schema_version = object
-        .get("schemaVersion")
-        .and_then(json::integer)
-        .filter(|&version| version >= 1.0);
+    let schema_version = object.get("schemaVersion").and_then(json::integer).filter(|&version| version >= 1.0);
     let Some(schema_version) = schema_version else {
         return Err(fault("has invalid schemaVersion"));
     };
-    let updated_at = object
-        .get("updatedAt")
-        .and_then(json::string)
-        .filter(|text| !is_blank(text));
+    let updated_at = object.get("updatedAt").and_then(json::string).filter(|text| !is_blank(text));
     let Some(updated_at) = updated_at else {
         return Err(fault("has invalid updatedAt"));
     };
@@ -234,16 +225,9 @@ pub fn open_envelope<'a>(text: &'a str, path: &Path, supported: f64) -> std::res
             json::number_text(schema_version),
             json::number_text(supported)
         );
-        return Err(FileFault {
-            reason: "future_schema",
-            message,
-        });
+        return Err(FileFault { reason: "future_schema", message });
     }
-    Ok(Envelope {
-        schema_version,
-        updated_at,
-        data,
-    })
+    Ok(Envelope { schema_version, updated_at, data })
 }
 
 /// Copies the raw bytes of a bad file to its quarantine name and returns that name. An identical copy that exists is used
@@ -266,9 +250,7 @@ pub fn quarantine_copy(
         let text = name.to_string_lossy();
         if text.starts_with(&prefix) && text.ends_with(".quarantine") {
             let copy = folder.join(&name);
-            let same_size = disk
-                .metadata(&copy)
-                .is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
+            let same_size = disk.metadata(&copy).is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
             if same_size && disk.read(&copy).is_ok_and(|existing| existing == bytes) {
                 return Ok(copy);
             }
@@ -304,15 +286,9 @@ mod tests {
             crate::hash::content_hash(text.as_bytes()),
             "sha256:10693281d5ac682b3b4876998a4d8d0f4cbed78c9242cb81d658673b4000826a"
         );
-        assert_eq!(
-            envelope(1.0, "t", None),
-            "{\n  \"schemaVersion\": 1,\n  \"updatedAt\": \"t\"\n}\n"
-        );
+        assert_eq!(envelope(1.0, "t", None), "{\n  \"schemaVersion\": 1,\n  \"updatedAt\": \"t\"\n}\n");
         assert_eq!(envelope_of_records(1.0, "t", []), envelope(1.0, "t", Some("[]")));
-        assert_eq!(
-            envelope_of_records(1.0, "t", ["1", "2"]),
-            envelope(1.0, "t", Some("[1,2]"))
-        );
+        assert_eq!(envelope_of_records(1.0, "t", ["1", "2"]), envelope(1.0, "t", Some("[1,2]")));
     }
 
     #[test]
@@ -324,14 +300,8 @@ mod tests {
                 .map_err(|fault| (fault.reason, fault.message.replace("Versioned store /x ", "")))
         }
         assert_eq!(reason("[]").unwrap_err().1, "must contain a JSON object");
-        assert_eq!(
-            reason("{\"schemaVersion\":0}").unwrap_err().1,
-            "has invalid schemaVersion"
-        );
-        assert_eq!(
-            reason("{\"schemaVersion\":99,\"updatedAt\":\" \"}").unwrap_err().1,
-            "has invalid updatedAt"
-        );
+        assert_eq!(reason("{\"schemaVersion\":0}").unwrap_err().1, "has invalid schemaVersion");
+        assert_eq!(reason("{\"schemaVersion\":99,\"updatedAt\":\" \"}").unwrap_err().1, "has invalid updatedAt");
         assert_eq!(
             reason("{\"schemaVersion\":99,\"updatedAt\":\"t\"}").unwrap_err(),
             ("invalid_envelope", "is missing data".into())
@@ -341,9 +311,6 @@ mod tests {
             ("future_schema", "Future schema 99 in /x; supported 1".into())
         );
         assert_eq!(reason("{bad").unwrap_err().0, "invalid_json");
-        assert_eq!(
-            reason("{\"schemaVersion\":1.0,\"updatedAt\":\"t\",\"data\":null}").unwrap(),
-            "null"
-        );
+        assert_eq!(reason("{\"schemaVersion\":1.0,\"updatedAt\":\"t\",\"data\":null}").unwrap(), "null");
     }
 }

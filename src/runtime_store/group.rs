@@ -157,17 +157,9 @@ struct Asking {
 
 impl Channel {
     fn new(key: &Path, path: &Path) -> Arc<Self> {
-        let state = State {
-            path: path.to_owned(),
-            phase: Phase::Idle,
-            queue: VecDeque::new(),
-            next_id: 0,
-            forgotten: false,
-        };
-        Arc::new(Self {
-            key: key.to_owned(),
-            state: Mutex::new(state),
-        })
+        let state =
+            State { path: path.to_owned(), phase: Phase::Idle, queue: VecDeque::new(), next_id: 0, forgotten: false };
+        Arc::new(Self { key: key.to_owned(), state: Mutex::new(state) })
     }
 
     /// Queues a wish; gives it back if the channel is no longer the one in the table.
@@ -176,12 +168,7 @@ impl Channel {
         if state.forgotten {
             return Err(asking);
         }
-        let Asking {
-            disk,
-            options,
-            asked,
-            done,
-        } = asking;
+        let Asking { disk, options, asked, done } = asking;
         let id = state.next_id;
         state.next_id += 1;
         let busy = !matches!(state.phase, Phase::Idle) || !state.queue.is_empty();
@@ -195,14 +182,7 @@ impl Channel {
             let channel = Arc::clone(self);
             timer::schedule(asked + options.acquire_timeout, move || channel.expire(id))
         });
-        state.queue.push_back(Waiter {
-            id,
-            disk,
-            options,
-            asked,
-            timer,
-            done,
-        });
+        state.queue.push_back(Waiter { id, disk, options, asked, timer, done });
         drop(state);
         self.pump();
         Ok(())
@@ -272,10 +252,7 @@ impl Channel {
         if let Some(key) = waiter.timer {
             timer::cancel(key);
         }
-        let turn = Turn {
-            channel: Arc::clone(self),
-            open: true,
-        };
+        let turn = Turn { channel: Arc::clone(self), open: true };
         pool::spawn(move || (waiter.done)(Ok(turn)));
     }
 
@@ -308,10 +285,8 @@ impl Channel {
         let channel = Arc::clone(self);
         let mut options = waiter.options.clone();
         if !options.acquire_timeout.is_zero() {
-            options.acquire_timeout = options
-                .acquire_timeout
-                .saturating_sub(waiter.asked.elapsed())
-                .max(Duration::from_millis(1));
+            options.acquire_timeout =
+                options.acquire_timeout.saturating_sub(waiter.asked.elapsed()).max(Duration::from_millis(1));
         }
         let disk = waiter.disk.clone();
         let got: Continuation<FileLock> = Box::new(move |taken| {
@@ -329,10 +304,7 @@ impl Channel {
                         failed: None,
                     }));
                     drop(state);
-                    (waiter.done)(Ok(Turn {
-                        channel: Arc::clone(&channel),
-                        open: true,
-                    }));
+                    (waiter.done)(Ok(Turn { channel: Arc::clone(&channel), open: true }));
                 }
                 Err(error) => {
                     state.phase = Phase::Idle;
@@ -347,20 +319,9 @@ impl Channel {
     }
 
     fn flush(self: &Arc<Self>, path: &Path, file_lock: Arc<FileLock>, pending: Pending) {
-        let Pending {
-            disk,
-            text,
-            options,
-            mut outcomes,
-        } = pending;
-        let result = replace_locked(
-            &disk,
-            path,
-            text.as_bytes(),
-            &file_lock,
-            options.max_file_bytes,
-            options.durability,
-        );
+        let Pending { disk, text, options, mut outcomes } = pending;
+        let result =
+            replace_locked(&disk, path, text.as_bytes(), &file_lock, options.max_file_bytes, options.durability);
         if let (Ok(()), Some(copy)) = (&result, &options.copy_to) {
             keep_copy(&disk, copy, text.as_bytes());
         }
@@ -429,12 +390,7 @@ impl Turn {
                     held.latest = Some(text.clone());
                     let mut outcomes = held.pending.take().map(|pending| pending.outcomes).unwrap_or_default();
                     outcomes.push(outcome);
-                    held.pending = Some(Pending {
-                        disk,
-                        text,
-                        options,
-                        outcomes,
-                    });
+                    held.pending = Some(Pending { disk, text, options, outcomes });
                     drop(state);
                     return channel.pump();
                 }

@@ -92,38 +92,23 @@ pub struct FileFacts {
 /// I/O failures other than "no such file".
 pub fn inspect(disk: &Disk, path: &Path, descriptor: &Descriptor, entry: Option<&Entry>) -> Result<Inspection> {
     let name = &descriptor.schema_name;
-    let bad = |state, message: String, fault| Inspection {
-        state,
-        message: Some(message),
-        fault,
-        file: None,
-    };
+    let bad = |state, message: String, fault| Inspection { state, message: Some(message), fault, file: None };
     let failed = |state, fault: &'static str| {
-        bad(
-            state,
-            format!("Runtime store {name} failed inspection: {fault}"),
-            Some(fault),
-        )
+        bad(state, format!("Runtime store {name} failed inspection: {fault}"), Some(fault))
     };
     let Some((bytes, metadata)) = optional(disk.read_with_metadata(path)).at("open", path)? else {
         return Ok(bad(State::Missing, format!("Runtime store missing: {name}"), None));
     };
     let text = decode(bytes);
     if json::kind(&text) != Kind::Object {
-        let fault = if json::validate(text.as_bytes()).is_err() {
-            "invalid_json"
-        } else {
-            "invalid_envelope"
-        };
+        let fault = if json::validate(text.as_bytes()).is_err() { "invalid_json" } else { "invalid_envelope" };
         return Ok(failed(State::Quarantined, fault));
     }
     let Ok(object) = Object::parse(&text) else {
         return Ok(failed(State::Quarantined, "invalid_json"));
     };
-    let Some(version) = object
-        .get("schemaVersion")
-        .filter(|raw| json::kind(raw) == Kind::Number)
-        .and_then(json::integer)
+    let Some(version) =
+        object.get("schemaVersion").filter(|raw| json::kind(raw) == Kind::Number).and_then(json::integer)
     else {
         return Ok(failed(State::Quarantined, "invalid_envelope"));
     };
@@ -137,22 +122,13 @@ pub fn inspect(disk: &Disk, path: &Path, descriptor: &Descriptor, entry: Option<
         mtime_ms: metadata.modified().map_or(0.0, clock::millis_since_epoch),
     };
     let (state, message) = match entry {
-        None => (
-            State::UncommittedWrite,
-            Some(format!("Runtime store has no manifest entry: {name}")),
-        ),
-        Some(entry) if entry.content_hash.as_ref() != Some(&file.content_hash) => (
-            State::HashMismatch,
-            Some(format!("Runtime store hash mismatch: {name}")),
-        ),
+        None => (State::UncommittedWrite, Some(format!("Runtime store has no manifest entry: {name}"))),
+        Some(entry) if entry.content_hash.as_ref() != Some(&file.content_hash) => {
+            (State::HashMismatch, Some(format!("Runtime store hash mismatch: {name}")))
+        }
         Some(_) => (State::Healthy, None),
     };
-    Ok(Inspection {
-        state,
-        message,
-        fault: None,
-        file: Some(file),
-    })
+    Ok(Inspection { state, message, fault: None, file: Some(file) })
 }
 
 impl Inspection {
@@ -162,13 +138,10 @@ impl Inspection {
     pub fn entry_text(&self, descriptor: &Descriptor, entry: Option<&Entry>) -> Option<String> {
         let Some(file) = &self.file else {
             let object = Object::parse(&entry?.raw).ok()?;
-            let text = object
-                .members()
-                .iter()
-                .fold(ObjectText::new(), |text, member| match member.key.as_ref() {
-                    "state" => text.string("state", self.state.as_str()),
-                    key => text.raw(key, member.raw),
-                });
+            let text = object.members().iter().fold(ObjectText::new(), |text, member| match member.key.as_ref() {
+                "state" => text.string("state", self.state.as_str()),
+                key => text.raw(key, member.raw),
+            });
             return Some(text.finish());
         };
         let identity = entry.map(|entry| entry.identity.clone()).unwrap_or_default();
@@ -183,10 +156,7 @@ impl Inspection {
                 .nullable("runId", identity.run_id.as_deref())
                 .nullable("capabilitySnapshotId", identity.capability_snapshot_id.as_deref())
                 .nullable("behaviorFingerprint", identity.behavior_fingerprint.as_deref())
-                .nullable(
-                    "lastWriteReceiptId",
-                    entry.and_then(|entry| entry.last_write_receipt_id.as_deref()),
-                )
+                .nullable("lastWriteReceiptId", entry.and_then(|entry| entry.last_write_receipt_id.as_deref()))
                 .string("state", self.state.as_str())
                 .finish(),
         )

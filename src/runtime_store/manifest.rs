@@ -62,11 +62,7 @@ pub(super) fn nullable(object: &Object<'_>, key: &str) -> Option<Option<String>>
 
 /// Reads a member that must be a string which is not blank.
 pub(super) fn text(object: &Object<'_>, key: &str) -> Option<String> {
-    object
-        .get(key)
-        .filter(|raw| json::kind(raw) == Kind::String)
-        .and_then(json::string)
-        .filter(|text| !is_blank(text))
+    object.get(key).filter(|raw| json::kind(raw) == Kind::String).and_then(json::string).filter(|text| !is_blank(text))
 }
 
 /// Reads a member that must be a finite number.
@@ -200,10 +196,7 @@ impl Manifest {
             return Err("Runtime store manifest must be an object".into());
         }
         let object = Object::parse(raw).map_err(|error| error.to_string())?;
-        if object
-            .get("schemaVersion")
-            .filter(|raw| json::kind(raw) == Kind::Number)
-            .and_then(json::number)
+        if object.get("schemaVersion").filter(|raw| json::kind(raw) == Kind::Number).and_then(json::number)
             != Some(CONTROL_VERSION)
         {
             return Err("Runtime store manifest has unsupported schemaVersion".into());
@@ -226,15 +219,8 @@ impl Manifest {
         };
         let invalid = || "Runtime store manifest envelope is invalid".to_owned();
         let mut manifest = fields().ok_or_else(invalid)?;
-        let entries = object
-            .get("entries")
-            .filter(|raw| json::kind(raw) == Kind::Array)
-            .ok_or_else(invalid)?;
-        for (i, raw) in json::array(entries)
-            .map_err(|error| error.to_string())?
-            .into_iter()
-            .enumerate()
-        {
+        let entries = object.get("entries").filter(|raw| json::kind(raw) == Kind::Array).ok_or_else(invalid)?;
+        for (i, raw) in json::array(entries).map_err(|error| error.to_string())?.into_iter().enumerate() {
             let entry =
                 Entry::parse(raw, extra).ok_or_else(|| format!("Invalid runtime store manifest entry at index {i}"))?;
             if manifest.entry(&entry.schema_name).is_some() {
@@ -265,18 +251,12 @@ impl Manifest {
             .number("schemaVersion", CONTROL_VERSION)
             .string("teamName", &self.team_name)
             .nullable("activeRunId", self.active.run_id.as_deref())
-            .nullable(
-                "activeCapabilitySnapshotId",
-                self.active.capability_snapshot_id.as_deref(),
-            )
+            .nullable("activeCapabilitySnapshotId", self.active.capability_snapshot_id.as_deref())
             .nullable("activeBehaviorFingerprint", self.active.behavior_fingerprint.as_deref())
             .number("highWatermark", self.high_watermark)
             .nullable("lastCommittedBatchId", self.last_committed_batch_id.as_deref())
             .nullable("lastPreparingBatchId", self.last_preparing_batch_id.as_deref())
-            .raw(
-                "entries",
-                &format::array_text(self.entries.iter().map(|entry| entry.raw.as_str())),
-            )
+            .raw("entries", &format::array_text(self.entries.iter().map(|entry| entry.raw.as_str())))
             .nullable("lastRecoveryPlanId", self.last_recovery_plan_id.as_deref())
             .string("updatedAt", &self.updated_at)
             .finish()

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::batch::parsed;
 use super::decide::owns;
 use super::format::{CONTROL_VERSION, ObjectText, decode, open_envelope};
 use super::manifest::{EntryParts, Identity, Manifest};
 use super::receipts::Batches;
+use super::records::parsed;
 use super::stage::{Ids, Intent};
 use crate::error::{Code, HfError, Result};
 use crate::hash::content_hash;
@@ -39,11 +39,7 @@ fn data_of<T>(staged: Option<&[u8]>, intent: &Intent, parse: impl FnOnce(&str) -
 }
 
 fn names(intent: &Intent, extra: &[String]) -> Vec<String> {
-    extra
-        .iter()
-        .cloned()
-        .chain(intent.entries.iter().map(|change| change.schema_name.clone()))
-        .collect()
+    extra.iter().cloned().chain(intent.entries.iter().map(|change| change.schema_name.clone())).collect()
 }
 
 /// Parses a receipts file that the batch is about to write.
@@ -51,9 +47,7 @@ fn names(intent: &Intent, extra: &[String]) -> Vec<String> {
 /// # Errors
 /// The redo folder is damaged.
 pub fn receipts_in(bytes: &[u8], intent: &Intent, extra: &[String]) -> Result<Batches> {
-    data_of(Some(bytes), intent, |data| {
-        Batches::parse(data, &names(intent, extra)).ok()
-    })
+    data_of(Some(bytes), intent, |data| Batches::parse(data, &names(intent, extra)).ok())
 }
 
 /// Adds the batch's record to the current receipts if it is not there.
@@ -96,11 +90,7 @@ pub fn manifest(
         if !owns(change, Some(&manifest)) {
             continue;
         }
-        let Some(receipt) = record
-            .receipts
-            .iter()
-            .find(|receipt| receipt.receipt_id == change.receipt_id)
-        else {
+        let Some(receipt) = record.receipts.iter().find(|receipt| receipt.receipt_id == change.receipt_id) else {
             continue;
         };
         let parts = receipt.entry_parts();
@@ -109,14 +99,8 @@ pub fn manifest(
             Some((_, file)) => {
                 let hash = content_hash(decode(file.bytes.to_vec()).as_bytes());
                 let size = file.bytes.len() as f64;
-                EntryParts {
-                    content_hash: &hash,
-                    file_size: size,
-                    mtime_ms: file.mtime_ms,
-                    receipt_id: None,
-                    ..parts
-                }
-                .entry()
+                EntryParts { content_hash: &hash, file_size: size, mtime_ms: file.mtime_ms, receipt_id: None, ..parts }
+                    .entry()
             }
         };
         manifest.set_entry(entry);
@@ -133,16 +117,8 @@ pub fn manifest(
 fn adopt_ids(active: &mut Identity, prior: &Ids, next: &Ids) {
     let fields = [
         (&mut active.run_id, &prior.run_id, &next.run_id),
-        (
-            &mut active.capability_snapshot_id,
-            &prior.capability_snapshot_id,
-            &next.capability_snapshot_id,
-        ),
-        (
-            &mut active.behavior_fingerprint,
-            &prior.behavior_fingerprint,
-            &next.behavior_fingerprint,
-        ),
+        (&mut active.capability_snapshot_id, &prior.capability_snapshot_id, &next.capability_snapshot_id),
+        (&mut active.behavior_fingerprint, &prior.behavior_fingerprint, &next.behavior_fingerprint),
     ];
     for (current, prior, next) in fields {
         if current == prior {

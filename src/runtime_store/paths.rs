@@ -28,11 +28,7 @@ impl Fence {
             });
             [Some(path.to_path_buf()), real.ok()]
         });
-        Self {
-            dir: dir.to_owned(),
-            root,
-            control: control.flatten().collect(),
-        }
+        Self { dir: dir.to_owned(), root, control: control.flatten().collect() }
     }
 
     /// Joins `relative` to the directory and refuses whatever would leave it or name a file that is not a store: control
@@ -63,9 +59,7 @@ impl Fence {
     /// Tells whether `path` is a control file, or differs from one only in case: on some file systems that is the same.
     fn is_control(&self, path: &Path) -> bool {
         let lower = |path: &Path| path.file_name().map(|name| name.to_ascii_lowercase());
-        self.control
-            .iter()
-            .any(|control| folder_of(control) == folder_of(path) && lower(control) == lower(path))
+        self.control.iter().any(|control| folder_of(control) == folder_of(path) && lower(control) == lower(path))
     }
 }
 

@@ -118,36 +118,20 @@ pub fn decide(request: &Request, manifest: &Manifest, batches: &Batches, open: &
         diagnostics: Vec::new(),
     };
     if manifest.team_name != request.team_name {
-        plan.actions.push(action(
-            "block_readiness",
-            "opencode.launchState",
-            "manifest_team_mismatch",
-        ));
-        plan.diagnostics
-            .push(format!("Runtime store manifest team mismatch: {}", manifest.team_name));
+        plan.actions.push(action("block_readiness", "opencode.launchState", "manifest_team_mismatch"));
+        plan.diagnostics.push(format!("Runtime store manifest team mismatch: {}", manifest.team_name));
     }
-    let facts = Facts {
-        request,
-        manifest,
-        batches,
-        open,
-        found,
-    };
+    let facts = Facts { request, manifest, batches, open, found };
     for (descriptor, inspection) in request.descriptors.iter().zip(found) {
         facts.judge(&mut plan, descriptor, inspection);
     }
-    for batch in batches
-        .records
-        .iter()
-        .filter(|batch| batch.is_unresolved() && batch.team_name == request.team_name)
-    {
+    for batch in batches.records.iter().filter(|batch| batch.is_unresolved() && batch.team_name == request.team_name) {
         plan.actions.push(action(
             "block_readiness",
             "opencode.launchTransaction",
             &format!("uncommitted_batch:{}", batch.batch_id),
         ));
-        plan.diagnostics
-            .push(format!("Uncommitted runtime store batch detected: {}", batch.batch_id));
+        plan.diagnostics.push(format!("Uncommitted runtime store batch detected: {}", batch.batch_id));
     }
     plan.manifest_healthy = plan.actions.iter().all(|action| action.kind == "none");
     plan.readiness_impact = impact(&plan.actions, &request.descriptors);
@@ -155,12 +139,7 @@ pub fn decide(request: &Request, manifest: &Manifest, batches: &Batches, open: &
 }
 
 fn action(kind: &'static str, schema_name: &str, reason: &str) -> Action {
-    Action {
-        kind,
-        schema_name: schema_name.to_owned(),
-        batch_id: None,
-        reason: Some(reason.to_owned()),
-    }
+    Action { kind, schema_name: schema_name.to_owned(), batch_id: None, reason: Some(reason.to_owned()) }
 }
 
 /// What [`decide`] decides from.
@@ -182,54 +161,33 @@ impl Facts<'_> {
                 .find(|open| open.names(name))
                 .map(|open| (open.batch_id.clone(), "batch_publish_interrupted"));
             if let Some((batch_id, reason)) = pending.or_else(|| self.unapplied(name, inspection)) {
-                plan.diagnostics
-                    .push(format!("Runtime store {name} rolls forward to batch {batch_id}"));
-                plan.actions.push(Action {
-                    batch_id: Some(batch_id),
-                    ..action("roll_forward", name, reason)
-                });
+                plan.diagnostics.push(format!("Runtime store {name} rolls forward to batch {batch_id}"));
+                plan.actions.push(Action { batch_id: Some(batch_id), ..action("roll_forward", name, reason) });
                 return;
             }
         }
         plan.diagnostics.extend(inspection.message.clone());
         if inspection.state != State::Healthy {
             let state = inspection.state.as_str();
-            plan.actions
-                .push(action(action_kind(state, &descriptor.rebuild_strategy), name, state));
+            plan.actions.push(action(action_kind(state, &descriptor.rebuild_strategy), name, state));
             return;
         }
-        let identity = self
-            .manifest
-            .entry(name)
-            .map(|entry| entry.identity.clone())
-            .unwrap_or_default();
+        let identity = self.manifest.entry(name).map(|entry| entry.identity.clone()).unwrap_or_default();
         let expected = self.request.expected();
         let stale = [
             (identity.run_id != expected.run_id, "run id"),
-            (
-                identity.capability_snapshot_id != expected.capability_snapshot_id,
-                "capability snapshot",
-            ),
-            (
-                identity.behavior_fingerprint != expected.behavior_fingerprint,
-                "behavior fingerprint",
-            ),
+            (identity.capability_snapshot_id != expected.capability_snapshot_id, "capability snapshot"),
+            (identity.behavior_fingerprint != expected.behavior_fingerprint, "behavior fingerprint"),
         ];
-        match stale
-            .iter()
-            .find(|(differs, _)| *differs && descriptor.criticality != "diagnostic_only")
-        {
+        match stale.iter().find(|(differs, _)| *differs && descriptor.criticality != "diagnostic_only") {
             Some((_, what)) => {
                 let text = format!("Runtime store {name} has stale {what}");
                 plan.diagnostics.push(text.clone());
                 plan.actions.push(action("block_readiness", name, &text));
             }
-            None => plan.actions.push(Action {
-                kind: "none",
-                schema_name: name.to_owned(),
-                batch_id: None,
-                reason: None,
-            }),
+            None => {
+                plan.actions.push(Action { kind: "none", schema_name: name.to_owned(), batch_id: None, reason: None })
+            }
         }
     }
 
@@ -245,11 +203,7 @@ impl Facts<'_> {
             matches!(batch.state.as_str(), "committed" | "committing") && wrote(batch, name, hash)
         })?;
         let batch = later.get(index).filter(|_| self.is_whole(start + index))?;
-        let reason = if batch.is_committed() {
-            "committed_batch_not_applied"
-        } else {
-            "batch_publish_interrupted"
-        };
+        let reason = if batch.is_committed() { "committed_batch_not_applied" } else { "batch_publish_interrupted" };
         Some((batch.batch_id.clone(), reason))
     }
 
@@ -260,12 +214,8 @@ impl Facts<'_> {
         let receipts = since.first().map(|batch| batch.receipts.as_slice()).unwrap_or_default();
         receipts.iter().all(|receipt| {
             let name = &receipt.schema_name;
-            let found = self
-                .request
-                .descriptors
-                .iter()
-                .zip(self.found)
-                .find(|(descriptor, _)| descriptor.schema_name == *name);
+            let found =
+                self.request.descriptors.iter().zip(self.found).find(|(descriptor, _)| descriptor.schema_name == *name);
             let Some((state, file)) =
                 found.and_then(|(_, inspection)| Some((inspection.state, inspection.file.as_ref()?)))
             else {
@@ -278,10 +228,7 @@ impl Facts<'_> {
 }
 
 fn wrote(batch: &Batch, schema_name: &str, hash: &str) -> bool {
-    batch
-        .receipts
-        .iter()
-        .any(|receipt| receipt.schema_name == schema_name && receipt.content_hash == hash)
+    batch.receipts.iter().any(|receipt| receipt.schema_name == schema_name && receipt.content_hash == hash)
 }
 
 fn impact(actions: &[Action], descriptors: &[Descriptor]) -> &'static str {
@@ -331,11 +278,7 @@ pub fn build(disk: &Disk, context: &Context, request: &Request) -> Result<Built>
     let mut pause = Duration::from_millis(1);
     loop {
         let waited = started.elapsed();
-        let quiet = if waited > PATIENCE {
-            hold_off_writers(context, PATIENCE)
-        } else {
-            None
-        };
+        let quiet = if waited > PATIENCE { hold_off_writers(context, PATIENCE) } else { None };
         let snapshot = Snapshot::read(disk, context, &request.default_manifest)?;
         let found = inspect_all(disk, context, request, &snapshot.manifest)?;
         let calm = quiet.is_some() || snapshot.is_still_true(disk, context)?;
@@ -345,12 +288,7 @@ pub fn build(disk: &Disk, context: &Context, request: &Request) -> Result<Built>
         if (calm && !publishing) || waited > PATIENCE * 20 {
             let open: Vec<Open> = snapshot.open.into_iter().filter(|open| !open.alive).collect();
             let plan = decide(request, &snapshot.manifest, &snapshot.batches, &open, &found);
-            return Ok(Built {
-                plan,
-                manifest: snapshot.manifest,
-                batches: snapshot.batches,
-                found,
-            });
+            return Ok(Built { plan, manifest: snapshot.manifest, batches: snapshot.batches, found });
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
@@ -367,11 +305,8 @@ fn inspect_all(disk: &Disk, context: &Context, request: &Request, manifest: &Man
     for descriptor in &request.descriptors {
         let path = fence.confine(&descriptor.relative_path)?;
         bytes += disk.metadata(&path).map_or(0, |metadata| metadata.len());
-        let (disk, descriptor, entry) = (
-            disk.clone(),
-            descriptor.clone(),
-            manifest.entry(&descriptor.schema_name).cloned(),
-        );
+        let (disk, descriptor, entry) =
+            (disk.clone(), descriptor.clone(), manifest.entry(&descriptor.schema_name).cloned());
         jobs.push(Box::new(move || inspect(&disk, &path, &descriptor, entry.as_ref())));
     }
     // Two at a time bound the memory: each holds one file.
@@ -380,10 +315,7 @@ fn inspect_all(disk: &Disk, context: &Context, request: &Request, manifest: &Man
         .into_iter()
         .map(|result| {
             result.unwrap_or_else(|| {
-                Err(HfError::new(
-                    Code::Panic,
-                    "inspecting a store panicked; nothing was changed, please report this",
-                ))
+                Err(HfError::new(Code::Panic, "inspecting a store panicked; nothing was changed, please report this"))
             })
         })
         .collect()

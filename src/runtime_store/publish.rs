@@ -62,19 +62,15 @@ fn finish(disk: &Disk, out: OutFile, mtime_ms: Option<f64>, sync: bool) -> Resul
         let _ = out.file.set_modified(clock::from_millis(ms));
     }
     if sync {
-        disk.sync_file(&out)
-            .at("fsync", &out.path)
-            .map_err(crate::error::HfError::sync_failed)?;
+        disk.sync_file(&out).at("fsync", &out.path).map_err(crate::error::HfError::sync_failed)?;
     }
     Ok(())
 }
 
 fn cannot_link(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::CrossesDevices | ErrorKind::Unsupported | ErrorKind::TooManyLinks
-    ) || (error.kind() == ErrorKind::PermissionDenied && error.raw_os_error() == Some(1))
+    matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::Unsupported | ErrorKind::TooManyLinks)
+        || (error.kind() == ErrorKind::PermissionDenied && error.raw_os_error() == Some(1))
 }
 
 fn rename_over(disk: &Disk, temp: &Path, target: &Path) -> Result<()> {

@@ -143,11 +143,7 @@ impl Batches {
         }
         let mut seen = HashSet::new();
         let mut records = Vec::new();
-        for (i, raw) in json::array(raw)
-            .map_err(|error| error.to_string())?
-            .into_iter()
-            .enumerate()
-        {
+        for (i, raw) in json::array(raw).map_err(|error| error.to_string())?.into_iter().enumerate() {
             let batch =
                 Batch::parse(raw, extra).ok_or_else(|| format!("Invalid runtime store write batch at index {i}"))?;
             if !seen.insert(batch.batch_id.clone()) {
@@ -172,9 +168,7 @@ impl Batches {
             return 0;
         };
         let owner = entry.last_write_receipt_id.as_deref().and_then(|receipt_id| {
-            self.records
-                .iter()
-                .rposition(|batch| batch.receipts.iter().any(|receipt| receipt.receipt_id == receipt_id))
+            self.records.iter().rposition(|batch| batch.receipts.iter().any(|receipt| receipt.receipt_id == receipt_id))
         });
         owner.map_or(self.records.len(), |index| index + 1)
     }
@@ -183,11 +177,8 @@ impl Batches {
     /// of `manifest`. `keep` of `None` keeps every committed batch.
     #[must_use]
     pub fn prune(self, manifest: &Manifest, keep: Option<usize>) -> (Self, Vec<Batch>) {
-        let owners: HashSet<&str> = manifest
-            .entries
-            .iter()
-            .filter_map(|entry| entry.last_write_receipt_id.as_deref())
-            .collect();
+        let owners: HashSet<&str> =
+            manifest.entries.iter().filter_map(|entry| entry.last_write_receipt_id.as_deref()).collect();
         let committed = self.records.iter().filter(|batch| batch.is_committed()).count();
         let surplus = keep.map_or(0, |keep| committed.saturating_sub(keep));
         let mut passed = 0;
@@ -195,11 +186,7 @@ impl Batches {
         for batch in self.records {
             let goes = if batch.is_committed() {
                 passed += 1;
-                passed <= surplus
-                    && !batch
-                        .receipts
-                        .iter()
-                        .any(|receipt| owners.contains(receipt.receipt_id.as_str()))
+                passed <= surplus && !batch.receipts.iter().any(|receipt| owners.contains(receipt.receipt_id.as_str()))
             } else {
                 batch.resolution.is_some()
             };

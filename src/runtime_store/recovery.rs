@@ -34,34 +34,19 @@ impl Step {
     /// Makes a step without a store.
     #[must_use]
     pub fn of_batch(kind: &'static str, batch_id: &str, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            schema_name: None,
-            batch_id: Some(batch_id.to_owned()),
-            detail: detail.into(),
-        }
+        Self { kind, schema_name: None, batch_id: Some(batch_id.to_owned()), detail: detail.into() }
     }
 
     /// Makes a step about a store.
     #[must_use]
     pub fn of_store(kind: &'static str, schema_name: &str, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            schema_name: Some(schema_name.to_owned()),
-            batch_id: None,
-            detail: detail.into(),
-        }
+        Self { kind, schema_name: Some(schema_name.to_owned()), batch_id: None, detail: detail.into() }
     }
 
     /// Makes a step about the directory.
     #[must_use]
     pub fn of_directory(kind: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            schema_name: None,
-            batch_id: None,
-            detail: detail.into(),
-        }
+        Self { kind, schema_name: None, batch_id: None, detail: detail.into() }
     }
 }
 
@@ -89,16 +74,7 @@ pub fn lock_and_recover(
     let made = disk.create_dirs(&stage).at("mkdir", &stage);
     let tries = 0;
     match made {
-        Ok(sync_dirs) => Locking {
-            disk,
-            context,
-            targets,
-            held,
-            sync_dirs,
-            tries,
-            done,
-        }
-        .try_once(),
+        Ok(sync_dirs) => Locking { disk, context, targets, held, sync_dirs, tries, done }.try_once(),
         Err(error) => done(Err(error)),
     }
 }
@@ -165,11 +141,7 @@ impl Locking {
             return Err(HfError::new(Code::Io, text).with_field("path", sidecar.to_string_lossy()));
         }
         for redo in redos {
-            for target in redo
-                .intent()
-                .map(|intent| intent.targets.as_slice())
-                .unwrap_or_default()
-            {
+            for target in redo.intent().map(|intent| intent.targets.as_slice()).unwrap_or_default() {
                 wanted.extend(target_path(&self.context, &target.path));
             }
         }
@@ -179,11 +151,8 @@ impl Locking {
 
 /// Stores in byte order, then receipts, then manifest: the one order in which everybody locks.
 fn in_lock_order(context: &Context, wanted: &[PathBuf]) -> Vec<PathBuf> {
-    let mut stores: Vec<PathBuf> = wanted
-        .iter()
-        .filter(|path| **path != context.manifest && **path != context.receipts)
-        .cloned()
-        .collect();
+    let mut stores: Vec<PathBuf> =
+        wanted.iter().filter(|path| **path != context.manifest && **path != context.receipts).cloned().collect();
     stores.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
     stores.dedup();
     stores.extend([context.receipts.clone(), context.manifest.clone()]);
@@ -238,12 +207,7 @@ fn pending_for(disk: &Disk, path: &Path, options: &lock::Options) -> Result<Opti
         }
         for redo in stage::find(disk, &sidecar)? {
             let Some(intent) = redo.intent() else { continue };
-            let at = |i: usize| {
-                intent
-                    .targets
-                    .get(i)
-                    .and_then(|target| stage::path_of(base, &target.path, &[]))
-            };
+            let at = |i: usize| intent.targets.get(i).and_then(|target| stage::path_of(base, &target.path, &[]));
             let names_it = (0..intent.targets.len()).any(|i| at(i).as_deref() == Some(path));
             let (Some(receipts), Some(manifest)) = (at(intent.receipts()), at(intent.manifest())) else {
                 continue;

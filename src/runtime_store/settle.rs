@@ -27,24 +27,14 @@ struct View {
 }
 
 fn look(disk: &Disk, context: &Context, redo: &Redo, intent: &Intent) -> Result<View> {
-    let mut view = View {
-        paths: Vec::new(),
-        bytes: Vec::new(),
-        found: Vec::new(),
-        manifest: None,
-        receipts: None,
-    };
+    let mut view = View { paths: Vec::new(), bytes: Vec::new(), found: Vec::new(), manifest: None, receipts: None };
     let mut extra = context.extra_names.clone();
     extra.extend(intent.entries.iter().map(|change| change.schema_name.clone()));
     for (i, target) in intent.targets.iter().enumerate() {
         let path = target_path(context, &target.path).ok_or_else(|| {
             let cause = HfError::new(
                 Code::RuntimePathEscapes,
-                format!(
-                    "its redo folder names {}, which lies outside of {}",
-                    target.path,
-                    context.base().display()
-                ),
+                format!("its redo folder names {}, which lies outside of {}", target.path, context.base().display()),
             );
             batch_pending(&intent.batch_id, "committed", &cause)
         })?;
@@ -102,12 +92,7 @@ pub fn settle(disk: &Disk, context: &Context, redo: &Redo) -> Result<Vec<Step>> 
     let (intent, aborted) = match &redo.content {
         Content::Incomplete => {
             stage::remove(disk, &redo.folder)?;
-            let name = redo
-                .folder
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = redo.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Ok(vec![Step::of_batch(
                 "discard",
                 &name,
@@ -127,24 +112,9 @@ pub fn settle(disk: &Disk, context: &Context, redo: &Redo) -> Result<Vec<Step>> 
     }
     let marker = redo.folder.join(stage::REPUBLISH);
     let republish = optional(disk.symlink_metadata(&marker)).at("lstat", &marker)?.is_some();
-    let decision = decide(
-        intent,
-        aborted,
-        &view.found,
-        view.manifest.as_ref(),
-        view.receipts.as_ref(),
-        republish,
-    );
-    Settling {
-        disk,
-        context,
-        redo,
-        intent,
-        view,
-        syncs: context.durability == Durability::Full,
-        steps: Vec::new(),
-    }
-    .carry_out(&decision)
+    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), republish);
+    Settling { disk, context, redo, intent, view, syncs: context.durability == Durability::Full, steps: Vec::new() }
+        .carry_out(&decision)
 }
 
 /// Says what [`settle`] would do with a committed or aborted batch, and whether nothing is left to do for its targets.
@@ -156,14 +126,7 @@ pub fn preview(disk: &Disk, context: &Context, redo: &Redo) -> Result<Option<(De
     let Some(intent) = redo.intent() else { return Ok(None) };
     let view = look(disk, context, redo, intent)?;
     let aborted = matches!(redo.content, Content::Aborted(_));
-    let decision = decide(
-        intent,
-        aborted,
-        &view.found,
-        view.manifest.as_ref(),
-        view.receipts.as_ref(),
-        false,
-    );
+    let decision = decide(intent, aborted, &view.found, view.manifest.as_ref(), view.receipts.as_ref(), false);
     if let Decision::Forward(acts) = &decision
         && staged(disk, redo, intent, &view, acts)?.is_none()
         && !was_published(intent, &view.found)
@@ -191,11 +154,7 @@ fn staged(
         let edited = view.found.get(i) == Some(&Found::Foreign);
         let needed = *act == Act::Write || (*act == Act::Merge && view.is_unreadable(intent, i) && !edited);
         let path = redo.next_file(i);
-        let mut bytes = if needed {
-            optional(disk.read(&path)).at("open", &path)?
-        } else {
-            None
-        };
+        let mut bytes = if needed { optional(disk.read(&path)).at("open", &path)? } else { None };
         if needed && bytes.is_none() && view.found.get(i) == Some(&Found::Next) {
             // The folder was being removed: to be published again, the target itself will do.
             bytes = view.bytes.get(i).cloned().flatten();
@@ -211,11 +170,7 @@ fn staged(
 impl View {
     /// Tells whether a control file is there and says nothing.
     fn is_unreadable(&self, intent: &Intent, i: usize) -> bool {
-        if i == intent.receipts() {
-            self.receipts.is_none()
-        } else {
-            self.manifest.is_none()
-        }
+        if i == intent.receipts() { self.receipts.is_none() } else { self.manifest.is_none() }
     }
 }
 
@@ -250,14 +205,9 @@ impl Settling<'_> {
             }
         }
         if self.syncs {
-            let folders = self
-                .view
-                .paths
-                .iter()
-                .map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
-            let folders = folders
-                .collect::<std::io::Result<Vec<_>>>()
-                .at("readlink", &self.redo.folder)?;
+            let folders =
+                self.view.paths.iter().map(|path| resolve(self.disk, path).map(|real| folder_of(&real).to_owned()));
+            let folders = folders.collect::<std::io::Result<Vec<_>>>().at("readlink", &self.redo.folder)?;
             sync::dirs(self.disk, folders)?;
         }
         self.disk.point("in_recovery").at("recover", &self.redo.folder)?;
@@ -274,33 +224,15 @@ impl Settling<'_> {
         if !self.syncs || acts.iter().all(|act| *act == Act::Leave) {
             return Ok(());
         }
-        let intent = if matches!(self.redo.content, Content::Aborted(_)) {
-            stage::ABORTED
-        } else {
-            stage::INTENT
-        };
-        let staged = (0..acts.len())
-            .filter(|&i| acts.get(i) == Some(&Act::Write))
-            .map(|i| self.redo.next_file(i));
+        let intent = if matches!(self.redo.content, Content::Aborted(_)) { stage::ABORTED } else { stage::INTENT };
+        let staged = (0..acts.len()).filter(|&i| acts.get(i) == Some(&Act::Write)).map(|i| self.redo.next_file(i));
         let mut files = Vec::new();
         for path in staged.chain([self.redo.folder.join(intent)]) {
-            files.extend(
-                optional(self.disk.reopen(&path))
-                    .at("open", &path)?
-                    .map(sync::Target::File),
-            );
+            files.extend(optional(self.disk.reopen(&path)).at("open", &path)?.map(sync::Target::File));
         }
         sync::barrier(self.disk, files)?;
         let sidecar = self.context.sidecar();
-        sync::dirs(
-            self.disk,
-            [
-                self.redo.folder.clone(),
-                sidecar.join(STAGE),
-                sidecar,
-                self.context.base().to_owned(),
-            ],
-        )
+        sync::dirs(self.disk, [self.redo.folder.clone(), sidecar.join(STAGE), sidecar, self.context.base().to_owned()])
     }
 
     /// Staged files that do not match their hashes mean a power cut before the commit point, unless a target was published.
@@ -323,12 +255,7 @@ impl Settling<'_> {
         for (i, (act, bytes)) in acts.iter().zip(&staged).enumerate() {
             let found = self.view.found.get(i).copied().unwrap_or(Found::Missing);
             if i < stores && found == Found::Foreign {
-                let path = self
-                    .view
-                    .paths
-                    .get(i)
-                    .map(|path| path.display().to_string())
-                    .unwrap_or_default();
+                let path = self.view.paths.get(i).map(|path| path.display().to_string()).unwrap_or_default();
                 for change in intent.entries.iter().filter(|change| change.target == i) {
                     self.steps.push(Step {
                         batch_id: Some(intent.batch_id.clone()),
@@ -361,8 +288,7 @@ impl Settling<'_> {
         } else {
             "was committed but not published; it is now"
         };
-        self.steps
-            .push(Step::of_batch("roll_forward", &intent.batch_id, detail));
+        self.steps.push(Step::of_batch("roll_forward", &intent.batch_id, detail));
         Ok(())
     }
 
@@ -372,12 +298,8 @@ impl Settling<'_> {
             return Ok(());
         };
         let kept = merge::receipts_in(next, self.intent, &self.context.extra_names)?;
-        let dropped: Vec<_> = current
-            .records
-            .iter()
-            .filter(|batch| kept.get(&batch.batch_id).is_none())
-            .cloned()
-            .collect();
+        let dropped: Vec<_> =
+            current.records.iter().filter(|batch| kept.get(&batch.batch_id).is_none()).cloned().collect();
         if dropped.is_empty() {
             Ok(())
         } else {
@@ -426,11 +348,7 @@ impl Settling<'_> {
         let (Some(target), Some(path)) = (self.intent.targets.get(i), self.view.paths.get(i)) else {
             return Ok(());
         };
-        let like = if as_staged {
-            self.redo.next_file(i)
-        } else {
-            path.clone()
-        };
+        let like = if as_staged { self.redo.next_file(i) } else { path.clone() };
         write_over(
             self.disk,
             bytes,
@@ -447,25 +365,15 @@ impl Settling<'_> {
         let (Some(path), Some(Some(bytes))) = (self.view.paths.get(i), self.view.bytes.get(i)) else {
             return Ok(());
         };
-        let copy = format::quarantine_copy(
-            self.disk,
-            path,
-            bytes,
-            "invalid_envelope",
-            &clock::iso_now(),
-            folder_of(path),
-        )?;
+        let copy =
+            format::quarantine_copy(self.disk, path, bytes, "invalid_envelope", &clock::iso_now(), folder_of(path))?;
         if self.syncs {
             // Before the rename that takes the bytes away.
             sync::dirs(self.disk, [folder_of(path).to_owned()])?;
         }
         self.steps.push(Step::of_directory(
             "quarantine",
-            format!(
-                "{} was not a versioned file; its bytes are in {}",
-                path.display(),
-                copy.display()
-            ),
+            format!("{} was not a versioned file; its bytes are in {}", path.display(), copy.display()),
         ));
         Ok(())
     }
@@ -488,12 +396,7 @@ impl Settling<'_> {
             return Ok(None);
         };
         let text = decode(bytes);
-        let names: Vec<String> = self
-            .intent
-            .entries
-            .iter()
-            .map(|change| change.schema_name.clone())
-            .collect();
+        let names: Vec<String> = self.intent.entries.iter().map(|change| change.schema_name.clone()).collect();
         let extra = [names, self.context.extra_names.clone()].concat();
         let opened = open_envelope(&text, &path, CONTROL_VERSION);
         Ok(opened.ok().and_then(|envelope| parse(envelope.data, &extra)))
@@ -502,12 +405,7 @@ impl Settling<'_> {
     fn merged_manifest(&self, staged: Option<&[u8]>) -> Result<String> {
         let foreign = self.intent.entries.iter().filter_map(|change| {
             let kept = self.view.found.get(change.target) == Some(&Found::Foreign);
-            let bytes = self
-                .view
-                .bytes
-                .get(change.target)
-                .and_then(Option::as_deref)
-                .filter(|_| kept)?;
+            let bytes = self.view.bytes.get(change.target).and_then(Option::as_deref).filter(|_| kept)?;
             let mtime = self
                 .view
                 .paths
@@ -516,10 +414,7 @@ impl Settling<'_> {
                 .and_then(|metadata| metadata.modified().ok());
             Some((
                 change.schema_name.as_str(),
-                merge::Kept {
-                    bytes,
-                    mtime_ms: mtime.map_or(0.0, clock::millis_since_epoch),
-                },
+                merge::Kept { bytes, mtime_ms: mtime.map_or(0.0, clock::millis_since_epoch) },
             ))
         });
         let current = match &self.view.manifest {
@@ -529,35 +424,19 @@ impl Settling<'_> {
             }
             current => current.clone(),
         };
-        merge::manifest(
-            current,
-            staged,
-            self.intent,
-            &foreign.collect::<Vec<_>>(),
-            &self.context.extra_names,
-        )
+        merge::manifest(current, staged, self.intent, &foreign.collect::<Vec<_>>(), &self.context.extra_names)
     }
 
     fn put_aside(&mut self, why: &str) -> Result<()> {
         let superseded = self.context.sidecar().join(SUPERSEDED);
         self.disk.create_dirs(&superseded).at("mkdir", &superseded)?;
-        let name = self
-            .redo
-            .folder
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = self.redo.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let target = superseded.join(format!("{name}.{}", crate::ids::uuid()));
         self.disk.rename(&self.redo.folder, &target).at("rename", &target)?;
         if self.syncs {
             sync::dirs(self.disk, [folder_of(&self.redo.folder).to_owned(), superseded])?;
         }
-        self.steps.push(Step::of_batch(
-            "supersede",
-            &self.intent.batch_id,
-            format!("{why}: {}", target.display()),
-        ));
+        self.steps.push(Step::of_batch("supersede", &self.intent.batch_id, format!("{why}: {}", target.display())));
         Ok(())
     }
 }

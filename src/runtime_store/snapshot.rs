@@ -87,14 +87,9 @@ fn open_batches(disk: &Disk, context: &Context) -> Result<Vec<Open>> {
     let mut open = Vec::new();
     for redo in &redos {
         if alive {
-            let names = redo
-                .intent()
-                .map(|intent| intent.entries.iter().map(|change| change.schema_name.clone()).collect());
-            open.push(Open {
-                batch_id: String::new(),
-                schema_names: names.unwrap_or_default(),
-                alive,
-            });
+            let names =
+                redo.intent().map(|intent| intent.entries.iter().map(|change| change.schema_name.clone()).collect());
+            open.push(Open { batch_id: String::new(), schema_names: names.unwrap_or_default(), alive });
         } else {
             open.extend(pending_names(disk, context, redo)?);
         }

@@ -129,10 +129,7 @@ impl Intent {
     pub fn file_text(&self) -> String {
         // Strings, numbers and lists always serialize.
         let intent = serde_json::to_string(self).unwrap_or_default();
-        format!(
-            "{{\"holdfast\":1,\"checksum\":\"{}\",\"intent\":{intent}}}\n",
-            content_hash(intent.as_bytes())
-        )
+        format!("{{\"holdfast\":1,\"checksum\":\"{}\",\"intent\":{intent}}}\n", content_hash(intent.as_bytes()))
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -207,16 +204,11 @@ pub fn prior_name(i: usize) -> String {
 pub fn folder_name(batch_id: &str) -> String {
     let harmless = batch_id.len() <= 100
         && batch_id.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && batch_id
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        && batch_id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if harmless {
         batch_id.to_owned()
     } else {
-        format!(
-            "batch-{}",
-            sha256_hex(batch_id.as_bytes()).get(..32).unwrap_or_default()
-        )
+        format!("batch-{}", sha256_hex(batch_id.as_bytes()).get(..32).unwrap_or_default())
     }
 }
 
@@ -224,11 +216,7 @@ pub fn folder_name(batch_id: &str) -> String {
 #[must_use]
 pub fn name_of(base: &Path, path: &Path) -> String {
     match path.strip_prefix(base) {
-        Ok(inside) => inside
-            .components()
-            .map(|part| part.as_os_str().to_string_lossy())
-            .collect::<Vec<_>>()
-            .join("/"),
+        Ok(inside) => inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/"),
         Err(_) => path.to_string_lossy().into_owned(),
     }
 }
@@ -259,10 +247,7 @@ pub fn find(disk: &Disk, sidecar: &Path) -> Result<Vec<Redo>> {
     for name in names {
         let folder = stage.join(name);
         // One that cannot be looked at may explain everything: better no answer than a wrong one.
-        if !optional(disk.symlink_metadata(&folder))
-            .at("lstat", &folder)?
-            .is_some_and(|metadata| metadata.is_dir())
-        {
+        if !optional(disk.symlink_metadata(&folder)).at("lstat", &folder)?.is_some_and(|metadata| metadata.is_dir()) {
             continue;
         }
         let read = |name: &str| -> Result<Option<Box<Intent>>> {
@@ -361,10 +346,7 @@ mod tests {
             bytes[i] ^= 0x10;
             let parsed = Intent::parse(&bytes);
             assert!(parsed.is_none() || parsed == Some(intent()), "byte {i}");
-            assert!(
-                Intent::parse(&text.as_bytes()[..i]).is_none_or(|_| i == text.len() - 1),
-                "cut at {i}"
-            );
+            assert!(Intent::parse(&text.as_bytes()[..i]).is_none_or(|_| i == text.len() - 1), "cut at {i}");
         }
     }
 
@@ -375,10 +357,7 @@ mod tests {
         for bad in ["", "../x", "a/../../x", "/etc/passwd", ".holdfast/lock", "./a"] {
             assert_eq!(path_of(base, bad, &[]), None, "{bad}");
         }
-        assert_eq!(
-            path_of(base, "/other/m.json", &["/other/m.json".into()]),
-            Some("/other/m.json".into())
-        );
+        assert_eq!(path_of(base, "/other/m.json", &["/other/m.json".into()]), Some("/other/m.json".into()));
         assert_eq!(name_of(base, Path::new("/base/sub/a.json")), "sub/a.json");
         assert_eq!(folder_name("batch-1"), "batch-1");
         assert!(folder_name("../x").starts_with("batch-"));

@@ -24,9 +24,7 @@ pub struct Control<T> {
 /// # Errors
 /// I/O failures only: what is wrong with the content is in the result.
 pub fn read_manifest(disk: &Disk, context: &Context, missing: impl FnOnce() -> Manifest) -> Result<Control<Manifest>> {
-    read(disk, &context.manifest, missing, |data| {
-        Manifest::parse(data, &context.extra_names)
-    })
+    read(disk, &context.manifest, missing, |data| Manifest::parse(data, &context.extra_names))
 }
 
 /// Reads the receipts. A missing file holds none.
@@ -34,9 +32,7 @@ pub fn read_manifest(disk: &Disk, context: &Context, missing: impl FnOnce() -> M
 /// # Errors
 /// As [`read_manifest`].
 pub fn read_receipts(disk: &Disk, context: &Context) -> Result<Control<Batches>> {
-    read(disk, &context.receipts, Batches::default, |data| {
-        Batches::parse(data, &context.extra_names)
-    })
+    read(disk, &context.receipts, Batches::default, |data| Batches::parse(data, &context.extra_names))
 }
 
 fn read<T>(
@@ -46,10 +42,7 @@ fn read<T>(
     parse: impl FnOnce(&str) -> std::result::Result<T, String>,
 ) -> Result<Control<T>> {
     let Some(bytes) = optional(disk.read(path)).at("open", path)? else {
-        return Ok(Control {
-            bytes: None,
-            value: Ok(missing()),
-        });
+        return Ok(Control { bytes: None, value: Ok(missing()) });
     };
     let text = decode(bytes.clone());
     let value = open_envelope(&text, path, CONTROL_VERSION).and_then(|envelope| {
@@ -58,8 +51,5 @@ fn read<T>(
             message: format!("Invalid data in versioned store {}: {message}", path.display()),
         })
     });
-    Ok(Control {
-        bytes: Some(bytes),
-        value,
-    })
+    Ok(Control { bytes: Some(bytes), value })
 }

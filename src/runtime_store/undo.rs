@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::batch::{Input, Staged, parsed, record_text};
+use super::batch::{Input, Staged};
 use super::publish::{link_over, write_over};
+use super::records::{parsed, record_text};
 use super::{Context, stage};
 use crate::durable::atomic::{Durability, folder_of, resolve};
 use crate::durable::{Disk, IoContext, optional, sync};
@@ -24,8 +25,7 @@ pub(super) fn undo(
 ) -> Result<()> {
     let syncs = context.durability == Durability::Full;
     let aborted = folder.join(stage::ABORTED);
-    disk.rename(&folder.join(stage::INTENT), &aborted)
-        .at("rename", &aborted)?;
+    disk.rename(&folder.join(stage::INTENT), &aborted).at("rename", &aborted)?;
     if syncs {
         sync::dirs(disk, [folder.to_owned()])?;
     }
@@ -50,33 +50,15 @@ pub(super) fn undo(
             None => optional(disk.remove_file(path)).at("unlink", path).map(|_| ())?,
         }
     }
-    let record = record_text(
-        input,
-        &[],
-        "failed",
-        Some(&input.recorded_at),
-        Some(cause.message()),
-        Some("rolled_back"),
-    );
+    let record =
+        record_text(input, &[], "failed", Some(&input.recorded_at), Some(cause.message()), Some("rolled_back"));
     let mut batches = staged.prior_batches.clone();
     batches.records.push(parsed(&record, &context.extra_names)?);
     let text = batches.file_text(&input.receipts_updated_at);
     // Names that recovery knows, so that a crash leaves no temporary file for good.
-    let temp = staged
-        .intent
-        .targets
-        .get(staged.intent.receipts())
-        .map(|target| target.temp.as_str())
-        .unwrap_or_default();
-    write_over(
-        disk,
-        text.as_bytes(),
-        &context.receipts,
-        temp,
-        Some(&context.receipts),
-        None,
-        syncs,
-    )?;
+    let temp =
+        staged.intent.targets.get(staged.intent.receipts()).map(|target| target.temp.as_str()).unwrap_or_default();
+    write_over(disk, text.as_bytes(), &context.receipts, temp, Some(&context.receipts), None, syncs)?;
     if syncs {
         sync::dirs(disk, folders)?;
     }

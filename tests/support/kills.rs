@@ -19,12 +19,7 @@ pub struct Kill {
 }
 
 pub fn kills() -> Vec<Kill> {
-    let kill = |point, nth, becomes| Kill {
-        point,
-        nth,
-        undoing: point == "in_undo",
-        becomes,
-    };
+    let kill = |point, nth, becomes| Kill { point, nth, undoing: point == "in_undo", becomes };
     vec![
         kill("after_lock", 1, Some(Side::Old)),
         // Complete in memory, although not on the disk: a kill may be finished, a power cut may not.
@@ -70,13 +65,7 @@ pub fn killed(kill: &Kill, healthy: bool) -> Listing {
     let dir = scratch.path().join("rt");
     set_up(&dir, healthy);
     let result = write(&gated(dying(kill)), &context(&dir), input("batch-2", &OURS));
-    assert_eq!(
-        result.is_ok(),
-        kill.point == "before_cleanup",
-        "{} {}",
-        kill.point,
-        kill.nth
-    );
+    assert_eq!(result.is_ok(), kill.point == "before_cleanup", "{} {}", kill.point, kill.nth);
     Tree::read(&dir).listing()
 }
 

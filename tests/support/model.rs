@@ -29,10 +29,7 @@ pub struct Log {
 
 impl Log {
     pub fn changes(&self) -> usize {
-        self.events
-            .iter()
-            .filter(|event| matches!(event, Event::Change(_)))
-            .count()
+        self.events.iter().filter(|event| matches!(event, Event::Change(_))).count()
     }
 }
 
@@ -54,25 +51,15 @@ pub struct Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder")
-            .field("root", &self.root)
-            .finish_non_exhaustive()
+        f.debug_struct("Recorder").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
 impl Recorder {
     pub fn new(root: &Path) -> Arc<Self> {
         let base = Tree::read(root);
-        let state = State {
-            live: base.clone(),
-            base,
-            events: Vec::new(),
-            gate: None,
-        };
-        Arc::new(Self {
-            root: root.to_owned(),
-            state: Mutex::new(state),
-        })
+        let state = State { live: base.clone(), base, events: Vec::new(), gate: None };
+        Arc::new(Self { root: root.to_owned(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -94,16 +81,9 @@ impl Recorder {
         let recorded = state.live.listing();
         if real != recorded {
             let names = |listing: &Listing| listing.keys().cloned().collect::<Vec<_>>();
-            panic!(
-                "something bypassed the seam:\n real {:?}\n recorded {:?}",
-                names(&real),
-                names(&recorded)
-            );
+            panic!("something bypassed the seam:\n real {:?}\n recorded {:?}", names(&real), names(&recorded));
         }
-        Log {
-            base: state.base.clone(),
-            events: state.events.clone(),
-        }
+        Log { base: state.base.clone(), events: state.events.clone() }
     }
 }
 
@@ -120,10 +100,7 @@ impl State {
 
     fn parent(&self, relative: &Path) -> (Ino, String) {
         let folder = relative.parent().unwrap();
-        let dir = self
-            .live
-            .lookup(folder)
-            .unwrap_or_else(|| panic!("unknown folder {}", folder.display()));
+        let dir = self.live.lookup(folder).unwrap_or_else(|| panic!("unknown folder {}", folder.display()));
         (dir, relative.file_name().unwrap().to_str().unwrap().to_owned())
     }
 
@@ -147,11 +124,8 @@ impl Interceptor for Recorder {
         match op {
             Op::Create(path) | Op::CreateDir(path) => {
                 let Some(path) = inside(path) else { return };
-                let node = if matches!(op, Op::Create(_)) {
-                    Node::File(Arc::default())
-                } else {
-                    Node::Dir(BTreeMap::new())
-                };
+                let node =
+                    if matches!(op, Op::Create(_)) { Node::File(Arc::default()) } else { Node::Dir(BTreeMap::new()) };
                 let ino = state.new_inode(&node);
                 state.name(&path, ino);
             }
@@ -163,11 +137,7 @@ impl Interceptor for Recorder {
                     state.name(&path, ino);
                     ino
                 });
-                state.change(Change::Write {
-                    ino,
-                    offset: *offset as usize,
-                    bytes: Arc::new(bytes.to_vec()),
-                });
+                state.change(Change::Write { ino, offset: *offset as usize, bytes: Arc::new(bytes.to_vec()) });
             }
             Op::Link(from, to) => {
                 let (Some(from), Some(to)) = (inside(from), inside(to)) else {
@@ -191,10 +161,7 @@ impl Interceptor for Recorder {
             }
             Op::SyncFile(path) | Op::SyncDir(path) => {
                 let Some(path) = inside(path) else { return };
-                let ino = state
-                    .live
-                    .lookup(&path)
-                    .unwrap_or_else(|| panic!("synced the unknown {}", path.display()));
+                let ino = state.live.lookup(&path).unwrap_or_else(|| panic!("synced the unknown {}", path.display()));
                 state.events.push(if matches!(op, Op::SyncFile(_)) {
                     Event::SyncFile(ino)
                 } else {

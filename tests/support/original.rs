@@ -22,21 +22,12 @@ pub enum Until {
     Applied,
 }
 
-pub const STEPS: [Until; 6] = [
-    Until::Begun,
-    Until::Marked,
-    Until::FirstFile,
-    Until::SecondFile,
-    Until::ReceiptsCommitted,
-    Until::Applied,
-];
+pub const STEPS: [Until; 6] =
+    [Until::Begun, Until::Marked, Until::FirstFile, Until::SecondFile, Until::ReceiptsCommitted, Until::Applied];
 
 pub fn hash(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
-    format!(
-        "sha256:{}",
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    )
+    format!("sha256:{}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 /// Replaces a file as an atomic write does.
@@ -117,10 +108,7 @@ pub fn batch(dir: &Path, batch_id: &str, stores: &[usize], until: Until) {
         return;
     }
     let last = all.as_array_mut().unwrap().last_mut().unwrap();
-    merge(
-        last,
-        &json!({ "completedAt": NOW, "state": "committed", "receipts": written }),
-    );
+    merge(last, &json!({ "completedAt": NOW, "state": "committed", "receipts": written }));
     put(&dir.join(RECEIPTS), &all);
     if until == Until::ReceiptsCommitted {
         return;
@@ -153,11 +141,9 @@ fn apply(dir: &Path, batch_id: &str, written: &[Value]) {
     }
     entries.sort_by_key(|entry| entry["schemaName"].as_str().unwrap().to_owned());
     manifest["entries"] = json!(entries);
-    for (key, value) in [
-        ("activeRunId", "run-1"),
-        ("activeCapabilitySnapshotId", "cap-1"),
-        ("activeBehaviorFingerprint", "behavior-1"),
-    ] {
+    for (key, value) in
+        [("activeRunId", "run-1"), ("activeCapabilitySnapshotId", "cap-1"), ("activeBehaviorFingerprint", "behavior-1")]
+    {
         manifest[key] = json!(value);
     }
     manifest["highWatermark"] = json!(manifest["highWatermark"].as_u64().unwrap() + 1);

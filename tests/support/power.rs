@@ -88,11 +88,9 @@ pub fn open_all(recorded: &Recorded, log: &Log, model: Model) -> Tally {
         match open_one(recorded, crash, &root) {
             Ok(Side::Old) => tally.old += 1,
             Ok(Side::New) => tally.new += 1,
-            Err(problem) => tally.violations.push(format!(
-                "{} ({}): {problem}",
-                crash.story,
-                crash.mark.unwrap_or("in flight")
-            )),
+            Err(problem) => {
+                tally.violations.push(format!("{} ({}): {problem}", crash.story, crash.mark.unwrap_or("in flight")))
+            }
         }
         fs::remove_dir_all(&root).unwrap();
     });
@@ -101,17 +99,8 @@ pub fn open_all(recorded: &Recorded, log: &Log, model: Model) -> Tally {
 }
 
 fn open_one(recorded: &Recorded, crash: &Crash, root: &Path) -> Result<Side, String> {
-    let must = recorded
-        .promises
-        .iter()
-        .find(|(mark, _)| Some(*mark) == crash.mark)
-        .map(|(_, side)| *side);
-    let expect = Expect {
-        stores: &recorded.stores,
-        old: &recorded.old,
-        new: &recorded.new,
-        must,
-    };
+    let must = recorded.promises.iter().find(|(mark, _)| Some(*mark) == crash.mark).map(|(_, side)| *side);
+    let expect = Expect { stores: &recorded.stores, old: &recorded.old, new: &recorded.new, must };
     let dir = root.join("rt");
     let hidden = |path: &str| path.starts_with("rt/.holdfast");
     materialise(&crash.listing, root, |path| !hidden(path));
@@ -152,21 +141,11 @@ pub fn report(recorded: &Recorded, model: Model, tally: &Tally, started: Instant
 
 /// The log without the events that `drop` picks: a known bug, planted.
 pub fn without(log: &Log, drop: impl Fn(&Event) -> bool) -> Log {
-    Log {
-        base: log.base.clone(),
-        events: log.events.iter().filter(|event| !drop(event)).cloned().collect(),
-    }
+    Log { base: log.base.clone(), events: log.events.iter().filter(|event| !drop(event)).cloned().collect() }
 }
 
 /// Returns a listing of one folder of a state, for scenarios with a verifier of their own.
 pub fn below(listing: &Listing, folder: &str) -> Listing {
-    let inside = |path: &str| {
-        path.strip_prefix(folder)
-            .filter(|rest| !rest.is_empty())
-            .map(str::to_owned)
-    };
-    listing
-        .iter()
-        .filter_map(|(path, bytes)| Some((inside(path)?, Arc::clone(bytes))))
-        .collect()
+    let inside = |path: &str| path.strip_prefix(folder).filter(|rest| !rest.is_empty()).map(str::to_owned);
+    listing.iter().filter_map(|(path, bytes)| Some((inside(path)?, Arc::clone(bytes)))).collect()
 }

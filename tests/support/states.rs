@@ -40,13 +40,7 @@ pub fn crash_states(log: &Log, model: Model, mut open: impl FnMut(&Crash)) -> us
     let mut seen = HashSet::new();
     for position in 0..=log.events.len() {
         let events = &log.events[..position];
-        let mark = events.iter().rev().find_map(|event| {
-            if let Event::Mark(mark) = event {
-                Some(*mark)
-            } else {
-                None
-            }
-        });
+        let mark = events.iter().rev().find_map(|event| if let Event::Mark(mark) = event { Some(*mark) } else { None });
         let (sure, unsure) = split(events, model);
         let mut tree = log.base.clone();
         for change in sure {
@@ -72,12 +66,8 @@ pub fn crash_states(log: &Log, model: Model, mut open: impl FnMut(&Crash)) -> us
                     tree.apply(pending.change);
                 }
             }
-            let lost: Vec<usize> = unsure
-                .iter()
-                .zip(&kept)
-                .filter(|(_, kept)| !**kept)
-                .map(|(pending, _)| pending.index)
-                .collect();
+            let lost: Vec<usize> =
+                unsure.iter().zip(&kept).filter(|(_, kept)| !**kept).map(|(pending, _)| pending.index).collect();
             emit(&tree, &format!("lost {lost:?} of {}", unsure.len()));
         }
         for (at, pending) in unsure.iter().enumerate() {
@@ -99,18 +89,11 @@ pub fn crash_states(log: &Log, model: Model, mut open: impl FnMut(&Crash)) -> us
 
 /// The write with its bytes as zeros and, for the last one, cut at steps of 512 bytes (at most 8).
 fn torn(ino: Ino, offset: usize, bytes: &Arc<Vec<u8>>, is_last: bool) -> Vec<Change> {
-    let write = |bytes: Vec<u8>| Change::Write {
-        ino,
-        offset,
-        bytes: Arc::new(bytes),
-    };
+    let write = |bytes: Vec<u8>| Change::Write { ino, offset, bytes: Arc::new(bytes) };
     let mut all = vec![write(vec![0; bytes.len()])];
     if is_last {
-        let steps: Vec<usize> = (512..bytes.len())
-            .step_by(512)
-            .chain([bytes.len() / 2, bytes.len().saturating_sub(1)])
-            .take(8)
-            .collect();
+        let steps: Vec<usize> =
+            (512..bytes.len()).step_by(512).chain([bytes.len() / 2, bytes.len().saturating_sub(1)]).take(8).collect();
         all.extend(steps.into_iter().map(|length| write(bytes[..length].to_vec())));
     }
     all
@@ -122,27 +105,18 @@ fn split(events: &[Event], model: Model) -> (Vec<&Change>, Vec<Pending<'_>>) {
     let (mut sure, mut unsure) = (Vec::new(), Vec::new());
     for (index, event) in events.iter().enumerate() {
         let Event::Change(change) = event else { continue };
-        let dir_synced = |dir: Ino| {
-            synced_later(
-                index,
-                &|event| matches!(event, Event::SyncDir(synced) if *synced == dir),
-            )
-        };
+        let dir_synced =
+            |dir: Ino| synced_later(index, &|event| matches!(event, Event::SyncDir(synced) if *synced == dir));
         let carried = match (change, model) {
-            (Change::Write { ino, .. }, _) => synced_later(
-                index,
-                &|event| matches!(event, Event::SyncFile(synced) if synced == ino),
-            ),
+            (Change::Write { ino, .. }, _) => {
+                synced_later(index, &|event| matches!(event, Event::SyncFile(synced) if synced == ino))
+            }
             (_, Model::Ext4) => synced_later(index, &|event| matches!(event, Event::SyncFile(_) | Event::SyncDir(_))),
             (Change::Name { dir, .. } | Change::Unname { dir, .. }, Model::Strict) => dir_synced(*dir),
             // Between folders: one step, sure when both know of it.
             (Change::Move { from, to, .. }, Model::Strict) => dir_synced(from.0) && dir_synced(to.0),
         };
-        if carried {
-            sure.push(change)
-        } else {
-            unsure.push(Pending { index, change })
-        }
+        if carried { sure.push(change) } else { unsure.push(Pending { index, change }) }
     }
     (sure, unsure)
 }

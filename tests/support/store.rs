@@ -19,40 +19,21 @@ pub const MANIFEST: &str = "manifest.json";
 pub const RECEIPTS: &str = "opencode-runtime-receipts.json";
 /// Schema name, path, strategy, criticality.
 pub const STORES: [(&str, &str, &str, &str); 4] = [
-    (
-        "opencode.launchState",
-        "launch-state.json",
-        "none",
-        "readiness_blocking",
-    ),
-    (
-        "opencode.sessionStore",
-        "opencode-sessions.json",
-        "poll_opencode_provider",
-        "rebuildable_from_provider",
-    ),
+    ("opencode.launchState", "launch-state.json", "none", "readiness_blocking"),
+    ("opencode.sessionStore", "opencode-sessions.json", "poll_opencode_provider", "rebuildable_from_provider"),
     (
         "opencode.deliveryJournal",
         "sub/opencode-delivery-journal.json",
         "verify_canonical_destinations",
         "rebuildable_from_canonical_destination",
     ),
-    (
-        "opencode.hostLeases",
-        "opencode-host-leases.json",
-        "poll_opencode_provider",
-        "rebuildable_from_provider",
-    ),
+    ("opencode.hostLeases", "opencode-host-leases.json", "poll_opencode_provider", "rebuildable_from_provider"),
 ];
 
 /// A scratch folder in memory where there is one, else where temporary files go.
 pub fn scratch() -> tempfile::TempDir {
     let builder = || tempfile::Builder::new();
-    builder()
-        .prefix("holdfast-")
-        .tempdir_in("/dev/shm")
-        .or_else(|_| builder().prefix("holdfast-").tempdir())
-        .unwrap()
+    builder().prefix("holdfast-").tempdir_in("/dev/shm").or_else(|_| builder().prefix("holdfast-").tempdir()).unwrap()
 }
 
 pub fn context(dir: &Path) -> Context {
@@ -62,10 +43,7 @@ pub fn context(dir: &Path) -> Context {
         receipts: dir.join(RECEIPTS),
         extra_names: Vec::new(),
         durability: Durability::Full,
-        lock_options: lock::Options {
-            acquire_timeout: Duration::from_secs(20),
-            ..lock::Options::default()
-        },
+        lock_options: lock::Options { acquire_timeout: Duration::from_secs(20), ..lock::Options::default() },
     }
 }
 
@@ -85,10 +63,7 @@ pub fn input(batch_id: &str, stores: &[usize]) -> Input {
         relative_path: STORES[store].1.into(),
         written_at: NOW.into(),
         receipt_id: format!("{batch_id}-receipt-{store}"),
-        data: Some(format!(
-            "{{\"batch\":\"{batch_id}\",\"store\":{store},\"pad\":\"{}\"}}",
-            "x".repeat(700)
-        )),
+        data: Some(format!("{{\"batch\":\"{batch_id}\",\"store\":{store},\"pad\":\"{}\"}}", "x".repeat(700))),
     };
     Input {
         batch_id: batch_id.into(),
@@ -114,9 +89,7 @@ pub fn input(batch_id: &str, stores: &[usize]) -> Input {
 fn wait<T: Send + 'static>(start: impl FnOnce(Box<dyn FnOnce(Result<T>) + Send>)) -> Result<T> {
     let (sender, receiver) = mpsc::channel();
     start(Box::new(move |result| drop(sender.send(result))));
-    receiver
-        .recv_timeout(Duration::from_secs(60))
-        .expect("an answer within a minute")
+    receiver.recv_timeout(Duration::from_secs(60)).expect("an answer within a minute")
 }
 
 pub fn write(disk: &Disk, context: &Context, input: Input) -> Result<String> {

@@ -28,9 +28,16 @@ pub struct Tree {
 #[derive(Debug, Clone)]
 pub enum Change {
     /// `create`, `link` or `mkdir`.
-    Name { dir: Ino, name: String, ino: Ino },
+    Name {
+        dir: Ino,
+        name: String,
+        ino: Ino,
+    },
     /// `unlink` or `rmdir`.
-    Unname { dir: Ino, name: String },
+    Unname {
+        dir: Ino,
+        name: String,
+    },
     Move {
         from: (Ino, String),
         to: (Ino, String),
@@ -56,9 +63,7 @@ pub fn is_ignored(path: &Path) -> bool {
 impl Tree {
     /// Reads a real directory.
     pub fn read(root: &Path) -> Self {
-        let mut tree = Self {
-            nodes: vec![Node::Dir(BTreeMap::new())],
-        };
+        let mut tree = Self { nodes: vec![Node::Dir(BTreeMap::new())] };
         tree.read_into(root, 0);
         tree
     }
@@ -70,14 +75,9 @@ impl Tree {
                 continue;
             }
             let is_dir = fs::symlink_metadata(&path).unwrap().is_dir();
-            let node = if is_dir {
-                Node::Dir(BTreeMap::new())
-            } else {
-                Node::File(Arc::new(fs::read(&path).unwrap()))
-            };
+            let node = if is_dir { Node::Dir(BTreeMap::new()) } else { Node::File(Arc::new(fs::read(&path).unwrap())) };
             let ino = self.add(node);
-            self.dir(dir)
-                .insert(path.file_name().unwrap().to_str().unwrap().to_owned(), ino);
+            self.dir(dir).insert(path.file_name().unwrap().to_str().unwrap().to_owned(), ino);
             if is_dir {
                 self.read_into(&path, ino);
             }
@@ -118,9 +118,7 @@ impl Tree {
                 self.dir(to.0).insert(to.1.clone(), *ino);
             }
             Change::Write { ino, offset, bytes } => {
-                let Node::File(data) = &mut self.nodes[*ino] else {
-                    panic!("inode {ino} is no file")
-                };
+                let Node::File(data) = &mut self.nodes[*ino] else { panic!("inode {ino} is no file") };
                 let data = Arc::make_mut(data);
                 data.resize(data.len().max(offset + bytes.len()), 0);
                 data[*offset..offset + bytes.len()].copy_from_slice(bytes);

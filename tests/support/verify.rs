@@ -22,10 +22,7 @@ pub struct Reference {
 impl Reference {
     pub fn of(dir: &Path, stores: &[usize]) -> Self {
         Self {
-            files: stores
-                .iter()
-                .map(|&store| (store, fs::read(dir.join(STORES[store].1)).ok()))
-                .collect(),
+            files: stores.iter().map(|&store| (store, fs::read(dir.join(STORES[store].1)).ok())).collect(),
             manifest: without_times(data(&dir.join(MANIFEST))),
             receipts: without_times(data(&dir.join(RECEIPTS))),
             plan: store::plan(&store::context(dir), stores, true).unwrap(),
@@ -48,9 +45,7 @@ fn without_times(mut value: Value) -> Value {
     match &mut value {
         Value::Object(object) => {
             object.remove("mtimeMs");
-            object
-                .values_mut()
-                .for_each(|member| *member = without_times(member.take()));
+            object.values_mut().for_each(|member| *member = without_times(member.take()));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| *item = without_times(item.take())),
         _ => {}
@@ -89,16 +84,9 @@ pub fn never_a_healthy_mix(dir: &Path, expect: &Expect<'_>) -> Result<(), String
 
 fn side_of_stores(dir: &Path, expect: &Expect<'_>) -> Option<Side> {
     let is = |reference: &Reference| {
-        reference
-            .files
-            .iter()
-            .all(|(&store, bytes)| fs::read(dir.join(STORES[store].1)).ok() == *bytes)
+        reference.files.iter().all(|(&store, bytes)| fs::read(dir.join(STORES[store].1)).ok() == *bytes)
     };
-    if is(expect.new) {
-        Some(Side::New)
-    } else {
-        is(expect.old).then_some(Side::Old)
-    }
+    if is(expect.new) { Some(Side::New) } else { is(expect.old).then_some(Side::Old) }
 }
 
 /// Recovers `dir` and checks everything. Returns what it was found to be.

@@ -22,10 +22,7 @@ impl Content {
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default().trim_start();
         let digits: String = first.chars().take_while(char::is_ascii_digit).collect();
-        let stamp = lines
-            .next()
-            .and_then(|line| line.trim().parse::<f64>().ok())
-            .filter(|ms| ms.is_finite());
+        let stamp = lines.next().and_then(|line| line.trim().parse::<f64>().ok()).filter(|ms| ms.is_finite());
         Self {
             pid: digits.parse().ok().filter(|&pid| pid > 0),
             stamp_ms: stamp.map(|ms| ms as i64),
@@ -53,15 +50,7 @@ pub fn fresh(shared_volume: bool) -> (String, u64) {
     let pid = if shared_volume { 0 } else { std::process::id() };
     let head = format!("{pid}\n");
     let offset = head.len() as u64;
-    (
-        format!(
-            "{head}{:013}\nholdfast {} {}\n",
-            clock::epoch_ms(),
-            crate::ids::uuid(),
-            process_identity()
-        ),
-        offset,
-    )
+    (format!("{head}{:013}\nholdfast {} {}\n", clock::epoch_ms(), crate::ids::uuid(), process_identity()), offset)
 }
 
 /// Boot id and start time of this process: for people who look at a lock that was left behind.
@@ -71,12 +60,7 @@ fn process_identity() -> &'static str {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
         // The command in parentheses may hold spaces; the start time is the 20th field behind it.
-        let start = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.split_whitespace().nth(19))
-            .unwrap_or("-")
-            .to_owned();
+        let start = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).unwrap_or("-").to_owned();
         let boot = boot.trim();
         format!("{} {start}", if boot.is_empty() { "-" } else { boot })
     })
@@ -105,28 +89,10 @@ mod tests {
     fn reads_what_others_wrote() {
         assert_eq!(
             Content::parse(b"27043\n1795226252656\n"),
-            Content {
-                pid: Some(27043),
-                stamp_ms: Some(1_795_226_252_656),
-                marked: false
-            }
+            Content { pid: Some(27043), stamp_ms: Some(1_795_226_252_656), marked: false }
         );
-        assert_eq!(
-            Content::parse(b""),
-            Content {
-                pid: None,
-                stamp_ms: None,
-                marked: false
-            }
-        );
-        assert_eq!(
-            Content::parse(b"12abc\nsoon"),
-            Content {
-                pid: Some(12),
-                stamp_ms: None,
-                marked: false
-            }
-        );
+        assert_eq!(Content::parse(b""), Content { pid: None, stamp_ms: None, marked: false });
+        assert_eq!(Content::parse(b"12abc\nsoon"), Content { pid: Some(12), stamp_ms: None, marked: false });
         assert!(Content::parse(fresh(false).0.as_bytes()).marked);
         assert_eq!(Content::parse(fresh(true).0.as_bytes()).pid, None);
     }
@@ -134,32 +100,11 @@ mod tests {
     #[test]
     fn a_dead_pid_is_stale_at_once_and_age_decides_otherwise() {
         let now = clock::epoch_ms() as i64;
-        let dead = Content {
-            pid: Some(9_999_999),
-            stamp_ms: Some(now),
-            marked: false,
-        };
+        let dead = Content { pid: Some(9_999_999), stamp_ms: Some(now), marked: false };
         assert!(dead.is_stale(30_000, now));
-        let mine = Content {
-            pid: Some(u64::from(std::process::id())),
-            stamp_ms: Some(now),
-            marked: false,
-        };
+        let mine = Content { pid: Some(u64::from(std::process::id())), stamp_ms: Some(now), marked: false };
         assert!(!mine.is_stale(30_000, now));
-        assert!(
-            Content {
-                stamp_ms: Some(now - 40_000),
-                ..mine.clone()
-            }
-            .is_stale(30_000, now)
-        );
-        assert!(
-            Content {
-                pid: None,
-                stamp_ms: None,
-                marked: false
-            }
-            .is_stale(30_000, now - 30_001)
-        );
+        assert!(Content { stamp_ms: Some(now - 40_000), ..mine.clone() }.is_stale(30_000, now));
+        assert!(Content { pid: None, stamp_ms: None, marked: false }.is_stale(30_000, now - 30_001));
     }
 }

@@ -117,13 +117,7 @@ impl Inode {
         file.set_len(text.len() as u64)?;
         let id = id_of(&file.metadata()?);
         let file = Arc::new(file);
-        Ok(Self {
-            _beat: Beat::start(Arc::clone(&file), offset, stale),
-            accessed: accessed(&file),
-            file,
-            id,
-            name,
-        })
+        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), accessed: accessed(&file), file, id, name })
     }
 
     pub fn id(&self) -> FileId {
@@ -238,12 +232,7 @@ pub fn attempt_sidecar(
     shared_volume: bool,
     folders: &[PathBuf],
 ) -> io::Result<Attempt<Arc<Inode>>> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Attempt::Held),
@@ -296,10 +285,7 @@ pub fn is_free(path: &Path) -> bool {
 
 /// Errors of file systems without hard links, or of an inode that lives on another one.
 fn cannot_link(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices
-    )
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices)
 }
 
 fn link(from: &Path, to: &Path) -> io::Result<()> {
@@ -321,24 +307,12 @@ fn create(lock_path: &Path, stale: Duration, shared_volume: bool) -> io::Result<
     #[expect(clippy::disallowed_methods, reason = "lock files are outside the fault seam")]
     let _ = fs::remove_file(&temp);
     match done {
-        Ok(inode) => Ok(OsLock {
-            path: lock_path.to_owned(),
-            inode: Arc::new(inode),
-            shared: false,
-        }),
+        Ok(inode) => Ok(OsLock { path: lock_path.to_owned(), inode: Arc::new(inode), shared: false }),
         Err(error) if cannot_link(&error) => {
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(lock_path)?;
+            let file = File::options().read(true).write(true).create_new(true).open(lock_path)?;
             hold(&file)?;
             let inode = Inode::adopt(file, lock_path.to_owned(), stale, shared_volume)?;
-            Ok(OsLock {
-                path: lock_path.to_owned(),
-                inode: Arc::new(inode),
-                shared: false,
-            })
+            Ok(OsLock { path: lock_path.to_owned(), inode: Arc::new(inode), shared: false })
         }
         Err(error) => Err(error),
     }
@@ -364,11 +338,7 @@ fn create_unnamed(lock_path: &Path, stale: Duration, shared_volume: bool) -> Opt
         Err(error) => return Some(Err(error)),
     };
     match linkat(CWD, &link_name, CWD, lock_path, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Some(Ok(OsLock {
-            path: lock_path.to_owned(),
-            inode: Arc::new(inode),
-            shared: false,
-        })),
+        Ok(()) => Some(Ok(OsLock { path: lock_path.to_owned(), inode: Arc::new(inode), shared: false })),
         // No /proc here.
         Err(Errno::NOENT) if folder_of(lock_path).is_dir() => None,
         Err(error) => Some(Err(error.into())),
@@ -386,9 +356,7 @@ fn hold(file: &File) -> io::Result<()> {
 
 fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Arc<Inode>>) -> io::Result<Attempt> {
     let metadata = existing.metadata()?;
-    let modified_ms = metadata
-        .modified()
-        .map_or(0, |time| clock::millis_since_epoch(time) as i64);
+    let modified_ms = metadata.modified().map_or(0, |time| clock::millis_since_epoch(time) as i64);
     let stale_ms = u64::try_from(stale.as_millis()).unwrap_or(u64::MAX);
     if metadata.is_dir() {
         if Content::parse(b"").is_stale(stale_ms, modified_ms) {
@@ -399,11 +367,7 @@ fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Ar
     }
     if let Some(inode) = shared.filter(|inode| cfg!(unix) && inode.id() == id_of(&metadata)) {
         // A name that a dead owner of our inode left behind. We hold the OS lock, so it is ours already.
-        return Ok(Attempt::Acquired(OsLock {
-            path: lock_path.to_owned(),
-            inode: Arc::clone(inode),
-            shared: true,
-        }));
+        return Ok(Attempt::Acquired(OsLock { path: lock_path.to_owned(), inode: Arc::clone(inode), shared: true }));
     }
     let before = read_head(&existing)?;
     let content = Content::parse(&before);

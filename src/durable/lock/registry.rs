@@ -144,24 +144,18 @@ impl Drop for FileLock {
         let passes = !matches!(&grip, Grip::File(os) if os.is_shared()) && grip.is_owned();
         if passes {
             let mut slots = slots();
-            let next = slots
-                .get_mut(&self.key)
-                .filter(|slot| slot.burst < BURST)
-                .and_then(|slot| {
-                    let waiter = slot.queue.pop_front()?;
-                    slot.burst += 1;
-                    slot.owner = waiter.claim.options.owner;
-                    Some(waiter)
-                });
+            let next = slots.get_mut(&self.key).filter(|slot| slot.burst < BURST).and_then(|slot| {
+                let waiter = slot.queue.pop_front()?;
+                slot.burst += 1;
+                slot.owner = waiter.claim.options.owner;
+                Some(waiter)
+            });
             drop(slots);
             if let Some(waiter) = next {
                 if let Some(key) = waiter.timer {
                     timer::cancel(key);
                 }
-                let lock = FileLock {
-                    key: std::mem::take(&mut self.key),
-                    grip: Some(grip),
-                };
+                let lock = FileLock { key: std::mem::take(&mut self.key), grip: Some(grip) };
                 pool::spawn(move || (waiter.claim.done)(Ok(lock)));
                 return;
             }
@@ -206,25 +200,10 @@ pub(super) fn lock_with(disk: &Disk, target: &Path, options: Options, want: Want
         Ok(key) => key,
         Err(error) => return done(Err(error)),
     };
-    let claim = Claim {
-        key,
-        target: target.to_owned(),
-        options,
-        asked: Instant::now(),
-        tries: 0,
-        want,
-        done,
-    };
+    let claim = Claim { key, target: target.to_owned(), options, asked: Instant::now(), tries: 0, want, done };
     let mut slots = slots();
     let Some(slot) = slots.get_mut(&claim.key) else {
-        slots.insert(
-            claim.key.clone(),
-            Slot {
-                owner: claim.options.owner,
-                queue: VecDeque::new(),
-                burst: 0,
-            },
-        );
+        slots.insert(claim.key.clone(), Slot { owner: claim.options.owner, queue: VecDeque::new(), burst: 0 });
         drop(slots);
         return pool::off_intake(move || contend(claim));
     };
@@ -236,11 +215,7 @@ pub(super) fn lock_with(disk: &Disk, target: &Path, options: Options, want: Want
     let id = NEXT_ID.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let key = claim.key.clone();
     let timer = timer::schedule(claim.asked + claim.options.acquire_timeout, move || expire(&key, id));
-    let waiter = Waiter {
-        id,
-        claim,
-        timer: Some(timer),
-    };
+    let waiter = Waiter { id, claim, timer: Some(timer) };
     if front {
         slot.queue.push_front(waiter);
     } else {
@@ -265,10 +240,7 @@ fn expire(key: &Path, id: u64) {
 fn key_of(disk: &Disk, target: &Path) -> Result<PathBuf> {
     let folder = folder_of(target);
     let name = target.file_name().ok_or_else(|| {
-        HfError::new(
-            Code::InvalidArgument,
-            format!("cannot lock {}: it names no file", target.display()),
-        )
+        HfError::new(Code::InvalidArgument, format!("cannot lock {}: it names no file", target.display()))
     })?;
     let canonical = match fs::canonicalize(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -287,10 +259,7 @@ pub fn timeout_error(target: &Path, asked: Instant) -> HfError {
     HfError::new(Code::LockTimeout, format!("File lock timeout: {}", target.display()))
         .with_field("path", target.to_string_lossy())
         .with_field("lockPath", lock_path_of(target).to_string_lossy())
-        .with_field(
-            "waitedMs",
-            u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX),
-        )
+        .with_field("waitedMs", u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX))
 }
 
 fn timeout(claim: &Claim) -> HfError {
@@ -305,11 +274,7 @@ fn contend(mut claim: Claim) {
         Want::Sidecar(_) => claim.key.clone(),
     };
     loop {
-        let Options {
-            stale_timeout,
-            shared_volume,
-            ..
-        } = claim.options;
+        let Options { stale_timeout, shared_volume, .. } = claim.options;
         let found = match &claim.want {
             Want::File(inode) => {
                 attempt(&lock_path, stale_timeout, shared_volume, inode.as_ref()).map(|a| a.map(Grip::File))
@@ -322,10 +287,7 @@ fn contend(mut claim: Claim) {
         let once = claim.options.acquire_timeout.is_zero();
         match found {
             Ok(Attempt::Acquired(grip)) => {
-                let lock = FileLock {
-                    key: claim.key,
-                    grip: Some(grip),
-                };
+                let lock = FileLock { key: claim.key, grip: Some(grip) };
                 return (claim.done)(Ok(lock));
             }
             Ok(Attempt::Broke) if !once && claim.asked.elapsed() < claim.options.acquire_timeout => {}

@@ -58,40 +58,17 @@ pub fn lock_set(disk: &Disk, request: SetRequest, done: Continuation<LockSet>) {
 }
 
 fn begin(disk: Disk, request: SetRequest, deadline: Instant, done: Continuation<LockSet>) {
-    let mut folders: Vec<PathBuf> = request
-        .targets
-        .iter()
-        .map(|target| folder_of(target).to_owned())
-        .collect();
+    let mut folders: Vec<PathBuf> = request.targets.iter().map(|target| folder_of(target).to_owned()).collect();
     folders.sort();
     folders.dedup();
-    let options = Options {
-        acquire_timeout: time_left(&request, deadline),
-        ..request.options.clone()
-    };
+    let options = Options { acquire_timeout: time_left(&request, deadline), ..request.options.clone() };
     let sidecar_lock = request.sidecar_lock.clone();
     let own = disk.clone();
     let started = move |turn: Result<FileLock>| match turn {
-        Ok(turn) => Taking {
-            disk: own,
-            request,
-            deadline,
-            next: 0,
-            locks: Vec::new(),
-            turn,
-            done,
-        }
-        .go_on(),
+        Ok(turn) => Taking { disk: own, request, deadline, next: 0, locks: Vec::new(), turn, done }.go_on(),
         Err(error) => done(Err(error)),
     };
-    lock_with(
-        &disk,
-        &sidecar_lock,
-        options,
-        Want::Sidecar(folders),
-        false,
-        Box::new(started),
-    );
+    lock_with(&disk, &sidecar_lock, options, Want::Sidecar(folders), false, Box::new(started));
 }
 
 /// Zero means one try, and stays so; else there is at least one try for each lock, also at the very end.
@@ -99,18 +76,13 @@ fn time_left(request: &SetRequest, deadline: Instant) -> Duration {
     if request.options.acquire_timeout.is_zero() {
         return Duration::ZERO;
     }
-    deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(1))
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
 impl Taking {
     fn go_on(mut self) {
         let Some(target) = self.request.targets.get(self.next).cloned() else {
-            let set = LockSet {
-                locks: self.locks,
-                turn: self.turn,
-            };
+            let set = LockSet { locks: self.locks, turn: self.turn };
             return (self.done)(Ok(set));
         };
         self.next += 1;
@@ -119,10 +91,7 @@ impl Taking {
         }
         let disk = self.disk.clone();
         let acquire_timeout = time_left(&self.request, self.deadline).min(PATIENCE);
-        let options = Options {
-            acquire_timeout,
-            ..self.request.options.clone()
-        };
+        let options = Options { acquire_timeout, ..self.request.options.clone() };
         let want = Want::File(self.turn.inode());
         let taken = move |lock: Result<FileLock>| match lock {
             Ok(lock) => {
@@ -135,24 +104,14 @@ impl Taking {
     }
 
     fn fail(self, error: HfError) {
-        let Self {
-            disk,
-            request,
-            deadline,
-            locks,
-            turn,
-            done,
-            ..
-        } = self;
+        let Self { disk, request, deadline, locks, turn, done, .. } = self;
         drop(locks);
         drop(turn);
         let again = error.code() == Code::LockTimeout
             && !request.options.acquire_timeout.is_zero()
             && Instant::now() < deadline;
         if again {
-            timer::schedule(Instant::now() + Duration::from_millis(1), move || {
-                begin(disk, request, deadline, done)
-            });
+            timer::schedule(Instant::now() + Duration::from_millis(1), move || begin(disk, request, deadline, done));
         } else {
             done(Err(error));
         }
