@@ -158,6 +158,11 @@ class ManifestWatch implements RuntimeStoreManifestWatcher {
     void this.close();
   };
 
+  /** Looks at the manifest now. */
+  refresh(): void {
+    this.look('surely');
+  }
+
   /** Looks now, or once more after the look that is under way: any number of events in between come to one read. */
   private look(how: 'if-changed' | 'surely'): void {
     if (this.closed) return;
@@ -254,7 +259,10 @@ class ManifestChanges implements RuntimeStoreManifestChanges {
     this.newest = null;
     if (value) return { done: false, value };
     if (this.ended) return { done: true, value: undefined };
-    return new Promise((take) => this.waiting.push(take));
+    const change = new Promise<IteratorResult<RuntimeStoreManifestChange, undefined>>((take) => this.waiting.push(take));
+    // The watch itself does not keep Node alive, but this look does: what was committed before the call is never missed.
+    this.watch.refresh();
+    return change;
   }
 
   async return(): Promise<IteratorResult<RuntimeStoreManifestChange, undefined>> {
