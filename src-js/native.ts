@@ -16,6 +16,9 @@ export const native: Native = load();
  * Callers `await` (or return from an `async` function), because V8 finds them through their `await`.
  */
 export async function call<T>(promise: Promise<T>): Promise<T> {
+  // Node makes calls of an addon return undefined in a worker that is being terminated, and may forget the termination on the way.
+  // A promise that never settles gives the thread back to the event loop, which then ends the worker.
+  if ((promise as Promise<T> | undefined) === undefined) return new Promise<never>(() => {});
   try {
     return await promise;
   } catch (thrown) {

@@ -1,5 +1,5 @@
 /** Files that are replaced whole or not at all. */
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { checkBooleanOrUndefined, checkFunctionOrUndefined, checkOneOf, checkPath, checkPlainObject, invalidArgument } from '../check';
@@ -51,17 +51,11 @@ export async function atomicWriteAsync(targetPath: string, data: string | Buffer
       native.tempDiscard(temp);
       throw error;
     }
-    const again = await call(native.tempPublish(temp, attempt));
-    if (again === null) break;
+    const again = await call(native.tempPublish(temp, attempt, syncDirectory, strict));
+    if (again === null) return;
     const [number, delayMs] = again;
     temp = number;
     await sleep(delayMs);
-  }
-  if (!syncDirectory) return;
-  try {
-    await call(native.syncDirectory(dirname(target)));
-  } catch (error) {
-    if (strict) throw error;
   }
 }
 

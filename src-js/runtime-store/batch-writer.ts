@@ -10,18 +10,19 @@ import {
   checkPlainObject,
   checkPositiveInteger,
   checkStringOrNull,
+  invalidArgument,
 } from '../check';
 import { breathe } from '../breathe';
 import { Lifecycle } from '../lifecycle';
 import { call, callSync, native } from '../native';
 import { defaultManifestText, newBatchId, newReceiptId, placeOf, RECEIPT_RETENTION, type EngineBatch, type EngineWrite } from './batch-input';
-import { checkRuntimeStoreDescriptor, RUNTIME_STORE_BATCH_REASONS } from './descriptors';
+import { checkRuntimeStoreDescriptor, RUNTIME_STORE_BATCH_REASONS, RUNTIME_STORE_SCHEMA_NAMES } from './descriptors';
 import { loadFaults, type RuntimeStoreFault } from './faults';
 import { isoTime, partsOfManifest, partsOfReceipts, type ControlParts, type FaultRules, type Place } from './internals';
-import { heldFiles } from './locks';
+import { heldFiles, refuseNested, sidecarLockOf } from './locks';
 import type { RuntimeStoreManifestStore } from './manifest-store';
 import type { RuntimeStoreReceiptStore } from './receipt-store';
-import type { RuntimeStoreDescriptor, RuntimeStoreIdentity, RuntimeStoreManifest, RuntimeStoreWriteBatch, RuntimeStoreWriteBatchReason } from './types';
+import type { RuntimeStoreDescriptor, RuntimeStoreIdentity, RuntimeStoreManifest, RuntimeStoreSchemaName, RuntimeStoreWriteBatch, RuntimeStoreWriteBatchReason } from './types';
 
 /** Where a writer writes. */
 export interface WriterParts {
@@ -125,6 +126,7 @@ export class RuntimeStoreBatchWriter {
   writeBatch(input: RuntimeStoreBatchInput): Promise<RuntimeStoreWriteBatch> {
     return this.#lifecycle.write(async () => {
       const writes = this.#check(input);
+      refuseNested(sidecarLockOf(this.#manifest.store.filePath));
       const { batch, data, large } = this.#ask(input, writes);
       await breathe(large);
       const place: Place = { ...this.#place(writes), held: heldFiles() };
@@ -150,10 +152,19 @@ export class RuntimeStoreBatchWriter {
       checkPlainObject(write, `input.writes[${index}]`);
       return { descriptor: checkRuntimeStoreDescriptor(write.descriptor, `input.writes[${index}].descriptor`), data: write.data };
     });
+    for (const [index, { descriptor }] of writes.entries()) this.#checkName(descriptor.schemaName, `input.writes[${index}].descriptor.schemaName`);
     const control = [this.#manifest.store.filePath, this.#receipts.store.filePath];
     const relative = writes.map((write) => write.descriptor.relativePath);
     callSync(() => native.checkPaths(this.#dir, control, relative));
     return writes;
+  }
+
+  /** Refuses a name that the manifest or the receipts would not be readable with. */
+  #checkName(name: RuntimeStoreSchemaName, argument: string): void {
+    const builtIn = (RUNTIME_STORE_SCHEMA_NAMES as ReadonlySet<string>).has(name);
+    if (builtIn || (this.#manifest.extraNames.includes(name) && this.#receipts.extraNames.includes(name))) return;
+    const expected = 'a built-in schema name, or one whose descriptor was given to the manifest store and to the receipt store (option descriptors)';
+    throw invalidArgument(argument, expected, name);
   }
 
   /** Asks every callback, in the order of the protocol. */

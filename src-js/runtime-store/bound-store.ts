@@ -7,7 +7,7 @@ import { defaultManifestText, newBatchId, newReceiptId, placeOf, RECEIPT_RETENTI
 import { checkRuntimeStoreDescriptor, RUNTIME_STORE_BATCH_REASONS } from './descriptors';
 import { openEnvelope } from './envelope';
 import { partsOfManifest, partsOfReceipts, type FaultRules } from './internals';
-import { checkLockOptions } from './locks';
+import { checkLockOptions, heldFiles, refuseNested, sidecarLockOf } from './locks';
 import type { RuntimeStoreManifestStore } from './manifest-store';
 import type { RuntimeStoreReceiptStore } from './receipt-store';
 import type { FileLockOptions, RuntimeStoreDescriptor, RuntimeStoreManifest, RuntimeStoreWriteBatchReason } from './types';
@@ -60,14 +60,16 @@ export function bindStore(binding: RuntimeStoreBinding, filePath: string, store:
     throw invalidArgument('options.manifest.descriptor.relativePath', `a path that leads from ${dir} to ${filePath}`, descriptor.relativePath);
   }
   const lockOptions = checkLockOptions(store.lockOptions ?? manifest.store.lockOptions, 'options.lockOptions');
-  const place = JSON.stringify(placeOf(dir, manifest, receipts, store.durability === 'process', [descriptor], lockOptions));
+  const place = placeOf(dir, manifest, receipts, store.durability === 'process', [descriptor], lockOptions);
 
+  const sidecarLock = sidecarLockOf(manifest.store.filePath);
   return {
     async lock() {
-      const guard = await call(native.lockBatch(place, JSON.stringify([filePath]), faults));
+      refuseNested(sidecarLock);
+      const guard = await call(native.lockBatch(JSON.stringify({ ...place, held: heldFiles() }), JSON.stringify([filePath]), faults));
       let held = true;
       return {
-        files: [filePath, receipts.store.filePath, manifest.store.filePath],
+        files: [filePath, receipts.store.filePath, manifest.store.filePath, sidecarLock],
         async commit(updatedAt, data) {
           const defaultManifest = defaultManifestText(manifest);
           const active = activeIds((await call(native.readText(manifest.store.filePath))) ?? null, manifest.store.filePath, defaultManifest);
@@ -95,7 +97,7 @@ export function bindStore(binding: RuntimeStoreBinding, filePath: string, store:
             ],
           };
           held = false;
-          await call(native.writeBatch(place, JSON.stringify(batch), [data], guard, faults));
+          await call(native.writeBatch(JSON.stringify(place), JSON.stringify(batch), [data], guard, faults));
         },
         release() {
           if (held) native.unlockBatch(guard);

@@ -205,7 +205,11 @@ export class RuntimeStoreRecoveryExecutor {
       writes.push({ descriptor, data: made.data });
       steps.push({ kind: 'rebuild', schemaName, detail: `${reason}: made anew by ${descriptor.rebuildStrategy}` });
     }
-    if (writes.length === 0) return steps;
+    // While the callbacks ran, others may have written what was missing: theirs is newer.
+    const now = writes.length === 0 ? undefined : await this.#planner.buildPlan(input);
+    const isSick = (name: string | undefined): boolean => now?.actions.some((action) => action.kind !== 'none' && action.schemaName === name) === true;
+    const wanted = writes.filter((write) => isSick(write.descriptor.schemaName));
+    if (wanted.length === 0) return [];
     // A recovery never changes which run is active: only a directory without one takes over what the caller expects.
     const { activeRunId, activeCapabilitySnapshotId, activeBehaviorFingerprint } = await this.#parts.manifestStore.read();
     const active = { runId: activeRunId, capabilitySnapshotId: activeCapabilitySnapshotId, behaviorFingerprint: activeBehaviorFingerprint };
@@ -219,9 +223,9 @@ export class RuntimeStoreRecoveryExecutor {
       ...(activeRunId === null || activeRunId === input.expectedRunId ? expected : active),
       expectedActiveRunId: activeRunId,
       reason: 'recovery',
-      writes,
+      writes: wanted,
     });
-    return steps.map((step) => ({ ...step, batchId: batch.batchId }));
+    return steps.filter((step) => isSick(step.schemaName)).map((step) => ({ ...step, batchId: batch.batchId }));
   }
 
   async #rehearse(input: RuntimeStoreRecoveryPlanInput, before: RuntimeStoreRecoveryPlan | null): Promise<RuntimeStoreRecoveryReport> {

@@ -3,28 +3,55 @@
  * async context holds already.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 
 import { checkBooleanOrUndefined, checkFiniteNumber, checkFunction, checkPath, checkPlainObject } from '../check';
 import { HoldfastError } from '../errors';
 import { call, callSync, native } from '../native';
 import type { FileLockOptions } from './types';
 
-const context = new AsyncLocalStorage<ReadonlySet<string>>();
+/** Files that are locked for as long as `active` says so. */
+interface Hold {
+  readonly files: readonly string[];
+  active: boolean;
+}
 
-/** Returns the files whose locks the calling async context holds. */
+const context = new AsyncLocalStorage<readonly Hold[]>();
+
+/** Returns the files whose locks the calling async context holds now. */
 export function heldFiles(): string[] {
-  return [...(context.getStore() ?? [])];
+  return (context.getStore() ?? []).filter((hold) => hold.active).flatMap((hold) => hold.files);
 }
 
 /** Runs `fn` as a holder of the locks of `files`. */
-export function holding<T>(files: string[], fn: () => T): T {
-  return context.run(new Set([...(context.getStore() ?? []), ...files]), fn);
+export async function holding<T>(files: readonly string[], fn: () => T | Promise<T>): Promise<T> {
+  const hold: Hold = { files, active: true };
+  try {
+    return await context.run([...(context.getStore() ?? []), hold], fn);
+  } finally {
+    // What fn started may outlive the lock; it is no holder then.
+    hold.active = false;
+  }
+}
+
+/** The same for synchronous code. */
+function holdingSync<T>(files: readonly string[], fn: () => T): T {
+  const hold: Hold = { files, active: true };
+  try {
+    return context.run([...(context.getStore() ?? []), hold], fn);
+  } finally {
+    hold.active = false;
+  }
+}
+
+/** Returns the file that is locked while a batch of this manifest's directory is written. */
+export function sidecarLockOf(manifestPath: string): string {
+  return join(dirname(manifestPath), '.holdfast', 'lock');
 }
 
 /** Refuses a lock that the calling context holds: waiting for it would never end. */
 export function refuseNested(filePath: string): void {
-  if (context.getStore()?.has(filePath) !== true) return;
+  if (!heldFiles().includes(filePath)) return;
   const message = `File lock timeout: ${filePath} (the caller holds this lock already; do the nested work inside the outer call)`;
   throw new HoldfastError(message, { hfCode: 'HF_LOCK_TIMEOUT', fields: { path: filePath } });
 }
@@ -75,9 +102,10 @@ export function withFileLockSync<T>(filePath: string, fn: () => T, options?: Fil
   checkFunction(fn, 'fn');
   const checked = checkLockOptions(options, 'options');
   refuseNested(target);
-  const guard = callSync(() => native.lockFileSync(target, JSON.stringify(checked)));
+  const guard: number | undefined = callSync(() => native.lockFileSync(target, JSON.stringify(checked)));
+  if (guard === undefined) throw new HoldfastError('this thread is being terminated', { hfCode: 'HF_CLOSED' });
   try {
-    return holding([target], fn);
+    return holdingSync([target], fn);
   } finally {
     native.unlock(guard);
   }

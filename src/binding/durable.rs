@@ -15,7 +15,7 @@ use super::{failure, settle};
 use crate::durable::atomic::{Durability, Temp, folder_of, retry_delay};
 use crate::durable::fault::{FaultPlan, Rule};
 use crate::durable::lock::{self, FileLock, Options};
-use crate::durable::{Disk, IoContext, files, optional, pool};
+use crate::durable::{Disk, IoContext, files, optional, pool, sync};
 use crate::error::{Code, HfError, Result};
 use crate::runtime_store::group::{self, Turn, WriteOptions};
 use crate::runtime_store::{format, recovery};
@@ -264,23 +264,25 @@ pub fn quarantine_copy(
     })
 }
 
-/// Writes a temporary file beside its target: the first half of an atomic write. `sync` is `none`, `best-effort` or
-/// `strict`.
+/// Writes a temporary file beside its target: the first half of an atomic write. `insist` is `best-effort` or `strict`.
 #[napi(ts_return_type = "Promise<number>")]
 pub fn temp_create(
     env: &Env,
     target: String,
     data: Buffer,
     mode: Option<u32>,
-    sync: String,
+    insist: String,
 ) -> napi::Result<PromiseRaw<'_, Kept<Temp>>> {
     let data = data.to_vec();
     settle::run(env, move || {
         let (disk, target) = (Disk::real(), PathBuf::from(target));
-        disk.create_dirs(folder_of(&target)).at("mkdir", folder_of(&target))?;
+        let made = disk.create_dirs(folder_of(&target)).at("mkdir", folder_of(&target))?;
+        if insist == "strict" {
+            sync::dirs(&disk, made)?;
+        }
         let temp = Temp::create(&disk, &target, &data, mode)?;
         match temp.sync() {
-            Err(error) if sync == "strict" => Err(error),
+            Err(error) if insist == "strict" => Err(error),
             _ => Ok(Kept(temp)),
         }
     })
@@ -301,14 +303,30 @@ impl ToNapiValue for Published {
     }
 }
 
-/// Tries once to publish a temporary file. `null` when done, else `[number, milliseconds to wait]`.
+/// Tries once to publish a temporary file. `null` when done, else `[number, milliseconds to wait]`. `sync_folder` syncs the
+/// folder of the new name afterwards; a failure of that counts only if `strict`.
 #[napi(ts_return_type = "Promise<[number, number] | null>")]
-pub fn temp_publish(env: &Env, temp: u32, attempt: u32) -> napi::Result<PromiseRaw<'_, Published>> {
+pub fn temp_publish(
+    env: &Env,
+    temp: u32,
+    attempt: u32,
+    sync_folder: bool,
+    strict: bool,
+) -> napi::Result<PromiseRaw<'_, Published>> {
     let temp = resources::take::<Temp>(env, temp);
     settle::run(env, move || {
         let mut temp = temp.ok_or_else(|| HfError::new(Code::InvalidArgument, "the temporary file is gone"))?;
         match temp.publish_once() {
-            Ok(()) => Ok(Published(None)),
+            Ok(()) => {
+                let folder = folder_of(temp.target());
+                if sync_folder {
+                    let synced = Disk::real().sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed);
+                    if strict {
+                        synced?;
+                    }
+                }
+                Ok(Published(None))
+            }
             Err(error) => match retry_delay(&error, u64::from(attempt)) {
                 Some(delay) => Ok(Published(Some((temp, delay.as_secs_f64() * 1000.0)))),
                 None => Err(error).at("rename", temp.target()),

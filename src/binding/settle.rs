@@ -243,9 +243,24 @@ unsafe extern "C" fn drain(env: sys::napi_env, _function: sys::napi_value, conte
     };
     let count = waiting.len();
     for one in waiting {
+        if !can_run_js(&env) {
+            // A worker that is being terminated: its promises stay as they are. To touch them could swallow the termination.
+            continue;
+        }
         conclude(&env, one);
     }
     queue.settled(&env, count);
+}
+
+/// Tells whether JavaScript may still run in `env`: not in a worker that is being terminated.
+fn can_run_js(env: &Env) -> bool {
+    let (mut undefined, mut converted) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: `env` is live and this is its thread; both results are live locals. Of all that asks Node first whether
+    // JavaScript may run, this conversion does the least.
+    unsafe {
+        sys::napi_get_undefined(env.raw(), &mut undefined) == sys::Status::napi_ok
+            && sys::napi_coerce_to_bool(env.raw(), undefined, &mut converted) == sys::Status::napi_ok
+    }
 }
 
 /// Resolves or rejects one promise. Does not unwind.
@@ -259,18 +274,15 @@ fn conclude(env: &Env, Waiting { deferred: Deferred(deferred), finish }: Waiting
             unsafe { sys::napi_resolve_deferred(env.raw(), deferred, value) };
         }
         Err(failure) => {
-            let (mut ignored, mut value) = (ptr::null_mut(), ptr::null_mut());
+            let mut ignored = ptr::null_mut();
             // A conversion that failed may have left an exception, with which no object could be made.
-            // SAFETY: as above; both results are live locals.
-            unsafe {
-                sys::napi_get_and_clear_last_exception(env.raw(), &mut ignored);
-                sys::napi_get_undefined(env.raw(), &mut value);
-            }
+            // SAFETY: as above; the result is a live local.
+            unsafe { sys::napi_get_and_clear_last_exception(env.raw(), &mut ignored) };
+            // No object can be made when the worker is being terminated; then nobody is left to be told.
             if let Ok(object) = failure::to_object(env, &failure) {
-                value = object.raw();
+                // SAFETY: as above.
+                unsafe { sys::napi_reject_deferred(env.raw(), deferred, object.raw()) };
             }
-            // SAFETY: as above.
-            unsafe { sys::napi_reject_deferred(env.raw(), deferred, value) };
         }
     }
     if opened {

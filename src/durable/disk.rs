@@ -84,6 +84,26 @@ pub trait Interceptor: Send + Sync + fmt::Debug {
     }
 }
 
+/// Opens for reading. Never waits: opening a FIFO that nobody writes would, for ever.
+pub(super) fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    options.open(path)
+}
+
+fn read_plain(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    let mut file = open_without_waiting(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file but a FIFO, socket or device"));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
+    file.read_to_end(&mut bytes)?;
+    Ok((bytes, metadata))
+}
+
 /// A file that was created and is still open for its sync.
 #[derive(Debug)]
 pub struct OutFile {
@@ -138,9 +158,7 @@ impl Disk {
     /// As [`std::fs::read`].
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.run(Op::Read(path), || {
-            let mut file = File::open(path)?;
-            let mut bytes = Vec::with_capacity(file.metadata()?.len() as usize + 1);
-            file.read_to_end(&mut bytes)?;
+            let (bytes, _) = read_plain(path)?;
             Ok(bytes)
         })
     }
@@ -150,13 +168,7 @@ impl Disk {
     /// # Errors
     /// As [`std::fs::read`].
     pub fn read_with_metadata(&self, path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
-        self.run(Op::Read(path), || {
-            let mut file = File::open(path)?;
-            let metadata = file.metadata()?;
-            let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-            file.read_to_end(&mut bytes)?;
-            Ok((bytes, metadata))
-        })
+        self.run(Op::Read(path), || read_plain(path))
     }
 
     /// Returns the metadata of what `path` names, following symlinks.
@@ -324,7 +336,7 @@ impl Disk {
     #[must_use]
     pub fn keep_inode(&self, path: &Path) -> Option<File> {
         // Windows does not let others remove or replace an open file.
-        if cfg!(unix) { File::open(path).ok() } else { None }
+        if cfg!(unix) { open_without_waiting(path).ok() } else { None }
     }
 
     /// Creates one folder.

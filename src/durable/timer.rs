@@ -53,7 +53,10 @@ fn run() {
         match due {
             Some(at) if at <= now => {
                 if let Some((_, job)) = state.jobs.pop_first() {
+                    // Not under the mutex: where no thread can be started, the job runs right here.
+                    drop(state);
                     pool::spawn(job);
+                    state = lock();
                 }
             }
             Some(at) => {

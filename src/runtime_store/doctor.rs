@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::executor::{is_temporary, stage_folder};
 use super::format::{self, LOCK};
 use super::stores::{read_manifest, read_receipts};
-use super::{Context, archive, stage};
+use super::{Context, stage};
 use crate::clock;
 use crate::durable::atomic::folder_of;
 use crate::durable::{Disk, IoContext, lock, optional};
@@ -193,6 +193,3 @@ fn sort_in(disk: &Disk, report: &mut Report, path: &Path, name: &str) {
 fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
-
-/// Largest archive before it is rotated, for the documentation of the report.
-pub const ARCHIVE_BYTES_MAX: u64 = archive::BYTES_MAX;

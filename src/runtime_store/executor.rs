@@ -320,6 +320,10 @@ impl Executor {
     }
 
     fn finish(mut self, locked: Locked) -> Result<Vec<Step>> {
+        self.steps.extend(locked.steps.iter().cloned());
+        if self.syncs() {
+            sync::dirs(&self.disk, locked.sync_dirs.clone())?;
+        }
         self.archive_settled()?;
         self.sweep()?;
         drop(locked);

@@ -8,6 +8,7 @@
 //! The lock file is held from the first turn until nothing is left to write, or until others must get their chance.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use super::single::replace_locked;
 use crate::durable::atomic::{Durability, Temp, folder_of};
 use crate::durable::lock::{Continuation, FileLock, Options, timeout_error};
 use crate::durable::{Disk, IoContext, optional, pool, timer};
-use crate::error::{HfError, Result};
+use crate::error::{Code, HfError, Result};
 
 /// So many turns follow each other before other holders in this process get their chance.
 const TURNS_MAX: u32 = 64;
@@ -225,8 +226,8 @@ impl Channel {
                     held.flushing = true;
                     if let Some(pending) = held.pending.take() {
                         let (channel, lock, path) = (Arc::clone(self), Arc::clone(&held.lock), state.path.clone());
-                        pool::spawn(move || channel.flush(&path, lock, pending));
                         drop(state);
+                        pool::spawn(move || channel.flush(&path, lock, pending));
                         return self.pump();
                     }
                 }
@@ -320,8 +321,11 @@ impl Channel {
 
     fn flush(self: &Arc<Self>, path: &Path, file_lock: Arc<FileLock>, pending: Pending) {
         let Pending { disk, text, options, mut outcomes } = pending;
-        let result =
-            replace_locked(&disk, path, text.as_bytes(), &file_lock, options.max_file_bytes, options.durability);
+        let write =
+            || replace_locked(&disk, path, text.as_bytes(), &file_lock, options.max_file_bytes, options.durability);
+        // A panic must not leave the lock held and the callers waiting.
+        let result = catch_unwind(AssertUnwindSafe(write))
+            .unwrap_or_else(|_| Err(HfError::new(Code::Panic, "writing a store panicked; please report this")));
         if let (Ok(()), Some(copy)) = (&result, &options.copy_to) {
             keep_copy(&disk, copy, text.as_bytes());
         }
@@ -374,7 +378,7 @@ impl Turn {
     }
 
     /// Ends the turn with new content. `outcome` is called when it is durable, or could not be made so.
-    pub fn write(mut self, disk: Disk, text: String, options: WriteOptions, outcome: Outcome) {
+    pub fn write(mut self, disk: Disk, text: String, mut options: WriteOptions, outcome: Outcome) {
         self.open = false;
         let channel = Arc::clone(&self.channel);
         let mut state = lock(&channel.state);
@@ -388,7 +392,15 @@ impl Turn {
                     Some(file_too_large(&path, text.len(), max))
                 } else {
                     held.latest = Some(text.clone());
-                    let mut outcomes = held.pending.take().map(|pending| pending.outcomes).unwrap_or_default();
+                    let earlier = held.pending.take();
+                    if let Some(earlier) = &earlier {
+                        // One write serves all who wait for it, so it keeps the strictest promise among them.
+                        if earlier.options.durability == Durability::Full {
+                            options.durability = Durability::Full;
+                        }
+                        options.copy_to = options.copy_to.or_else(|| earlier.options.copy_to.clone());
+                    }
+                    let mut outcomes = earlier.map(|pending| pending.outcomes).unwrap_or_default();
                     outcomes.push(outcome);
                     held.pending = Some(Pending { disk, text, options, outcomes });
                     drop(state);

@@ -285,10 +285,17 @@ pub fn build(disk: &Disk, context: &Context, request: &Request) -> Result<Built>
         drop(quiet);
         let publishing = snapshot.open.iter().any(|open| open.alive)
             && found.iter().any(|inspection| inspection.state != State::Healthy);
-        if (calm && !publishing) || waited > PATIENCE * 20 {
+        if calm && !publishing {
             let open: Vec<Open> = snapshot.open.into_iter().filter(|open| !open.alive).collect();
             let plan = decide(request, &snapshot.manifest, &snapshot.batches, &open, &found);
             return Ok(Built { plan, manifest: snapshot.manifest, batches: snapshot.batches, found });
+        }
+        if waited > PATIENCE * 20 {
+            let text = format!(
+                "{} is being changed all the time, or by a process that stands still; there is no plan to be had now, try again",
+                context.dir.display()
+            );
+            return Err(HfError::new(Code::Busy, text).with_field("path", context.dir.to_string_lossy()));
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

@@ -100,7 +100,7 @@ fn open_batches(disk: &Disk, context: &Context) -> Result<Vec<Open>> {
 /// Keeps batches of other holdfast writers out for as long as the returned file is open: a shared OS lock on the
 /// directory's lock. `None` if there is no such lock, or no luck within `patience`.
 pub(super) fn hold_off_writers(context: &Context, patience: Duration) -> Option<File> {
-    let file = File::open(context.sidecar().join(LOCK)).ok()?;
+    let file = Disk::real().keep_inode(&context.sidecar().join(LOCK))?;
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         if file.try_lock_shared().is_ok() {

@@ -36,7 +36,7 @@ impl Content {
         if self.pid.is_some_and(|pid| !process_exists(pid)) {
             return true;
         }
-        let age = clock::epoch_ms() as i64 - self.stamp_ms.unwrap_or(modified_ms);
+        let age = (clock::epoch_ms() as i64).saturating_sub(self.stamp_ms.unwrap_or(modified_ms));
         age > i64::try_from(stale_ms).unwrap_or(i64::MAX)
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::content::{self, Content, STAMP_WIDTH};
 use crate::clock;
 use crate::durable::atomic::folder_of;
+use crate::durable::disk::open_without_waiting;
 use crate::durable::timer;
 
 /// Device and inode: what tells whether a path still names the file that was opened.
@@ -46,21 +47,29 @@ impl Beat {
     fn start(file: Arc<File>, offset: u64, stale: Duration) -> Self {
         let interval = (stale / 3).clamp(Duration::from_millis(5), Duration::from_secs(5));
         let slot = Arc::new(Mutex::new(None));
-        Self::next(Arc::clone(&slot), file, offset, interval);
+        let mut guard = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::schedule(&slot, &mut guard, file, offset, interval);
+        drop(guard);
         Self(slot)
     }
 
-    fn next(slot: Arc<Mutex<Option<timer::Key>>>, file: Arc<File>, offset: u64, interval: Duration) {
-        let again = Arc::clone(&slot);
-        let mut guard = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = timer::schedule(Instant::now() + interval, move || {
-            // `None` says that the lock was given back while this job was on its way.
-            if again.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+    fn schedule(
+        slot: &Arc<Mutex<Option<timer::Key>>>,
+        guard: &mut Option<timer::Key>,
+        file: Arc<File>,
+        offset: u64,
+        interval: Duration,
+    ) {
+        let again = Arc::clone(slot);
+        *guard = Some(timer::schedule(Instant::now() + interval, move || {
+            // Decided, written and scheduled under one guard, so that a lock which is given back has no beat afterwards:
+            // `None` says that it was given back while this job was on its way.
+            let mut guard = again.lock().unwrap_or_else(PoisonError::into_inner);
+            if guard.is_some() {
                 let _ = write_at(&file, format!("{:013}", clock::epoch_ms()).as_bytes(), offset);
-                Self::next(again, file, offset, interval);
+                Self::schedule(&again, &mut guard, file, offset, interval);
             }
-        });
-        *guard = Some(key);
+        }));
     }
 }
 
@@ -90,11 +99,13 @@ pub struct Inode {
     id: FileId,
     /// A name of the inode to link from.
     name: PathBuf,
-    _beat: Beat,
+    beat: Option<Beat>,
 }
 
 impl Drop for Inode {
     fn drop(&mut self) {
+        // No beat may reach the text of the next owner.
+        drop(self.beat.take());
         // Free for others at once; the inode itself may go when there is time.
         let _ = self.file.unlock();
         let file = Arc::clone(&self.file);
@@ -117,7 +128,13 @@ impl Inode {
         file.set_len(text.len() as u64)?;
         let id = id_of(&file.metadata()?);
         let file = Arc::new(file);
-        Ok(Self { _beat: Beat::start(Arc::clone(&file), offset, stale), accessed: accessed(&file), file, id, name })
+        Ok(Self {
+            beat: Some(Beat::start(Arc::clone(&file), offset, stale)),
+            accessed: accessed(&file),
+            file,
+            id,
+            name,
+        })
     }
 
     pub fn id(&self) -> FileId {
@@ -199,7 +216,7 @@ pub fn attempt(
     shared_volume: bool,
     shared: Option<&Arc<Inode>>,
 ) -> io::Result<Attempt> {
-    match File::open(lock_path) {
+    match open_without_waiting(lock_path) {
         Ok(existing) => return examine(existing, lock_path, stale, shared),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // A lock that may not even be read: its existence is all that is known.
@@ -276,7 +293,7 @@ fn remove_names(folder: &Path, id: FileId) {
 /// Tells whether no living process holds the OS lock of `path`. True when there is no such file.
 #[must_use]
 pub fn is_free(path: &Path) -> bool {
-    match File::open(path) {
+    match open_without_waiting(path) {
         // Shared, so that two who look do not see each other.
         Ok(file) => !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -368,6 +385,15 @@ fn examine(existing: File, lock_path: &Path, stale: Duration, shared: Option<&Ar
     if let Some(inode) = shared.filter(|inode| cfg!(unix) && inode.id() == id_of(&metadata)) {
         // A name that a dead owner of our inode left behind. We hold the OS lock, so it is ours already.
         return Ok(Attempt::Acquired(OsLock { path: lock_path.to_owned(), inode: Arc::clone(inode), shared: true }));
+    }
+    if !metadata.is_file() {
+        // Nobody's lock, but its existence counts, as for everybody else.
+        if !Content::parse(b"").is_stale(stale_ms, modified_ms) {
+            return Ok(Attempt::Held);
+        }
+        #[expect(clippy::disallowed_methods, reason = "lock files are outside the fault seam")]
+        crate::durable::optional(fs::remove_file(lock_path))?;
+        return Ok(Attempt::Broke);
     }
     let before = read_head(&existing)?;
     let content = Content::parse(&before);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::registry::{Continuation, FileLock, Options, Want, lock_with};
 use crate::durable::atomic::folder_of;
-use crate::durable::{Disk, timer};
+use crate::durable::{Disk, pool, timer};
 use crate::error::{Code, HfError, Result};
 
 /// What a batch needs locked.
@@ -81,14 +81,16 @@ fn time_left(request: &SetRequest, deadline: Instant) -> Duration {
 
 impl Taking {
     fn go_on(mut self) {
-        let Some(target) = self.request.targets.get(self.next).cloned() else {
-            let set = LockSet { locks: self.locks, turn: self.turn };
-            return (self.done)(Ok(set));
+        let target = loop {
+            let Some(target) = self.request.targets.get(self.next).cloned() else {
+                let set = LockSet { locks: self.locks, turn: self.turn };
+                return (self.done)(Ok(set));
+            };
+            self.next += 1;
+            if !self.is_held(&target) {
+                break target;
+            }
         };
-        self.next += 1;
-        if self.is_held(&target) {
-            return self.go_on();
-        }
         let disk = self.disk.clone();
         let acquire_timeout = time_left(&self.request, self.deadline).min(PATIENCE);
         let options = Options { acquire_timeout, ..self.request.options.clone() };
@@ -96,7 +98,12 @@ impl Taking {
         let taken = move |lock: Result<FileLock>| match lock {
             Ok(lock) => {
                 self.locks.push(lock);
-                self.go_on();
+                // Each lock that is free at once adds a few frames to the stack: now and then a new one begins.
+                if self.next.is_multiple_of(32) {
+                    pool::spawn(move || self.go_on());
+                } else {
+                    self.go_on();
+                }
             }
             Err(error) => self.fail(error),
         };
