@@ -965,7 +965,7 @@ export declare class RuntimeStoreRecoveryPlanner {
    * Compares manifest, receipts and files, off the JavaScript thread. While a batch is being published it waits for it, at most 100 ms.
    *
    * @throws VersionedJsonStoreError for an unreadable manifest or receipts file; RuntimeStorePathError; HoldfastError with Node's `code`
-   * for I/O errors, `HF_INVALID_ARGUMENT`.
+   * for I/O errors, `HF_INVALID_ARGUMENT`, `HF_BUSY` when the directory never stood still for two seconds.
    */
   buildPlan(input: RuntimeStoreRecoveryPlanInput): Promise<RuntimeStoreRecoveryPlan>;
 }

@@ -8,7 +8,7 @@
 //! - What must not outlive its environment (lock guards) is kept by [`resources`].
 #![expect(
     unsafe_code,
-    reason = "Node-API is a C interface, and the #[napi] macros expand to unsafe code; what is hand-written is in settle.rs, and one trait method in resources.rs"
+    reason = "Node-API is a C interface, and the #[napi] macros expand to unsafe code; what is hand-written is in settle.rs, and trait methods of results in resources.rs and durable.rs"
 )]
 #![cfg_attr(
     test,

@@ -37,7 +37,7 @@ pub enum Act {
 pub enum Decision {
     /// Carry out one act per target, sync, remove the folder.
     Forward(Vec<Act>),
-    /// As `Forward`, and the folder's removal is synced as well.
+    /// Put the former bytes back, one act per target; then as `Forward`.
     Back(Vec<Act>),
     /// Everything was overwritten by others: put the folder aside.
     Superseded,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::file::{Attempt, Inode, OsLock, attempt, attempt_sidecar, lock_path_of};
@@ -339,24 +339,17 @@ pub fn lock_blocking(disk: &Disk, target: &Path, options: Options) -> Result<Fil
         )
         .with_field("path", target.to_string_lossy()));
     }
-    let state = Arc::new((Mutex::new(None), Condvar::new()));
-    let theirs = Arc::clone(&state);
-    lock_with(
-        disk,
-        target,
-        options,
-        Want::File(None),
-        true,
-        Box::new(move |result| {
-            *theirs.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-            theirs.1.notify_one();
-        }),
-    );
-    let mut result = state.0.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        match result.take() {
-            Some(result) => return result,
-            None => result = state.1.wait(result).unwrap_or_else(PoisonError::into_inner),
-        }
-    }
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let done = Box::new(move |result| {
+        // The receiver waits below, so this cannot fail.
+        let _ = sender.send(result);
+    });
+    lock_with(disk, target, options, Want::File(None), true, done);
+    // A sender that is gone without a word had a job that panicked.
+    receiver.recv().unwrap_or_else(|_| {
+        Err(HfError::new(
+            Code::Panic,
+            format!("waiting for the lock of {} ended in a panic; please report it", target.display()),
+        ))
+    })
 }
