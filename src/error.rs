@@ -50,6 +50,12 @@ codes! {
     FormatTooNew = "HF_FORMAT_TOO_NEW",
     /// A bug in the engine; nothing was written after it.
     Panic = "HF_PANIC",
+    /// A database file is damaged, or is no database.
+    Corrupt = "HF_CORRUPT",
+    /// The database server cannot be reached, or the connection broke.
+    Unavailable = "HF_UNAVAILABLE",
+    /// The database refused a statement; `sqlState` or `sqliteCode` say why.
+    Database = "HF_DATABASE",
     /// A store file is not JSON.
     RuntimeInvalidJson = "HF_RUNTIME_INVALID_JSON",
     /// A store file lacks a valid envelope.
@@ -88,6 +94,34 @@ codes! {
     RuntimeInvalidTombstones = "HF_RUNTIME_INVALID_TOMBSTONES",
     /// Evidence of a run that is not (or no longer) the current one.
     RuntimeStaleEvidence = "HF_RUNTIME_STALE_EVIDENCE",
+    /// `defineEntity` was given a kind that is no text, or blank.
+    EntityKindInvalid = "HF_ENTITY_KIND_INVALID",
+    /// `defineEntity` was given a kind that is registered already.
+    EntityKindDuplicate = "HF_ENTITY_KIND_DUPLICATE",
+    /// `defineEntity` was given no `read` function.
+    EntityReadInvalid = "HF_ENTITY_READ_INVALID",
+    /// `defineEntity` was given something else than an object schema.
+    EntityStateSchemaInvalid = "HF_ENTITY_STATE_SCHEMA_INVALID",
+    /// A mutation or a history query came before a store was bound.
+    EntityStoreUnbound = "HF_ENTITY_STORE_UNBOUND",
+    /// `apply` of a mutation resolved to null.
+    EntityNoState = "HF_ENTITY_NO_STATE",
+    /// A subscription without a kind, or without a group for its work queue.
+    EntitySubscribeInvalid = "HF_ENTITY_SUBSCRIBE_INVALID",
+    /// A change deriver without a kind.
+    EntityDeriverInvalid = "HF_ENTITY_DERIVER_INVALID",
+    /// A second payload mapper for a kind.
+    EntityDeriverConflict = "HF_ENTITY_DERIVER_CONFLICT",
+    /// A Standard Schema refused the state that `apply` resolved to.
+    EntityValidation = "HF_ENTITY_VALIDATION",
+    /// `createEntityStore` was given a target that it does not know, or cannot use.
+    EntityStoreInputInvalid = "HF_ENTITY_STORE_INPUT_INVALID",
+    /// A table of the transition log, or a column that is needed, does not exist.
+    EntityTableMissing = "HF_ENTITY_TABLE_MISSING",
+    /// The history of a change could not be appended, after `apply` had succeeded.
+    EntityAppendFailed = "HF_ENTITY_APPEND_FAILED",
+    /// `transitionCount` was given a window that is not a number.
+    EntityWindowInvalid = "HF_ENTITY_WINDOW_INVALID",
 }
 
 /// The public class that the facade rethrows a failure as.

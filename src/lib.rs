@@ -1,14 +1,18 @@
 //! holdfast: runtime state that survives.
 //!
-//! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`]) → engines
-//! ([`durable`]) → leaves ([`error`], [`json`], [`hash`], [`clock`], [`ids`]). Arrows point down only.
+//! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`], [`entity`]) → engines
+//! ([`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`], [`ids`]). Arrows point down
+//! only.
 
 #[cfg(feature = "node")]
 mod binding;
 pub mod clock;
 pub mod durable;
+pub mod entity;
 pub mod error;
 pub mod hash;
 pub mod ids;
 pub mod json;
+pub mod postgres;
 pub mod runtime_store;
+pub mod sqlite;
