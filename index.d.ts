@@ -1,11 +1,64 @@
 // Types of holdfast. Generated from src-js/ by `npm run dts`: edit the sources, not this file.
 
-/**
- * The error classes of holdfast, and the way back from the addon's failure objects to them.
- *
- * `instanceof` goes by a registered symbol, not by the prototype chain: a test runner's other realm, or a second copy of the
- * package, has other class objects for the same error.
- */
+/** The public interface of Standard Schema, version 1 (https://standardschema.dev), which asks to be copied instead of depended on. */
+/** A schema of any library that implements Standard Schema v1: valibot, arktype, effect, a hand-written one … */
+export interface StandardSchemaV1<Input = unknown, Output = Input> {
+  /** What the standard defines. */
+  readonly "~standard": StandardSchemaV1.Props<Input, Output>;
+}
+
+/** The parts of the interface. */
+export declare namespace StandardSchemaV1 {
+  /** What the standard defines. */
+  interface Props<Input = unknown, Output = Input> {
+    /** The version of the standard. */
+    readonly version: 1;
+    /** The name of the schema library. */
+    readonly vendor: string;
+    /** Validates an unknown value. */
+    readonly validate: (value: unknown) => Result<Output> | Promise<Result<Output>>;
+    /** Types only; never there at run time. */
+    readonly types?: Types<Input, Output> | undefined;
+  }
+  /** What a validation found. */
+  type Result<Output> = SuccessResult<Output> | FailureResult;
+  /** The value was accepted. */
+  interface SuccessResult<Output> {
+    /** The value, with defaults and transforms applied. */
+    readonly value: Output;
+    /** Absent: that is what tells the two results apart. */
+    readonly issues?: undefined;
+  }
+  /** The value was refused. */
+  interface FailureResult {
+    /** Why. */
+    readonly issues: ReadonlyArray<Issue>;
+  }
+  /** One reason why a value was refused. */
+  interface Issue {
+    /** The reason in words. */
+    readonly message: string;
+    /** Where in the value, from the outside in. */
+    readonly path?: ReadonlyArray<PropertyKey | PathSegment> | undefined;
+  }
+  /** One step of an issue's path. */
+  interface PathSegment {
+    /** The key of the step. */
+    readonly key: PropertyKey;
+  }
+  /** What goes into a schema and what comes out. */
+  interface Types<Input = unknown, Output = Input> {
+    /** The type of what goes in. */
+    readonly input: Input;
+    /** The type of what comes out. */
+    readonly output: Output;
+  }
+  /** The type that goes into a schema. */
+  type InferInput<Schema extends StandardSchemaV1> = NonNullable<Schema["~standard"]["types"]>["input"];
+  /** The type that comes out of a schema. */
+  type InferOutput<Schema extends StandardSchemaV1> = NonNullable<Schema["~standard"]["types"]>["output"];
+}
+
 /**
  * Every stable error code, in the order of the engine's own list (`src/error.rs`); a test compares the two.
  * `docs/errors.md` has a section for each, with cause and remedy.
@@ -20,6 +73,9 @@ export declare const ERROR_CODES: readonly [
   "HF_INVALID_ARGUMENT",
   "HF_FORMAT_TOO_NEW",
   "HF_PANIC",
+  "HF_CORRUPT",
+  "HF_UNAVAILABLE",
+  "HF_DATABASE",
   "HF_RUNTIME_INVALID_JSON",
   "HF_RUNTIME_INVALID_ENVELOPE",
   "HF_RUNTIME_INVALID_DATA",
@@ -38,7 +94,21 @@ export declare const ERROR_CODES: readonly [
   "HF_RUNTIME_TRANSACTION_NOT_FOUND",
   "HF_RUNTIME_TRANSACTION_STALE",
   "HF_RUNTIME_INVALID_TOMBSTONES",
-  "HF_RUNTIME_STALE_EVIDENCE"
+  "HF_RUNTIME_STALE_EVIDENCE",
+  "HF_ENTITY_KIND_INVALID",
+  "HF_ENTITY_KIND_DUPLICATE",
+  "HF_ENTITY_READ_INVALID",
+  "HF_ENTITY_STATE_SCHEMA_INVALID",
+  "HF_ENTITY_STORE_UNBOUND",
+  "HF_ENTITY_NO_STATE",
+  "HF_ENTITY_SUBSCRIBE_INVALID",
+  "HF_ENTITY_DERIVER_INVALID",
+  "HF_ENTITY_DERIVER_CONFLICT",
+  "HF_ENTITY_VALIDATION",
+  "HF_ENTITY_STORE_INPUT_INVALID",
+  "HF_ENTITY_TABLE_MISSING",
+  "HF_ENTITY_APPEND_FAILED",
+  "HF_ENTITY_WINDOW_INVALID"
 ];
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -152,6 +222,17 @@ export declare class RuntimeStoreBatchPendingError extends HoldfastError {
    * @param outcome What is known of its outcome.
    */
   constructor(message: string, batchId: string, outcome?: RuntimeStoreBatchOutcome);
+}
+
+/**
+ * A schema without an error class of its own refused a value: a Standard Schema the state that `apply` resolved to, or
+ * `EntityChangedSchema` a payload. Its message is that of the first issue, its `hfCode` is `HF_ENTITY_VALIDATION`.
+ */
+export declare class EntityValidationError extends HoldfastError {
+  /** Everything that is wrong with the value. */
+  readonly issues: ReadonlyArray<StandardSchemaV1.Issue>;
+  /** @param issues What the schema found. */
+  constructor(issues: ReadonlyArray<StandardSchemaV1.Issue>);
 }
 
 /** What a versioned JSON file holds. */
@@ -1652,6 +1733,909 @@ export declare function watchRuntimeStoreManifest(manifestStore: RuntimeStoreMan
  * @throws {HoldfastError} `HF_INVALID_ARGUMENT`
  */
 export declare function watchRuntimeStoreManifest(manifestStore: RuntimeStoreManifestStore, listener: (change: RuntimeStoreManifestChange) => void, options?: RuntimeStoreManifestWatchOptions): RuntimeStoreManifestWatcher;
+
+/** One changed field of one change. */
+export interface TransitionAppend {
+  /** The field, masked. */
+  field: string;
+  /** The text of the value before, masked; `null` = the entity did not exist. */
+  fromValue: string | null;
+  /** The text of the value after, masked. */
+  toValue: string;
+}
+
+/** A transaction of a store. Only the store knows what it is. */
+export type EntityTx = unknown;
+
+/** Where the history of field changes goes. Programs may bring their own, in plain JavaScript. */
+export interface EntityStore {
+  /** Runs `fn` in a transaction, which is undone if `fn` rejects. */
+  runInTransaction<R>(fn: (tx: EntityTx) => Promise<R>): Promise<R>;
+  /** Adds one row per changed field; the store gives them their time. */
+  appendTransitions(args: {
+    tx: EntityTx;
+    kind: string;
+    entityId: string;
+    transitions: ReadonlyArray<TransitionAppend>;
+  }): Promise<void>;
+  /** The time of the latest row of the field whose `toValue` is the text of `currentValue`, or `null`. */
+  inStateSince(args: {
+    kind: string;
+    entityId: string;
+    field: string;
+    currentValue: unknown;
+  }): Promise<Date | null>;
+  /** How many rows of the field are of `now - windowMs` (milliseconds) or later. */
+  transitionCount(args: {
+    kind: string;
+    entityId: string;
+    field: string;
+    windowMs: number;
+    now: Date;
+  }): Promise<number>;
+}
+
+/** A drizzle database over `pg`, as far as holdfast looks at it. */
+export type SafeDatabase<S = unknown> = {
+  transaction: (...args: never[]) => unknown;
+  execute: (...args: never[]) => unknown;
+  $client?: unknown;
+  /** The type of the schema; never looked at. */
+  readonly $schema?: S;
+};
+
+/** How to encrypt connections to Postgres. */
+export interface EntityStoreTls {
+  /** Certificates of the authorities to trust, PEM. Default: those of the system. */
+  ca?: string | Uint8Array | ReadonlyArray<string | Uint8Array>;
+  /** The client's certificate, PEM. */
+  cert?: string | Uint8Array;
+  /** The client's private key, PEM. */
+  key?: string | Uint8Array;
+  /** `false` takes any certificate. Default `true`. */
+  rejectUnauthorized?: boolean;
+  /** The name that the server's certificate must have. Default: the host. */
+  servername?: string;
+}
+
+/** A file of an embedded database (SQLite), created with its folders if it does not exist. Processes may share it. */
+export interface EntityStorePathTarget {
+  path: string;
+}
+
+/** A database in memory, private to the store and gone with it. */
+export interface EntityStoreMemoryTarget {
+  memory: true;
+}
+
+/** A Postgres database. Its tables are made on first use. */
+export interface EntityStorePostgresTarget {
+  /** `postgres://user:password@host:port/database`. */
+  connectionString: string;
+  /** The schema of the tables, created if it does not exist. Default: the first one of the connection's search path. */
+  schema?: string;
+  /** Most connections at a time. Default 4. */
+  poolSize?: number;
+  /** `true` = encrypted, verified with the system's authorities. Default: what the connection string says. */
+  ssl?: boolean | EntityStoreTls;
+}
+
+/** Where `createEntityStore` keeps the history. A value that fits several is taken for the first of: drizzle, path, memory, Postgres. */
+export type EntityStoreTarget = SafeDatabase | EntityStorePathTarget | EntityStoreMemoryTarget | EntityStorePostgresTarget;
+
+/**
+ * What of a change survives what:
+ *
+ * - `after-commit`: the history is written after the owner's write, the change is sent after that. A crash in between loses them.
+ * - `outbox`: the change is recorded together with its history, and sent again after a crash or a failed delivery: at least once, always
+ *   with the same `changeId`. A crash between the owner's write and the record loses both.
+ * - `journal`: as `outbox`, and an intent is recorded before the owner's write, from which a crash in between is completed.
+ */
+export type EntityDurability = "after-commit" | "outbox" | "journal";
+
+/** When old rows of the history are deleted. The newest row of every field of every entity always stays. */
+export interface EntityRetention {
+  /** Rows older than this, in milliseconds. Default: no limit. */
+  maxAgeMs?: number;
+  /** Rows beyond this number, of each field of each entity. Default: no limit. */
+  maxRowsPerField?: number;
+  /** How often to look, in milliseconds. Default: only when `prune()` is called. */
+  everyMs?: number;
+}
+
+/** Options of `createEntityStore`. */
+export interface EntityStoreOptions {
+  /**
+   * What to do about the tables on first use: `auto` creates them and adds what is missing, `check` rejects with a list of what is
+   * missing, `off` uses what is there. Default `auto`; with drizzle the application owns the table, and it is always `off`.
+   */
+  migrate?: "auto" | "check" | "off";
+  /**
+   * Drizzle only. `native`: holdfast's own connections, or reject; `delegate`: everything through the drizzle object; `auto` (the
+   * default): native if that provably leads to the same table.
+   */
+  driver?: "auto" | "native" | "delegate";
+  /** Default: `journal` with `path` and `connectionString`, `after-commit` with `memory` and drizzle. */
+  durability?: EntityDurability;
+  /**
+   * Embedded only. `full` (the default): a promise resolves when its data survives a power cut. `normal`: it survives a crash of the
+   * process; a power cut can take the last commits back, never part of one.
+   */
+  synchronous?: "normal" | "full";
+  /** Most rows in one commit, of changes that were waiting together; 1 or more. Default 1000. */
+  maxBatchRows?: number;
+  /** When old rows are deleted. Default: never. */
+  retention?: EntityRetention;
+  /** Embedded only: the time of the rows. Default: the system's clock. Postgres uses the server's. */
+  clock?: () => Date;
+  /** Gets warnings. Default: nobody. */
+  logger?: Logger;
+}
+
+/** Which part of an entity's history to read. */
+export interface HistoryQuery {
+  /** The kind. */
+  kind: string;
+  /** The entity. */
+  entityId: string;
+  /** Only rows of this field. Default: all. */
+  field?: string;
+  /** Only rows of this time or later. */
+  from?: Date;
+  /** Only rows before this time. */
+  to?: Date;
+  /** Most rows of one page: 1 to 10000. Default 100. */
+  limit?: number;
+  /** Where the page before ended: its `cursor`. */
+  cursor?: string;
+}
+
+/** One row of the history: a field got a value. */
+export interface HistoryRow {
+  /** Names the row. */
+  id: string;
+  /** The field. */
+  field: string;
+  /** The text of the value before; `null` = the entity did not exist. */
+  fromValue: string | null;
+  /** The text of the value after. */
+  toValue: string;
+  /** Whether secrets were masked in it. */
+  masked: boolean;
+  /** The change that wrote the row; `null` in rows of other programs. */
+  changeId: string | null;
+  /** When, in whole milliseconds. */
+  at: Date;
+}
+
+/** A page of the history, newest row first. */
+export interface HistoryPage {
+  /** The rows. */
+  rows: HistoryRow[];
+  /** Asks for the next page; `null` = there is none. */
+  cursor: string | null;
+}
+
+/** Whose field, and when. */
+export interface TimeInStateQuery {
+  /** The kind. */
+  kind: string;
+  /** The entity. */
+  entityId: string;
+  /** The field. */
+  field: string;
+  /** The beginning of the time. */
+  from: Date;
+  /** The end of the time. Default: now. */
+  to?: Date;
+}
+
+/** For how long a field had a value. */
+export interface TimeInState {
+  /** The text of the value. */
+  value: string;
+  /** For how long, in milliseconds. */
+  ms: number;
+}
+
+/** Whose field, and what counts as flapping. */
+export interface FlappingQuery {
+  /** The kind. */
+  kind: string;
+  /** The entity. */
+  entityId: string;
+  /** The field. */
+  field: string;
+  /** How many changes are flapping; 1 or more. */
+  count: number;
+  /** In how many of the last milliseconds. */
+  windowMs: number;
+}
+
+/** Which changes to hear of, and until when. */
+export interface EntityChangesOptions {
+  /** Only changes of this kind. Default: all. */
+  kind?: string;
+  /** Ends it when it aborts, without an error. */
+  signal?: AbortSignal;
+}
+
+/** Changes to iterate over. They are for one reader, and end by `break`, `return()`, their signal, or `close()` of the store. */
+export interface EntityChanges extends AsyncIterableIterator<EntityChanged> {
+  return(): Promise<IteratorResult<EntityChanged, undefined>>;
+  /** The same as `return()`. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What a store object has done since it was made, and what it has before it. */
+export interface EntityStoreStats {
+  /** Rows appended. */
+  appended: number;
+  /** Commits that took them: `appended / batches` rows each. */
+  batches: number;
+  /** Changes whose `fromValue` was not the last recorded value: history was lost, or another process wrote at the same time. */
+  gaps: number;
+  /** Recorded changes that are not delivered yet, of all processes. */
+  pending: number;
+  /** Deliveries that were tried again. */
+  redelivered: number;
+  /** Changes completed after a crash. */
+  recovered: number;
+  /** Age of the oldest recorded change that is not delivered yet, in milliseconds; 0 without one. */
+  lagMs: number;
+  /** How far the database server's clock is ahead of this machine's, in milliseconds; `null` where there is no server. */
+  clockSkewMs: number | null;
+}
+
+/** A store of holdfast. Nothing is opened before the first use. */
+export interface NativeEntityStore extends EntityStore, AsyncDisposable {
+  /** Connects, makes or checks the tables, and completes what a crash left. Every other call does it, too. */
+  ready(): Promise<void>;
+  /** Waits for what is under way, then lets go of everything. Twice is harmless. Later calls reject with `HF_CLOSED`. */
+  close(): Promise<void>;
+  /** Reads an entity's history page by page, newest row first. */
+  history(query: HistoryQuery): Promise<HistoryPage>;
+  /** Deletes old rows by `retention`, at most 1000 in one transaction. `now` is the time to count ages from. Default: the clock. */
+  prune(now?: Date): Promise<{
+    deleted: number;
+  }>;
+  /** For how long a field had which value in a time, the longest first. A time before the first row counts for its `fromValue`. */
+  timeInState(query: TimeInStateQuery): Promise<TimeInState[]>;
+  /** Whether a field changed at least `count` times in the last `windowMs` milliseconds. */
+  isFlapping(query: FlappingQuery): Promise<boolean>;
+  /**
+   * A store that appends in a transaction of the caller (a drizzle transaction, or a `pg` client in one), so that state and history
+   * are committed together. It is for one transaction: make a handle over it inside, and drop both at its end.
+   */
+  withTransaction(tx: EntityTx): EntityStore;
+  /** The recorded changes of all processes from now on, to iterate over. Needs `outbox` or `journal`. */
+  changes(options?: EntityChangesOptions): EntityChanges;
+  /** Calls `listener` with each recorded change of all processes from now on. Needs `outbox` or `journal`. */
+  onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
+  /** Counters. */
+  stats(): Promise<EntityStoreStats>;
+}
+
+/** What kind of party made a change; `ACTOR_TYPES` lists them. */
+export type ActorType = "system" | "user" | "application" | "service";
+
+/** Who made a change. */
+export interface Actor {
+  /** What kind of party. */
+  type: ActorType;
+  /** Which one. Never masked. */
+  id: string;
+  /** A name for people. */
+  name?: string;
+}
+
+/** A change of one entity, as subscribers get it. Known secrets of the run that made it are masked. */
+export interface EntityChanged {
+  /** The kind of the entity. */
+  kind: string;
+  /** The entity, unique within its kind. */
+  id: string;
+  /** The state before; `null` = it did not exist. */
+  prev: Record<string, unknown> | null;
+  /** The state after; `null` = it was removed. */
+  next: Record<string, unknown> | null;
+  /** The changed fields with their values in `next`; a field that `next` does not have is `null`. `{}` on a removal. */
+  delta: Record<string, unknown>;
+  /** The names of the changed fields, sorted by UTF-16 code unit. */
+  changedFields: string[];
+  /** Who made the change. */
+  actor: Actor;
+  /** When the change was sent: ISO 8601 with milliseconds and `Z`. A later delivery of the same change keeps it. */
+  occurredAt: string;
+  /**
+   * Names the change, so that a second delivery of it can be recognised. holdfast always sets it; it is optional so that payloads
+   * of older senders parse.
+   */
+  changeId?: string;
+}
+
+/** What `EntityChangedSchema` is: a Standard Schema that can also be called directly. */
+export interface EntityChangedParser extends StandardSchemaV1<unknown, EntityChanged> {
+  /**
+   * Returns a copy of the payload without unknown keys.
+   *
+   * @throws {EntityValidationError} the payload is not a change
+   */
+  parse(value: unknown): EntityChanged;
+  /** The same without throwing. */
+  safeParse(value: unknown): {
+    success: true;
+    data: EntityChanged;
+  } | {
+    success: false;
+    error: Error;
+  };
+}
+
+/** The current state of entities by id; ids that do not exist are left out. The order and the number of `ids` are the caller's. */
+export type EntityRead<T extends Record<string, unknown>> = (ids: ReadonlyArray<string>) => Promise<Record<string, T>>;
+
+/** A schema of object states: an object schema of zod 3, zod 4 or zod-mini, or any other library's Standard Schema. */
+export type EntityStateSchema<T> = {
+  parse(input: unknown): T;
+  readonly shape: Readonly<Record<string, unknown>>;
+} | StandardSchemaV1<unknown, T>;
+
+/** What makes a kind of entity. */
+export interface DefineEntityInput<T extends Record<string, unknown>> {
+  /** The name of the kind: not blank, unique in the registry, kept as given (` a` and `a` are two kinds). */
+  kind: string;
+  /** The schema that every state is validated with. */
+  state: EntityStateSchema<T>;
+  /** Reads current states from wherever the owner keeps them. */
+  read: EntityRead<T>;
+}
+
+/**
+ * Registers a kind and returns its handle. A refused kind leaves the registry as it was.
+ *
+ * @throws {Error} `HF_ENTITY_KIND_INVALID`, `HF_ENTITY_KIND_DUPLICATE`, `HF_ENTITY_STATE_SCHEMA_INVALID`
+ * @throws {TypeError} `HF_ENTITY_READ_INVALID`
+ */
+export type DefineEntity = <T extends Record<string, unknown>>(input: DefineEntityInput<T>) => EntityHandle<T>;
+
+/** Says that a table is not reactive, and why; for lint rules and documentation. */
+export interface DeclareNonReactiveStateInput {
+  /** The table. */
+  table: string;
+  /** Why it has no kind. */
+  reason: "raw-sample" | "sensitive" | "externally-owned" | "bookkeeping";
+  /** The reason in words. */
+  note: string;
+}
+
+/** A recorded declaration. */
+export type NonReactiveDeclaration = DeclareNonReactiveStateInput;
+
+/** The `read` of a kind, without its type. */
+export type EntityKindResolver = (ids: ReadonlyArray<string>) => Promise<Record<string, Record<string, unknown>>>;
+
+/** The kinds of one process, and the store that they share. */
+export interface EntityRegistry {
+  /** Validates a kind, registers it and returns its handle. */
+  readonly defineEntity: DefineEntity;
+  /** Records a declaration, as a copy. Nothing is checked. */
+  declareNonReactiveState(input: DeclareNonReactiveStateInput): void;
+  /** Binds the store that all handles use from now on; the last call wins. */
+  setStore(args: {
+    store: EntityStore;
+  }): void;
+  /** Whether a store is bound. */
+  readonly hasStore: boolean;
+  /** The declarations, in order: always the same array, which grows. */
+  getNonReactiveDeclarations(): ReadonlyArray<NonReactiveDeclaration>;
+  /** The kinds in the order of their registration: always the same array, which grows. */
+  getKinds(): ReadonlyArray<string>;
+  /** The `read` of a kind, always the same function; `undefined` for an unknown kind. */
+  entityResolverFor(kind: string): EntityKindResolver | undefined;
+}
+
+/**
+ * How a handle behaves where holdfast deviates from the original: `original` keeps the original's results, `holdfast` (the default)
+ * its own. `docs/migrating.md` lists the differences.
+ */
+export type EntityCompat = "holdfast" | "original";
+
+/**
+ * How mutations of one entity are kept apart: `id` (the default) = one after the other within the registry; `none` = not at all;
+ * `database` = also across processes, by a lock in the store's Postgres database.
+ */
+export type EntitySerialize = "id" | "none" | "database";
+
+/** Arguments of `createEntityRegistry`. */
+export interface EntityRegistryArgs {
+  /** Knows the secrets of the runs, which are masked in everything that is sent or stored. */
+  secretRegistry: RunSecretRegistry;
+  /** Where changes are sent. */
+  emitter: ChangeEmitter;
+  /** Gets warnings. Default: nobody. */
+  logger?: Logger;
+  /** Default `holdfast`. */
+  compat?: EntityCompat;
+  /** Default `id`. */
+  serialize?: EntitySerialize;
+}
+
+/** Who a mutation is by. */
+export interface EntityMutationOpts {
+  /** Default: the system actor. */
+  actor?: Actor;
+  /** The run whose secrets are masked in the event and in the history. Without it nothing is masked. */
+  runId?: string;
+}
+
+/** A write of one entity. */
+export interface MutateInput<T extends Record<string, unknown>> {
+  /** The entity. */
+  id: string;
+  /** Who it is by. */
+  opts?: EntityMutationOpts;
+  /** The owner's write; resolves to the state after it. */
+  apply: () => Promise<T>;
+}
+
+/** A removal of one entity. */
+export interface RemoveInput {
+  /** The entity. */
+  id: string;
+  /** Who it is by. */
+  opts?: EntityMutationOpts;
+  /** The owner's removal. What it resolves to is ignored. */
+  apply: () => Promise<void>;
+}
+
+/** Options of {@link EntityHandle.waitUntil}. */
+export interface EntityWaitOptions {
+  /** How long to wait, in milliseconds. Default: as long as it takes. */
+  timeoutMs?: number;
+  /** Gives up when it aborts. */
+  signal?: AbortSignal;
+}
+
+/** The reactive side of one kind. Errors that `read`, `apply`, the schema, the store or the emitter throw arrive as the same object. */
+export interface EntityHandle<T extends Record<string, unknown>> {
+  /** The kind, as it was defined. */
+  readonly kind: string;
+  /**
+   * Reads the state, runs `apply`, validates what it resolved to, records one transition per changed field and sends the change.
+   * Resolves when all of that is done, with the validated state, unmasked. Without a change nothing is recorded or sent. After a
+   * rejection, `getEntityFailure(error)` says whether the owner's write had happened.
+   *
+   * @throws {Error} `HF_ENTITY_STORE_UNBOUND`: no store yet, nothing was run; `HF_ENTITY_NO_STATE`: `apply` resolved to `null`
+   */
+  mutate(input: MutateInput<T>): Promise<T>;
+  /** The same for a removal: the change has `next: null`, and the history gets no row. An absent entity sends nothing, but `apply` runs. */
+  remove(input: RemoveInput): Promise<void>;
+  /** The current state as `read` gives it: not cached, validated or masked. */
+  get(id: string): Promise<T | undefined>;
+  /** The current states as `read` gives them. */
+  getMany(ids: ReadonlyArray<string>): Promise<Record<string, T>>;
+  /** When the field got the value that it has now, by the history; `null` for an absent entity, or when the history does not say. */
+  inStateSince(id: string, field: keyof T & string): Promise<Date | null>;
+  /** For how many milliseconds the field has had its value; 0 when the history does not say. */
+  inStateForMs(id: string, field: keyof T & string): Promise<number>;
+  /**
+   * How often the field changed in the last `windowMs` milliseconds, both ends included.
+   *
+   * @throws {RangeError} `HF_ENTITY_WINDOW_INVALID`: `windowMs` is not a number
+   */
+  transitionCount(args: {
+    id: string;
+    field: keyof T & string;
+    windowMs: number;
+  }): Promise<number>;
+  /**
+   * Many mutations with one `read` and shared appends; ids may repeat. Resolves to the states in the order of `inputs`. All are run:
+   * if some fail, it rejects with the error of the first of them, when all have settled.
+   */
+  mutateMany(inputs: ReadonlyArray<MutateInput<T>>): Promise<T[]>;
+  /**
+   * Resolves with the state (`undefined` = absent) as soon as `predicate` accepts it: now, or after a change that this registry sends
+   * or, with a store that holdfast owns, another process.
+   *
+   * @throws {HoldfastError} `HF_LOCK_TIMEOUT` after `timeoutMs`
+   * @throws the signal's reason when it aborts; what `predicate` or `read` throws
+   */
+  waitUntil(id: string, predicate: (state: T | undefined) => boolean, options?: EntityWaitOptions): Promise<T | undefined>;
+}
+
+/** Arguments of `createEntityHandle`: a handle without a registry. */
+export interface EntityHandleArgs<T extends Record<string, unknown>> {
+  /** The kind. */
+  kind: string;
+  /** The schema of its states. */
+  schema: EntityStateSchema<T>;
+  /** Where the history goes. */
+  store: EntityStore;
+  /** Where changes are sent. */
+  emitter: ChangeEmitter;
+  /** Knows the secrets of the runs. */
+  secretRegistry: RunSecretRegistry;
+  /** Reads current states. */
+  read: EntityRead<T>;
+  /** Gets warnings. Default: nobody. */
+  logger?: Logger;
+}
+
+/** At which step a rejected `mutate` or `remove` stopped. */
+export interface EntityFailure {
+  /** The step. */
+  stage: "read" | "apply" | "validate" | "append" | "emit";
+  /** Whether the owner's write had happened. */
+  applied: boolean;
+  /** Whether the change is kept and will be completed: before the next mutation of the entity, or by itself. */
+  pending: boolean;
+  /** The change, as far as it was known. */
+  change?: EntityChanged;
+}
+
+/** Writes one line of a log. */
+export type Log = (message: string, ...args: unknown[]) => void;
+
+/** A logger; `console` is one. */
+export interface Logger {
+  debug: Log;
+  info: Log;
+  warn: Log;
+  error: Log;
+}
+
+/** Delivers one change; resolves when it was taken. */
+export type EmitEntityChanged = (payload: EntityChanged) => Promise<void>;
+
+/** Sends changes to a target that may come later. */
+export interface ChangeEmitter {
+  /** Delivers a change, or keeps it while there is no target. Rejects with what the target throws. */
+  emit(payload: EntityChanged): Promise<void>;
+  /**
+   * Sets the target and delivers to it what was kept, one change at a time, in order. With nothing kept it is set before the call
+   * returns. If a delivery fails it rejects with that error, the change stays first in line, and a new `wire` resumes with it.
+   */
+  wire(emit: EmitEntityChanged): Promise<void>;
+  /** Whether changes go straight to the target. */
+  readonly isWired: boolean;
+}
+
+/** Arguments of `createChangeEmitter`. */
+export interface ChangeEmitterArgs {
+  /** Is told of dropped and of late changes. Default: nobody. */
+  logger?: Logger;
+  /** How many changes are kept while there is no target; above it the oldest is dropped. At least 1; `NaN` = no limit. Default 10000. */
+  bufferLimit?: number;
+}
+
+/** Handles a change of its kind. */
+export type EntityChangedHandler = (change: EntityChanged) => Promise<void> | void;
+
+/** Ends a subscription. Twice is harmless. */
+export type EntityChangedUnsubscribe = () => Promise<void>;
+
+/** `broadcast`: every process handles the change; `work-queue`: one process of the group. */
+export type EntityChangedDelivery = {
+  mode?: "broadcast";
+} | {
+  mode: "work-queue";
+  /** Which group; not blank. */
+  workerGroup: string;
+  /** How often the queue tries again after a handler has thrown. Default: the queue's. */
+  maxRetries?: number;
+};
+
+/** A subscription. */
+export interface OnEntityChangedInput {
+  /** The kind to hear of; not blank. */
+  kind: string;
+  /** Called with a copy of each change. What it throws is logged and, in a work queue, given to the queue. */
+  handler: EntityChangedHandler;
+  /** Default `broadcast`. */
+  delivery?: EntityChangedDelivery;
+}
+
+/**
+ * Subscribes to the changes of a kind, before or after `wire`.
+ *
+ * @throws {Error} `HF_ENTITY_SUBSCRIBE_INVALID`: a blank kind, or a work queue without a group
+ */
+export type OnEntityChanged = (input: OnEntityChangedInput) => EntityChangedUnsubscribe;
+
+/** How a host's event bus takes a listener; returns what ends it. */
+export type OnHookFn = <T>(hook: {
+  id: string;
+  _type?: T;
+}, listener: (payload: T, meta?: unknown) => Promise<void>, options?: {
+  mode?: "broadcast";
+  maxRetries?: number;
+} | {
+  mode: "instance-local";
+} | {
+  mode: "work-queue";
+  workerGroup: string;
+  maxRetries?: number;
+}) => () => Promise<void>;
+
+/** Subscriptions that can be made before the host's bus is there. */
+export interface EntityChangedSubscriptions {
+  /** Subscribes. */
+  readonly onEntityChanged: OnEntityChanged;
+  /** Connects the subscriptions, those before and those to come, to a bus. A second call only adds what is not connected yet. */
+  wire(args: {
+    onHook: OnHookFn;
+    logger: Logger;
+  }): void;
+  /** Ends all subscriptions; errors of ending one are ignored. */
+  disposeAll(): Promise<void>;
+}
+
+/** The names of the host events that a change stands for. */
+export type EntityChangeDeriver = (changed: EntityChanged) => ReadonlyArray<string>;
+
+/** The payload of the host events that a change stands for. */
+export type EntityChangePayloadMapper = (changed: EntityChanged) => Record<string, unknown>;
+
+/** Which host events the changes of a kind stand for. */
+export interface ChangeDeriverRegistry {
+  /**
+   * Adds a deriver to a kind, and sets the kind's payload mapper. The same function twice counts once.
+   *
+   * @throws {Error} `HF_ENTITY_DERIVER_INVALID`: a blank kind; `HF_ENTITY_DERIVER_CONFLICT`: the kind has another mapper. Nothing is added
+   */
+  register(args: {
+    kind: string;
+    derive: EntityChangeDeriver;
+    toPayload?: EntityChangePayloadMapper;
+  }): void;
+  /** The names of all derivers of the kind, each once, in order. A deriver that throws, or gives no array, is skipped. */
+  derive(changed: EntityChanged): ReadonlyArray<string>;
+  /** What the kind's mapper makes of the change; `undefined` without one. What the mapper throws comes through. */
+  payload(changed: EntityChanged): Record<string, unknown> | undefined;
+  /** The kinds that have a deriver, in order. */
+  kinds(): ReadonlyArray<string>;
+}
+
+/** What differs between two states. */
+export interface EntityDiff {
+  /** The names of the changed fields, sorted by UTF-16 code unit. */
+  changedFields: string[];
+  /** Their values in the later state; `null` for one that it does not have. */
+  delta: Record<string, unknown>;
+}
+
+/** Knows the secret values of running jobs, in memory only, and masks them. */
+export interface RunSecretRegistry {
+  /** Adds secret values of a run. Empty values and values that are no strings are skipped. */
+  register(runId: string, values: Iterable<string>): void;
+  /** Says which run a step belongs to; the last call wins. */
+  linkStep(stepId: string, runId: string): void;
+  /** Masks the run's secrets in a text. An unknown run changes nothing. */
+  maskText(runId: string, text: string): string;
+  /** Masks the run's secrets in all strings and keys of a value, in a copy. An unknown run gives the value itself. */
+  maskDeep(runId: string, value: unknown): unknown;
+  /** `maskText` for the run of a step. */
+  maskTextForStep(stepId: string, text: string): string;
+  /** `maskDeep` for the run of a step. */
+  maskDeepForStep(stepId: string, value: unknown): unknown;
+  /** Forgets a run's secrets and the steps that are linked to it. */
+  drop(runId: string): void;
+}
+
+/** A host's look-up of services. */
+export type GetService = <T>(ref: {
+  id: string;
+  T?: T;
+}) => Promise<T>;
+
+/**
+ * Makes a registry: the kinds of one process, and the store that they share. The store may be bound later; until then `get`, `getMany`
+ * and the resolvers work.
+ *
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`: `compat` or `serialize` is none of its values
+ */
+export declare function createEntityRegistry(args: EntityRegistryArgs): EntityRegistry;
+type State = Record<string, unknown>;
+
+/**
+ * Makes a handle without a registry.
+ *
+ * @throws {Error} `HF_ENTITY_STATE_SCHEMA_INVALID`
+ */
+export declare function createEntityHandle<T extends State>(args: EntityHandleArgs<T>): EntityHandle<T>;
+
+/**
+ * Tells at which step the `mutate` or `remove` that rejected with `error` stopped, and whether the owner's write had already happened.
+ * `undefined` for any other error.
+ */
+export declare function getEntityFailure(error: unknown): EntityFailure | undefined;
+
+/**
+ * Makes a store for the history of entities. Nothing is opened before the first use, or `ready()`.
+ *
+ * @throws {TypeError} `HF_ENTITY_STORE_INPUT_INVALID`: the target is of none of the known shapes
+ * @throws {Error} `HF_INVALID_ARGUMENT`: an option has the wrong type
+ *
+ * @example
+ * ```ts
+ * const store = createEntityStore({ path: 'data/entities.db' });
+ * registry.setStore({ store });
+ * ```
+ */
+export declare function createEntityStore(target: EntityStoreTarget, options?: EntityStoreOptions): NativeEntityStore;
+
+/** Every kind of actor. */
+export declare const ACTOR_TYPES: readonly [
+  "system",
+  "user",
+  "application",
+  "service"
+];
+
+/** The actor of mutations that name none. */
+export declare const SYSTEM_ACTOR: Readonly<Actor>;
+
+/**
+ * Validates the payload of a change, wherever it came from. The result is a copy without unknown keys. All fields are required
+ * except `changeId` and `actor.name`.
+ */
+export declare const EntityChangedSchema: EntityChangedParser;
+
+/**
+ * Makes an emitter. Until `wire` is called it keeps the changes in memory, at most `bufferLimit`; above that the oldest is dropped,
+ * with a warning.
+ */
+export declare function createChangeEmitter(args?: ChangeEmitterArgs): ChangeEmitter;
+
+/** The host's event that carries changes. */
+export declare const ENTITY_CHANGED_HOOK: {
+  readonly id: "automation.entity.changed";
+};
+
+/** Makes a set of subscriptions. They begin to hear when `wire` has connected them to the host's bus. */
+export declare function createEntityChangedSubscriptions(): EntityChangedSubscriptions;
+
+/** Makes a registry of derivers. */
+export declare function createChangeDeriverRegistry(): ChangeDeriverRegistry;
+
+/** Mutates through the handle, or just runs `apply` where there is none. */
+export declare function withEntityWrite<T extends Record<string, unknown>>(args: {
+  handle: Pick<EntityHandle<T>, "mutate"> | undefined;
+} & MutateInput<T>): Promise<void>;
+
+/** Removes through the handle, or just runs `apply` where there is none. */
+export declare function withEntityRemove<T extends Record<string, unknown>>(args: {
+  handle: Pick<EntityHandle<T>, "remove"> | undefined;
+} & RemoveInput): Promise<void>;
+type State$1 = Record<string, unknown>;
+
+/**
+ * Tells which fields differ between two states.
+ *
+ * The fields are the own enumerable string keys of both. A field has changed when the canonical texts of its two values differ
+ * (see `stableStringify`), so the order of nested keys does not matter, and the order of elements does. At the top level an absent
+ * field, `undefined` and `null` are the same; nested, `{ a: null }` and `{}` differ. `null` as a state has no fields.
+ *
+ * @returns a diff whose `delta` holds values of `next` themselves, not copies
+ * @throws {RangeError} when a value to compare contains itself or has more than 10,000 levels
+ *
+ * @example
+ * ```ts
+ * diffEntityState({ prev: { status: 'open', note: 'x' }, next: { status: 'done' } });
+ * // { changedFields: ['note', 'status'], delta: { status: 'done', note: null } }
+ * ```
+ */
+export declare function diffEntityState({ prev, next }: {
+  prev: State$1 | null;
+  next: State$1 | null;
+}): EntityDiff;
+
+/**
+ * Returns the canonical JSON text of a value: no white space, the keys of every object sorted by UTF-16 code unit.
+ *
+ * Two values have the same text exactly when they mean the same as JSON. Beyond JSON:
+ * `undefined`, functions, symbols, NaN and the infinities print `null`, except that a property with the value `undefined` is left
+ * out; a bigint prints as a string of its digits; what has a `toJSON` prints what that returns (so a `Date` is its ISO text);
+ * a Map prints `{"$map":[[key,value],…]}` and a Set `{"$set":[…]}`, sorted by their texts; a typed array prints its numbers;
+ * any other object prints its own enumerable string keys.
+ *
+ * @param value any value; it is not changed
+ * @throws {RangeError} when the value contains itself, or has more than 10,000 levels of arrays and objects
+ *
+ * @example
+ * ```ts
+ * stableStringify({ b: 1, a: [undefined, new Date(0)] }); // '{"a":[null,"1970-01-01T00:00:00.000Z"],"b":1}'
+ * ```
+ */
+export declare function stableStringify(value: unknown): string;
+
+/**
+ * Tells whether two values have the same canonical text ({@link stableStringify}), without building the texts: it stops at the
+ * first difference.
+ *
+ * @throws {RangeError} as `stableStringify` does, unless a difference is found first, or both are the same object
+ */
+export declare function structurallyEqual(a: unknown, b: unknown): boolean;
+
+/**
+ * Returns the text under which a field's value is kept in the transition log.
+ *
+ * A string is kept as it is, without quotes; `null` and `undefined` as `null`; anything else as `JSON.stringify` prints it, keys in
+ * their own order. Different values can share a text: `null` and `'null'`, `42` and `'42'`.
+ *
+ * It has a text for every value, so that a change that has happened can always be recorded: a bigint is its digits, a function or
+ * symbol is `null`, and what contains itself or has more than 10,000 levels is `[unserializable]`.
+ *
+ * @param value any value; it is not changed
+ * @param warn is told when a value became `[unserializable]`; the message does not show the value
+ * @throws only what a getter or `toJSON` of the value throws
+ */
+export declare function serializeFieldValue(value: unknown, warn?: (message: string) => void): string;
+
+/** What stands for a secret, unless the caller chose something else. */
+export declare const DEFAULT_MASK_TOKEN = "****";
+
+/** Shorter values (in UTF-16 code units) are no secrets: replacing them would shred every text. */
+export declare const MIN_MASKABLE_LENGTH = 4;
+
+/**
+ * Replaces every secret in a text by a token.
+ *
+ * Secrets are found literally, by UTF-16 code unit; an encoded form (base64, URL encoding) is not. Where found secrets overlap, one
+ * token replaces all of them; where they only touch, each gets its own. The token itself is not searched.
+ *
+ * @param text the text
+ * @param values the secrets; those shorter than {@link MIN_MASKABLE_LENGTH} are ignored
+ * @param token what replaces a secret, also `''`. Default: {@link DEFAULT_MASK_TOKEN}
+ *
+ * @example
+ * ```ts
+ * maskSecrets({ text: 'Bearer s3cr3t', values: ['s3cr3t'] }); // 'Bearer ****'
+ * ```
+ */
+export declare function maskSecrets({ text, values, token }: {
+  text: string;
+  values: Iterable<string>;
+  token?: string;
+}): string;
+
+/**
+ * Returns a value with every secret in its strings and keys replaced by a token; see {@link maskSecrets}.
+ *
+ * Without a secret to look for it is the same value. Otherwise it is a copy: Dates and typed arrays are copied as they are, Maps and
+ * Sets with masked entries, what has a `toJSON` is replaced by what that returns, other class instances become plain objects.
+ * Keys that become the same get a suffix (`****`, `****#2`). A reference of the value to itself becomes the token. Numbers,
+ * booleans, bigints, functions and symbols stay.
+ */
+export declare function maskSecretsDeep({ value, values, token }: {
+  value: unknown;
+  values: Iterable<string>;
+  token?: string;
+}): unknown;
+
+/**
+ * Creates a registry of run secrets. Every member works without `this`.
+ *
+ * Secrets stay in memory until {@link RunSecretRegistry.drop}; a run that ends without it keeps its secrets there.
+ */
+export declare function createRunSecretRegistry(): RunSecretRegistry;
+
+/**
+ * Wraps a service lookup for one run: secrets that the run resolves through it are registered before the run gets them.
+ *
+ * Of the service under `resolverRefId`, if it has `resolveForRun` and `resolveSecret`, the results of `resolveSecret` (the secret
+ * itself), `resolveForRun` and `resolveBySchema` (every string in `env` and in `resolved`) are registered; of the one under
+ * `connectionStoreRefId`, every string in the `config` of what `getConnectionWithCredentials` resolves with. Results are handed on
+ * unchanged, and so are all other members and services.
+ */
+export declare function wrapGetServiceForRun({ getService, runId, registry, resolverRefId, connectionStoreRefId, }: {
+  getService: GetService;
+  runId: string;
+  registry: RunSecretRegistry;
+  resolverRefId: string;
+  connectionStoreRefId: string;
+}): GetService;
 
 export {
   contentHash as computeRuntimeStoreContentHash,

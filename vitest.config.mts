@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['__test__/**/*.test.ts'],
+    globalSetup: ['__test__/support/postgres-setup.ts'],
     // Crash tests start and kill real processes; on a loaded machine that takes seconds.
     testTimeout: 60_000,
     // Most of the time goes into waiting for locks, kills and disks.

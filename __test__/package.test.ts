@@ -1,7 +1,7 @@
 // What `npm pack` makes is what users get: it must load by import and by require, be typed in both, and hold neither
 // sources nor scripts.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { isMainThread } from 'node:worker_threads';
@@ -51,20 +51,49 @@ describe('the packed tarball', () => {
     expect(manifest).not.toHaveProperty('dependencies');
   });
 
-  test('gives import and require the same instance, from both entries', () => {
+  test('gives import and require the same instance, from all entries', () => {
     writeFileSync(
       path.join(project, 'both.mjs'),
       `import { createRequire } from 'node:module';
        import * as whole from 'holdfast';
        import * as part from 'holdfast/runtime-store';
+       import * as entity from 'holdfast/entity';
+       import * as testing from 'holdfast/testing';
        const require = createRequire(import.meta.url);
        const same = (a, b) => Object.keys(b).filter((name) => name !== '__esModule').every((name) => a[name] === b[name]);
        console.log(same(whole, require('holdfast')), same(part, require('holdfast/runtime-store')), same(whole, part));
-       console.log(typeof part.VersionedJsonStore, typeof whole.HoldfastError);`,
+       console.log(typeof part.VersionedJsonStore, typeof whole.HoldfastError);
+       console.log(same(entity, require('holdfast/entity')), same(whole, entity), same(testing, require('holdfast/testing')));
+       console.log(typeof entity.createEntityStore, typeof testing.createFakeEntityStore, 'createFakeEntityStore' in whole);`,
     );
     const printed = run(process.execPath, ['both.mjs'], project);
-    expect(printed).toBe('true true true\nfunction function\n');
+    expect(printed).toBe('true true true\nfunction function\ntrue true true\nfunction function false\n');
   });
+
+  test('needs drizzle-orm for one entry only, and takes the one that the program has', () => {
+    const absent = "try { require('holdfast/drizzle'); console.log('found'); } catch (error) { console.log(error.code); }";
+    expect(run(process.execPath, ['-e', absent], project)).toBe('MODULE_NOT_FOUND\n');
+    writeFileSync(
+      path.join(project, 'tables.mjs'),
+      `import { createRequire } from 'node:module';
+       import { getTableName } from 'drizzle-orm';
+       import { entityTransitions } from 'holdfast/drizzle';
+       const required = createRequire(import.meta.url)('holdfast/drizzle');
+       console.log(getTableName(entityTransitions), required.entityTransitions === entityTransitions);`,
+    );
+    withDrizzle(() => expect(run(process.execPath, ['tables.mjs'], project)).toBe('entity_transitions true\n'));
+  });
+
+  /** Gives the project what a program with drizzle has. */
+  function withDrizzle(check: () => void): void {
+    const links = ['drizzle-orm', 'pg', '@types'].map((name) => path.join(project, 'node_modules', name));
+    for (const link of links) symlinkSync(path.join(root, 'node_modules', path.basename(link)), link, 'junction');
+    try {
+      check();
+    } finally {
+      for (const link of links) rmSync(link, { recursive: true });
+    }
+  }
 
   // The compiler does not care who starts it: once, in the first of the three runs of this suite, is enough.
   test.skipIf(process.versions.bun || !isMainThread).each([
@@ -76,6 +105,10 @@ describe('the packed tarball', () => {
       path.join(project, file),
       `import { HoldfastError, VersionedJsonStore, type VersionedJsonStoreOptions } from 'holdfast';
        import { VersionedJsonStore as Same } from 'holdfast/runtime-store';
+       import { createEntityStore, type EntityStore } from 'holdfast/entity';
+       import { createFakeEntityStore } from 'holdfast/testing';
+       export const fake: EntityStore = createFakeEntityStore();
+       export const store = createEntityStore({ memory: true });
        export const make = (options: VersionedJsonStoreOptions<{ n: number }>): VersionedJsonStore<{ n: number }> => new Same(options);
        export const code = (error: unknown): string | null => (error instanceof HoldfastError ? error.code : null);
        // @ts-expect-error: not exported
@@ -86,5 +119,27 @@ describe('the packed tarball', () => {
     const types = ['--typeRoots', path.join(root, 'node_modules/@types'), '--types', 'node'];
     const flags = ['--strict', '--noEmit', '--target', 'ES2022', '--module', module, '--moduleResolution', resolution];
     run(process.execPath, [tsc, ...flags, ...types, file], project);
+  });
+
+  // drizzle-orm has two sets of types, which do not fit each other: ours must be the one of the importing file.
+  test.skipIf(process.versions.bun || !isMainThread)('has tables of the types of drizzle-orm, for ES modules and for CommonJS', () => {
+    const files = ['tables.mts', 'tables.cts'];
+    for (const file of files) {
+      writeFileSync(
+        path.join(project, file),
+        `import { eq } from 'drizzle-orm';
+         import { drizzle } from 'drizzle-orm/node-postgres';
+         import { createEntityStore } from 'holdfast';
+         import { entityTransitions } from 'holdfast/drizzle';
+         const db = drizzle('postgres://localhost/x', { schema: { entityTransitions } });
+         export const store = createEntityStore(db);
+         export const rows: Promise<{ toValue: string; fromValue: string | null; transitionedAt: Date }[]> =
+           db.select().from(entityTransitions).where(eq(entityTransitions.kind, 'k')).execute();`,
+      );
+    }
+    const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+    // The declarations of drizzle-orm itself are not clean without the databases that it can use.
+    const flags = ['--strict', '--noEmit', '--skipLibCheck', '--target', 'ES2022', '--module', 'node16', '--types', 'node', '--preserveSymlinks'];
+    withDrizzle(() => void run(process.execPath, [tsc, ...flags, ...files], project));
   });
 });

@@ -5,6 +5,8 @@
  * package, has other class objects for the same error.
  */
 
+import type { StandardSchemaV1 } from './entity/standard-schema';
+
 /**
  * Every stable error code, in the order of the engine's own list (`src/error.rs`); a test compares the two.
  * `docs/errors.md` has a section for each, with cause and remedy.
@@ -218,6 +220,41 @@ export class RuntimeStoreBatchPendingError extends HoldfastError {
 markClass(RuntimeStoreBatchPendingError, 'RuntimeStoreBatchPendingError');
 
 /**
+ * A schema without an error class of its own refused a value: a Standard Schema the state that `apply` resolved to, or
+ * `EntityChangedSchema` a payload. Its message is that of the first issue, its `hfCode` is `HF_ENTITY_VALIDATION`.
+ */
+export class EntityValidationError extends HoldfastError {
+  /** Everything that is wrong with the value. */
+  readonly issues: ReadonlyArray<StandardSchemaV1.Issue>;
+
+  /** @param issues What the schema found. */
+  constructor(issues: ReadonlyArray<StandardSchemaV1.Issue>) {
+    const first: unknown = issues[0]?.message;
+    super(typeof first === 'string' && first !== '' ? first : 'the schema refused the value', { hfCode: 'HF_ENTITY_VALIDATION' });
+    this.issues = issues;
+  }
+}
+markClass(EntityValidationError, 'EntityValidationError');
+
+/**
+ * Makes a real `TypeError` or `RangeError` that is a {@link HoldfastError} too: it has the codes, and the `instanceof` of both holds.
+ *
+ * @internal
+ */
+export function builtinError(
+  errorClass: TypeErrorConstructor | RangeErrorConstructor,
+  message: string,
+  options: HoldfastErrorOptions,
+): HoldfastError {
+  const error = new errorClass(message, 'cause' in options ? { cause: options.cause } : undefined) as Error & HoldfastError;
+  Object.defineProperty(error, Symbol.for('holdfast.error.HoldfastError'), { value: true });
+  Object.assign(error, { code: options.code ?? options.hfCode, hfCode: options.hfCode });
+  defineFields(error, options.fields);
+  Error.captureStackTrace(error, builtinError);
+  return error;
+}
+
+/**
  * How a failure crosses from the addon: a plain object, because an asynchronous call of the addon cannot reject with one of the classes.
  *
  * @internal
@@ -282,6 +319,9 @@ function construct({ class: className, message, hfCode, fields }: Failure): Hold
         fields.batchId as string,
         (fields.outcome ?? undefined) as RuntimeStoreBatchOutcome | undefined,
       );
+    case 'TypeError':
+    case 'RangeError':
+      return builtinError(className === 'TypeError' ? TypeError : RangeError, message, { hfCode: hfCode as HoldfastErrorCode });
     default:
       return new HoldfastError(message, { hfCode: hfCode as HoldfastErrorCode });
   }

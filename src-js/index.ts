@@ -1,3 +1,4 @@
 /** holdfast: runtime state that survives. */
 export { ERROR_CODES, HoldfastError, type HoldfastErrorCode, type HoldfastErrorOptions } from './errors';
 export * from './runtime-store';
+export * from './entity';

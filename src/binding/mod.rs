@@ -21,6 +21,7 @@
 )]
 mod cancel;
 mod durable;
+mod entity;
 mod environment;
 mod failure;
 mod resources;

@@ -1,0 +1,357 @@
+/** The reactive side of one kind: puts the caller's `read`, `apply` and schema, the store and the emitter in their order. */
+import { HoldfastError, builtinError } from '../errors';
+import { emitTracked } from './emitter';
+import { noteFailure } from './failures';
+import type { HandleContext } from './handle-context';
+import { Frame, Lanes, currentFrame, inFrame } from './lanes';
+import { NativeRecorder } from './native-recorder';
+import { OutgoingChanges, type Outgoing } from './outgoing';
+import { PlainRecorder } from './plain-recorder';
+import type { RecordedChange, Recorder, SendableChange, State } from './recording';
+import { compileStateSchema } from './state-schema';
+import { messageOf, storeInternals, type OrphanIntent, type Orphans } from './store-core';
+import type {
+  EntityChanged,
+  EntityFailure,
+  EntityHandle,
+  EntityHandleArgs,
+  EntityMutationOpts,
+  EntityStore,
+  MutateInput,
+  RemoveInput,
+} from './types';
+import { UnfinishedChanges } from './unfinished';
+import { waitForState } from './wait-until';
+
+const cores = new WeakMap<object, HandleCore<never>>();
+
+/** Makes the handle of a kind. */
+export function makeHandle<T extends State>(context: HandleContext<T>): EntityHandle<T> {
+  const core = new HandleCore<T>(context);
+  const handle: EntityHandle<T> = {
+    kind: context.kind,
+    mutate: (input) => core.mutate(input),
+    remove: (input) => core.remove(input),
+    get: (id) => core.get(id),
+    getMany: (ids) => context.read(ids),
+    inStateSince: (id, field) => core.inStateSince(id, field),
+    inStateForMs: async (id, field) => {
+      const since = await core.inStateSince(id, field);
+      return since === null ? 0 : Math.max(Date.now() - since.getTime(), 0);
+    },
+    transitionCount: (args) => core.transitionCount(args),
+    mutateMany: (inputs) => core.mutateMany(inputs),
+    waitUntil: (id, predicate, options) => waitForState(core, id, predicate, options),
+  };
+  cores.set(handle, core as unknown as HandleCore<never>);
+  return handle;
+}
+
+/** Tells a handle of the store that it uses from now on, so that it finishes what a crash left of its kind there. */
+export function bindStore<T extends State>(handle: EntityHandle<T>, store: EntityStore): void {
+  cores.get(handle)?.recorderFor(store);
+}
+
+/**
+ * Makes a handle without a registry.
+ *
+ * @throws {Error} `HF_ENTITY_STATE_SCHEMA_INVALID`
+ */
+export function createEntityHandle<T extends State>(args: EntityHandleArgs<T>): EntityHandle<T> {
+  const { kind, store, emitter, secretRegistry: secrets, read, logger } = args;
+  const schema = compileStateSchema(args.schema);
+  if ('rejected' in schema) {
+    const message = `createEntityHandle: kind "${kind}" — \`schema\` must be a z.object (got ${schema.rejected})`;
+    throw new HoldfastError(message, { hfCode: 'HF_ENTITY_STATE_SCHEMA_INVALID', fields: { kind } });
+  }
+  const compat = 'holdfast';
+  const handle = makeHandle<T>({ kind, schema, read, store: () => store, emitter, secrets, logger, compat, serialize: 'id' });
+  bindStore(handle, store);
+  return handle;
+}
+
+/** What a handle does, and the state that it needs for that. */
+export class HandleCore<T extends State> {
+  /** Told of each recorded change, by id. */
+  readonly listeners = new Set<(id: string) => void>();
+  private readonly lanes = new Lanes();
+  private readonly outgoing: OutgoingChanges;
+  private readonly unfinished: UnfinishedChanges;
+  private recorder: Recorder | null = null;
+  private readonly inOrder: boolean;
+  private warnedOfDefault = false;
+
+  constructor(readonly context: HandleContext<T>) {
+    this.outgoing = new OutgoingChanges(this, context.kind, context.logger);
+    this.unfinished = new UnfinishedChanges(this, this.lanes);
+    this.inOrder = context.compat === 'holdfast' && context.serialize !== 'none';
+  }
+
+  mutate(input: MutateInput<T>): Promise<T> {
+    return this.inOwnFrame(input.id, (frame) => this.change(frame, input, false)) as Promise<T>;
+  }
+
+  async remove(input: RemoveInput): Promise<void> {
+    await this.inOwnFrame(input.id, (frame) => this.change(frame, input, true));
+  }
+
+  async get(id: string): Promise<T | undefined> {
+    const found = await this.context.read([id]);
+    return this.context.compat === 'original' ? found[id] : (this.own(found, id) ?? undefined);
+  }
+
+  async inStateSince(id: string, field: string): Promise<Date | null> {
+    const state = await this.get(id);
+    if (state === undefined) return null;
+    const store = this.store();
+    const currentValue = Object.hasOwn(state, field) || this.context.compat === 'original' ? state[field] : undefined;
+    return store.inStateSince({ kind: this.context.kind, entityId: id, field, currentValue });
+  }
+
+  async transitionCount({ id, field, windowMs }: { id: string; field: string; windowMs: number }): Promise<number> {
+    if (typeof windowMs !== 'number' || Number.isNaN(windowMs)) {
+      throw builtinError(RangeError, 'transitionCount: windowMs must be a number', { hfCode: 'HF_ENTITY_WINDOW_INVALID' });
+    }
+    return this.store().transitionCount({ kind: this.context.kind, entityId: id, field, windowMs, now: new Date() });
+  }
+
+  async mutateMany(inputs: ReadonlyArray<MutateInput<T>>): Promise<T[]> {
+    // One read for all: each mutation takes its own out of it, unless it had to wait for its lane and the state may be newer.
+    const ids = [...new Set(inputs.map(({ id }) => id))];
+    const first = new Set(ids);
+    const shared = this.context.read(ids);
+    // Whoever needs it hears of its failure.
+    shared.catch(() => {});
+    const outcomes = await Promise.allSettled(
+      inputs.map((input) => {
+        const prefetched = first.delete(input.id) ? shared : undefined;
+        return this.inOwnFrame(input.id, (frame) => this.change(frame, input, false, prefetched));
+      }),
+    );
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+    if (failed) throw failed.reason;
+    return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<T>).value);
+  }
+
+  /** The recorder of a store; the same one for the same store. */
+  recorderFor(store: EntityStore): Recorder {
+    if (this.recorder?.store === store) return this.recorder;
+    const internals = storeInternals(store);
+    if (internals === undefined) {
+      this.recorder = new PlainRecorder(store, this.context);
+    } else {
+      const recorder = new NativeRecorder(store, internals, this.context);
+      this.recorder = recorder;
+      recorder.participant = {
+        kindNumber: recorder.kindNumber,
+        load: (orphans) => this.load(orphans, recorder),
+        drain: async () => {
+          await this.unfinished.flush();
+          await this.outgoing.flush();
+        },
+        stop: () => {
+          this.unfinished.stop();
+          this.outgoing.stop();
+        },
+      };
+      internals.join(recorder.participant);
+    }
+    return this.recorder;
+  }
+
+  private load(orphans: Orphans, recorder: NativeRecorder): void {
+    for (const payload of orphans.events) {
+      const event = JSON.parse(payload) as EntityChanged;
+      const delivered = (): void => recorder.log.delivered(event.changeId as string);
+      this.outgoing.keep(this.outgoingOf(event.id, { changedFields: event.changedFields, event: () => event, delivered }, true));
+    }
+    for (const intent of orphans.intents) {
+      const orphan: Orphan = { intent, change: null };
+      this.unfinished.keep(intent.entityId, () => this.finishOrphan(orphan, recorder));
+    }
+  }
+
+  // ── one change ──
+
+  private store(): EntityStore {
+    const store = this.context.store();
+    if (store === null) throw this.unbound();
+    return store;
+  }
+
+  private unbound(): HoldfastError {
+    const message = 'entity store not initialized yet — defineEntity handles can only mutate from init() onward';
+    return new HoldfastError(message, { hfCode: 'HF_ENTITY_STORE_UNBOUND', fields: { kind: this.context.kind } });
+  }
+
+  private recorderOf(removal: boolean): Recorder {
+    const store = this.context.store();
+    if (store !== null) return this.recorderFor(store);
+    if (!removal && this.context.compat === 'holdfast') throw this.unbound();
+    // A removal writes no history, and the original finds out that there is no store only when it needs one.
+    return new PlainRecorder({ runInTransaction: () => Promise.reject(this.unbound()) } as Partial<EntityStore> as EntityStore, this.context);
+  }
+
+  private own(found: unknown, id: string): T | null {
+    if (this.context.compat === 'original') return (found as Record<string, T | undefined>)[id] ?? null;
+    if (typeof found !== 'object' || found === null) {
+      const message = `\`read\` of kind "${this.context.kind}" must resolve to an object of states by id`;
+      throw builtinError(TypeError, message, { hfCode: 'HF_ENTITY_READ_INVALID', fields: { kind: this.context.kind } });
+    }
+    return Object.hasOwn(found, id) ? ((found as Record<string, T | undefined>)[id] ?? null) : null;
+  }
+
+  private inOwnFrame<R>(id: string, run: (frame: Frame) => Promise<R>): Promise<R> {
+    const frame = new Frame(this, id, currentFrame());
+    return inFrame(frame, () => run(frame));
+  }
+
+  private async change(
+    frame: Frame,
+    input: { id: string; opts?: EntityMutationOpts; apply: () => unknown },
+    removal: boolean,
+    prefetched?: Promise<Record<string, T>>,
+  ): Promise<T | undefined> {
+    const { id, opts, apply } = input;
+    const failure: EntityFailure = { stage: 'read', applied: false, pending: false };
+    const entered = this.inOrder ? this.lanes.enter(frame) : null;
+    let leave = entered instanceof Promise ? await entered : entered;
+    try {
+      const recorder = this.recorderOf(removal);
+      const opening = recorder.ready();
+      if (opening) await opening;
+      const earlier = leave === null ? undefined : this.unfinished.complete(id);
+      if (earlier) await at(failure, 'append', earlier);
+
+      const fresh = entered instanceof Promise || prefetched === undefined;
+      const prev = this.own(await (fresh ? this.context.read([id]) : prefetched), id);
+      const change = recorder.start({ id, removal, prev, opts });
+      if (change.begun) await at(failure, 'append', change.begun);
+
+      let result: unknown;
+      let next: State | null;
+      try {
+        failure.stage = 'apply';
+        result = await apply();
+        failure.applied = true;
+        failure.stage = 'validate';
+        next = removal || result === null ? null : ((await this.context.schema.validate(result)) as State);
+      } catch (error) {
+        change.discard();
+        throw error;
+      }
+
+      failure.stage = 'append';
+      const recorded = await this.append(change, next, id, failure);
+      if (recorded !== null) {
+        if (prev !== null) this.warnOfDefaults(prev, recorded.changedFields);
+        failure.stage = 'emit';
+        const sent = this.send(recorded, frame, recorder.keepsEvents, failure);
+        // Its place among the outgoing changes is taken: the next mutation may begin.
+        leave?.();
+        leave = null;
+        await sent;
+      }
+      if (!removal && result === null) {
+        failure.stage = 'validate';
+        const message = `EntityHandle.mutate: apply for kind "${this.context.kind}" id "${id}" resolved to no state`;
+        throw new HoldfastError(message, { hfCode: 'HF_ENTITY_NO_STATE', fields: { kind: this.context.kind, id } });
+      }
+      return next as T;
+    } catch (error) {
+      throw noteFailure(error, failure);
+    } finally {
+      frame.active = false;
+      leave?.();
+    }
+  }
+
+  private async append(change: RecordedChange, next: State | null, id: string, failure: EntityFailure): Promise<SendableChange | null> {
+    try {
+      return this.appended(await change.append(next), id);
+    } catch (error) {
+      if (this.context.store() !== null) {
+        failure.pending = true;
+        this.unfinished.keep(id, () => this.appendAgain(change, id));
+      }
+      throw error;
+    }
+  }
+
+  private async appendAgain(change: RecordedChange, id: string): Promise<void> {
+    const recorded = this.appended(await change.appendAgain(), id);
+    if (recorded !== null) this.outgoing.keep(this.outgoingOf(id, recorded, this.recorder?.keepsEvents === true));
+  }
+
+  private appended(recorded: SendableChange | null, id: string): SendableChange | null {
+    if (recorded !== null) for (const listener of this.listeners) listener(id);
+    return recorded;
+  }
+
+  private async send(recorded: SendableChange, frame: Frame, keepsEvents: boolean, failure: EntityFailure): Promise<void> {
+    const outgoing = this.outgoingOf(frame.id, recorded, keepsEvents);
+    try {
+      await this.outgoing.send(outgoing, frame, this.inOrder);
+    } catch (error) {
+      failure.pending = true;
+      failure.change = recorded.event();
+      if (!keepsEvents) throw error;
+      // It is on disk, and sent again; the caller's write and its history are whole.
+      const { kind, logger } = this.context;
+      logger?.warn(`delivering a change of ${kind}:${frame.id} failed, it is tried again: ${messageOf(error)}`);
+    }
+  }
+
+  private outgoingOf(id: string, recorded: SendableChange, keepsEvents: boolean): Outgoing {
+    const { emitter } = this.context;
+    const event = (): EntityChanged => recorded.event();
+    const outgoing: Outgoing = {
+      id,
+      event,
+      deliver: async () => {
+        if (!keepsEvents) return emitter.emit(event());
+        const settled = (taken: boolean): void => (taken ? recorded.delivered() : this.outgoing.keep(outgoing));
+        if (await emitTracked(emitter, event(), settled)) recorded.delivered();
+      },
+    };
+    return outgoing;
+  }
+
+  /** A change whose process died after its intent: what the entity is now says whether the owner's write happened. */
+  private async finishOrphan(orphan: Orphan, recorder: NativeRecorder): Promise<void> {
+    const { intent } = orphan;
+    let recorded: SendableChange | null;
+    if (orphan.change === null) {
+      const now = this.own(await this.context.read([intent.entityId]), intent.entityId);
+      orphan.change = recorder.adopt(intent);
+      recorded = await orphan.change.append(now);
+    } else {
+      recorded = await orphan.change.appendAgain();
+    }
+    recorder.internals.counters.recovered++;
+    if (this.appended(recorded, intent.entityId) !== null) this.outgoing.keep(this.outgoingOf(intent.entityId, recorded as SendableChange, true));
+  }
+
+  /** A schema that fills in what the stored state lacks makes every mutation a change of that field. */
+  private warnOfDefaults(prev: State, changedFields: readonly string[]): void {
+    if (this.warnedOfDefault || this.context.logger === undefined) return;
+    const { schema, kind, logger } = this.context;
+    const field = changedFields.find((name) => !Object.hasOwn(prev, name) && schema.hasDefault(name));
+    if (field === undefined) return;
+    this.warnedOfDefault = true;
+    logger.warn(`the schema of kind "${kind}" has a default for "${field}", which \`read\` does not return: each mutation counts it as changed`);
+  }
+}
+
+interface Orphan {
+  readonly intent: OrphanIntent;
+  change: RecordedChange | null;
+}
+
+/** Awaits a step, noting the stage if it fails. */
+async function at(failure: EntityFailure, stage: EntityFailure['stage'], step: Promise<void>): Promise<void> {
+  const before = failure.stage;
+  failure.stage = stage;
+  await step;
+  failure.stage = before;
+}

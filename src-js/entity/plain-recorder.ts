@@ -1,0 +1,87 @@
+/** Records changes in a store that the program brought: exactly one transaction with one append, derived on this thread. */
+import { randomUUID } from 'node:crypto';
+import { SYSTEM_ACTOR } from './change-schema';
+import { deriveChange } from './derive';
+import type { ChangeStart, RecordedChange, Recorder, RecordingContext, SendableChange, State } from './recording';
+import { snapshotState } from './snapshot';
+import type { EntityChanged, EntityStore, TransitionAppend } from './types';
+
+export class PlainRecorder implements Recorder {
+  readonly keepsEvents = false;
+
+  constructor(
+    readonly store: EntityStore,
+    readonly context: RecordingContext,
+  ) {}
+
+  ready(): undefined {
+    return undefined;
+  }
+
+  start(start: ChangeStart): RecordedChange {
+    return new PlainChange(this, start);
+  }
+}
+
+class PlainChange implements RecordedChange {
+  readonly begun = undefined;
+  private readonly prev: State | null;
+  private transitions: TransitionAppend[] = [];
+  private change: SendableChange | null = null;
+
+  constructor(
+    private readonly recorder: PlainRecorder,
+    private readonly start: ChangeStart,
+  ) {
+    const { prev } = start;
+    this.prev = prev === null || recorder.context.compat === 'original' ? prev : (snapshotState(prev) as State);
+  }
+
+  async append(next: State | null): Promise<SendableChange | null> {
+    const { context } = this.recorder;
+    const runId = this.start.opts?.runId;
+    const derived = deriveChange({
+      prev: this.prev,
+      next: next === null || context.compat === 'original' ? next : (snapshotState(next) as State),
+      known: context.schema.known,
+      compat: context.compat,
+      mask: runId ? (value: unknown) => context.secrets.maskDeep(runId, value) : undefined,
+      maskText: runId ? (text: string) => context.secrets.maskText(runId, text) : undefined,
+      warn: (message: string) => context.logger?.warn(message),
+    });
+    if (derived === null) return null;
+    this.transitions = derived.rows.map(({ field, fromValue, toValue }) => ({ field, fromValue, toValue }));
+    const changeId = randomUUID();
+    const { id, opts } = this.start;
+    let event: EntityChanged | undefined;
+    this.change = {
+      changedFields: derived.changedFields,
+      event: () =>
+        (event ??= {
+          kind: context.kind,
+          id,
+          prev: derived.prev,
+          next: derived.next,
+          delta: derived.delta,
+          changedFields: derived.changedFields,
+          actor: opts?.actor ?? { ...SYSTEM_ACTOR },
+          // At the moment of sending, not of recording.
+          occurredAt: new Date().toISOString(),
+          changeId,
+        }),
+      delivered: () => {},
+    };
+    return this.appendAgain();
+  }
+
+  async appendAgain(): Promise<SendableChange | null> {
+    if (this.transitions.length > 0) {
+      const { store, context } = this.recorder;
+      const { transitions } = this;
+      await store.runInTransaction((tx) => store.appendTransitions({ tx, kind: context.kind, entityId: this.start.id, transitions }));
+    }
+    return this.change;
+  }
+
+  discard(): void {}
+}

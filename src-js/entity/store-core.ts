@@ -1,0 +1,217 @@
+/** The life of a store of holdfast's own: opening, taking over what a crash left, closing. The same for every database. */
+import { call, native } from '../native';
+import type { EntityChanged, EntityDurability, EntityRetention, EntityStore, EntityStoreOptions, Logger } from './types';
+
+export type Log = InstanceType<typeof native.EntityLog>;
+
+/** How often live processes look for what dead ones left, in milliseconds. */
+const SWEEP_MS = 15_000;
+
+/** What handles know of a store of holdfast's own. */
+export interface StoreInternals {
+  readonly log: Log;
+  readonly durability: EntityDurability;
+  readonly logger: Logger | undefined;
+  /** The store's clock, in milliseconds. */
+  now(): number;
+  /** Resolves when the store is open and the participant knows what it has to finish; `undefined` once that is so. */
+  opened(participant: Participant): Promise<void> | undefined;
+  /** Takes a handle in. */
+  join(participant: Participant): void;
+  /** Tells those who listen on the store of a recorded change. */
+  publish(event: () => EntityChanged): void;
+  /** Calls `listener` with each recorded change, and `ended` when the store is closed. Returns what ends it. */
+  listen(listener: (event: EntityChanged) => void, ended?: () => void): () => void;
+  /** Counts. */
+  readonly counters: { redelivered: number; recovered: number };
+}
+
+/** A handle, as its store sees it. */
+export interface Participant {
+  readonly kindNumber: number;
+  /** Takes over what a dead process left of its kind. */
+  load(orphans: Orphans): void;
+  /** Finishes what it took over; rejects with the first error. */
+  drain(): Promise<void>;
+  /** Ends its background work. */
+  stop(): void;
+}
+
+/** What a dead process left of a kind. */
+export interface Orphans {
+  /** Changes between intent and append. */
+  intents: OrphanIntent[];
+  /** Payloads of events that nobody took, oldest first. */
+  events: string[];
+}
+
+export interface OrphanIntent {
+  changeId: string;
+  entityId: string;
+  op: 'mutate' | 'remove';
+  prev: string | null;
+  actor: string;
+  runId: string | null;
+}
+
+const internalsOf = new WeakMap<EntityStore, StoreInternals>();
+
+/** The inside of a store of holdfast's own; `undefined` for any other store, also for a copy of ours with a method replaced. */
+export function storeInternals(store: EntityStore): StoreInternals | undefined {
+  return internalsOf.get(store);
+}
+
+/** Says that `store` is the public side of `internals`. */
+export function registerStore(store: EntityStore, internals: StoreInternals): void {
+  internalsOf.set(store, internals);
+}
+
+export class StoreCore implements StoreInternals {
+  readonly counters = { redelivered: 0, recovered: 0 };
+  private readonly listeners = new Map<(event: EntityChanged) => void, (() => void) | undefined>();
+  private readonly participants = new Map<Participant, { loading: Promise<void> | null; loaded: boolean }>();
+  private opening: Promise<void> | null = null;
+  private isOpen = false;
+  private closing: Promise<void> | null = null;
+  private readonly timers: ReturnType<typeof setInterval>[] = [];
+
+  constructor(
+    readonly log: Log,
+    readonly durability: EntityDurability,
+    readonly logger: Logger | undefined,
+    private readonly clock: EntityStoreOptions['clock'],
+    private readonly retention: EntityRetention | undefined,
+    /** Whether other processes can use the same database. */
+    private readonly isShared: boolean,
+  ) {}
+
+  now(): number {
+    return this.clock === undefined ? Date.now() : this.clock().getTime();
+  }
+
+  /** Opens the database, once; after a failure the next call tries again. */
+  open(): Promise<void> {
+    this.opening ??= this.openNow().catch((error: unknown) => {
+      this.opening = null;
+      throw error;
+    });
+    return this.opening;
+  }
+
+  opened(participant: Participant): Promise<void> | undefined {
+    return this.isOpen && this.participants.get(participant)?.loaded === true ? undefined : this.prepare(participant);
+  }
+
+  join(participant: Participant): void {
+    this.participants.set(participant, { loading: null, loaded: false });
+    // A handle that is defined later still finishes what its kind has open.
+    if (this.isOpen && this.keepsEvents) this.recover(participant);
+  }
+
+  async ready(): Promise<void> {
+    await this.open();
+    await Promise.all(
+      [...this.participants.keys()].map(async (participant) => {
+        await this.prepare(participant);
+        await participant.drain();
+      }),
+    );
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.closeNow();
+    return this.closing;
+  }
+
+  listen(listener: (event: EntityChanged) => void, ended?: () => void): () => void {
+    this.listeners.set(listener, ended);
+    return () => this.listeners.delete(listener);
+  }
+
+  publish(event: () => EntityChanged): void {
+    for (const listener of this.listeners.keys()) {
+      try {
+        listener(structuredClone({ ...event() }));
+      } catch (error) {
+        this.logger?.warn(`a listener of the entity store threw: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  async prune(now: number): Promise<number> {
+    await this.open();
+    return call(this.log.prune(JSON.stringify(this.retention ?? {}), now));
+  }
+
+  private get keepsEvents(): boolean {
+    return this.durability !== 'after-commit';
+  }
+
+  private async openNow(): Promise<void> {
+    await call(this.log.open());
+    this.isOpen = true;
+    if (this.keepsEvents && this.isShared) this.every(SWEEP_MS, () => this.sweep());
+    const every = this.retention?.everyMs;
+    if (every !== undefined) {
+      this.every(every, () => {
+        this.prune(this.now()).catch((error: unknown) => this.logger?.warn(`entity retention failed: ${messageOf(error)}`));
+      });
+    }
+    if (this.keepsEvents) for (const participant of this.participants.keys()) this.recover(participant);
+  }
+
+  private every(ms: number, run: () => void): void {
+    if (this.closing) return;
+    const timer = setInterval(run, ms);
+    timer.unref?.();
+    this.timers.push(timer);
+  }
+
+  private prepare(participant: Participant): Promise<void> {
+    const state = this.participants.get(participant) ?? { loading: null, loaded: false };
+    this.participants.set(participant, state);
+    state.loading ??= this.load(participant).then(
+      () => {
+        state.loaded = true;
+      },
+      (error: unknown) => {
+        state.loading = null;
+        throw error;
+      },
+    );
+    return state.loading;
+  }
+
+  private async load(participant: Participant): Promise<void> {
+    await this.open();
+    if (!this.keepsEvents) return;
+    const orphans = JSON.parse(await call(this.log.claim(participant.kindNumber))) as Orphans;
+    participant.load(orphans);
+  }
+
+  private recover(participant: Participant): void {
+    this.prepare(participant)
+      .then(() => participant.drain())
+      .catch((error: unknown) => this.logger?.warn(`finishing entity changes that a crash interrupted failed, it is tried again: ${messageOf(error)}`));
+  }
+
+  private sweep(): void {
+    for (const participant of this.participants.keys()) {
+      this.load(participant)
+        .then(() => participant.drain())
+        .catch((error: unknown) => this.logger?.warn(`looking for interrupted entity changes failed: ${messageOf(error)}`));
+    }
+  }
+
+  private async closeNow(): Promise<void> {
+    for (const timer of this.timers) clearInterval(timer);
+    for (const participant of this.participants.keys()) participant.stop();
+    for (const ended of this.listeners.values()) ended?.();
+    this.listeners.clear();
+    await call(this.log.close());
+  }
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : typeof error === 'string' ? error : 'An error occurred';
+}

@@ -1,0 +1,536 @@
+//! The transition log in PostgreSQL: holdfast's own tables, or an application's table of the original seven columns.
+
+mod batch;
+mod layout;
+mod owner;
+mod prune;
+mod query;
+mod watch;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use self::batch::{Job, Later};
+use self::layout::Layout;
+use self::owner::Presence;
+use self::watch::Watch;
+use super::clock::Clock;
+use super::log::{Heard, Log, Question, Unlock};
+use super::model::{Appended, Done, Durability, HistoryQuery, HistoryRow, Kind, Orphans, Outcome, PlainRow, Retention, Staged, Stats};
+use crate::error::{Code, HfError, Result};
+use crate::postgres::types::{ToSql, Type};
+use crate::postgres::{Config, Migrate, Migration, Needs, Postgres, is_transient};
+use crate::{clock, ids};
+
+/// The versions of the tables.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "transition_log",
+    sql: include_str!("../../../migrations/postgres/entity/0001_transition_log.sql"),
+}];
+
+const NEEDS: &[Needs] = &[
+    Needs {
+        table: "entity_transitions",
+        columns: &[
+            "id", "kind", "entity_id", "field", "from_value", "to_value", "transitioned_at", "to_key", "masked", "change_id",
+            "ordinal", "seq",
+        ],
+    },
+    Needs {
+        table: "entity_changes",
+        columns: &[
+            "seq", "change_id", "kind", "entity_id", "op", "actor", "payload", "owner", "created_at", "delivered_at", "held",
+        ],
+    },
+    Needs {
+        table: "entity_intents",
+        columns: &["change_id", "kind", "entity_id", "op", "prev", "actor", "run_id", "owner", "created_at"],
+    },
+];
+
+/// How long a batch is tried again while the server is away, before its jobs fail.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long writes that nobody waits for may wait for company.
+const LATER: Duration = Duration::from_millis(20);
+/// Clocks that differ by more are worth a warning, in milliseconds.
+const PER_NOTICE: usize = 200;
+
+/// Where the log is, and what may be done to it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How to connect.
+    pub config: Config,
+    /// The schema of the tables; `None` = the first of the search path.
+    pub schema: Option<String>,
+    /// `auto`, `check` or `off`.
+    pub migrate: String,
+    /// What is on disk before whom.
+    pub durability: Durability,
+    /// Most rows in one transaction.
+    pub max_batch: usize,
+}
+
+/// A log in a PostgreSQL database; connects on first use.
+pub struct PgLog(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    postgres: Postgres,
+    shared: Arc<Shared>,
+    presence: Presence,
+    layout: Mutex<Option<Layout>>,
+    queue: Mutex<Queue>,
+    counters: Counters,
+    skew_ms: Mutex<Option<f64>>,
+    watch: Watch,
+}
+
+/// Takes what became of a job.
+type Finish = Done<Option<Appended>>;
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<(Job, Finish)>,
+    later: Later,
+    running: bool,
+    closed: bool,
+}
+
+/// What batches need besides a connection.
+pub(super) struct Shared {
+    durability: Durability,
+    owner: String,
+    clock: Clock,
+    channel: String,
+    emptied: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Counters {
+    rows: AtomicU64,
+    changes: AtomicU64,
+    batches: AtomicU64,
+    gaps: AtomicU64,
+    pruned: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that can panic runs under these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// The notifications that name `change_ids`: each begins with who wrote them, and stays below the server's 8000 bytes.
+    fn notices(&self, change_ids: &[String]) -> Vec<String> {
+        change_ids.chunks(PER_NOTICE).map(|ids| format!("{}:{}", self.owner, ids.join(","))).collect()
+    }
+
+    /// Once a minute.
+    fn is_time_to_empty(&self) -> bool {
+        let mut last = lock(&self.emptied);
+        let due = last.is_none_or(|at| at.elapsed() > Duration::from_secs(60));
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+impl PgLog {
+    /// Describes a log; nothing is connected yet.
+    ///
+    /// # Errors
+    /// As [`Postgres::new`].
+    pub fn new(options: Options) -> Result<Self> {
+        let owner = ids::uuid();
+        let shared = Shared {
+            durability: options.durability,
+            clock: Clock::default(),
+            channel: channel_of(options.schema.as_deref().unwrap_or_default()),
+            owner,
+            emptied: Mutex::default(),
+        };
+        Ok(Self(Arc::new(Inner {
+            postgres: Postgres::new(options.config.clone())?,
+            presence: Presence::new(&options.config, &shared.owner)?,
+            shared: Arc::new(shared),
+            options,
+            layout: Mutex::default(),
+            queue: Mutex::default(),
+            counters: Counters::default(),
+            skew_ms: Mutex::default(),
+            watch: Watch::default(),
+        })))
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        done: Done<T>,
+        work: impl AsyncFnOnceSend<T>,
+    ) {
+        let inner = Arc::clone(&self.0);
+        if lock(&inner.queue).closed {
+            return done(Err(closed()));
+        }
+        let postgres = inner.postgres.clone();
+        postgres.spawn(async move { done(work.call(inner).await) });
+    }
+}
+
+/// The channel on which a log tells others of changes. Its name has a bounded length, whatever the schema's is.
+fn channel_of(schema: &str) -> String {
+    let hash = blake3::hash(schema.as_bytes()).to_hex();
+    format!("holdfast_entity_{}", hash.get(..16).unwrap_or_default())
+}
+
+fn closed() -> HfError {
+    HfError::new(Code::Closed, "entity store is closed")
+}
+
+/// An async closure whose future may move between threads.
+trait AsyncFnOnceSend<T>: Send + 'static {
+    fn call(self, inner: Arc<Inner>) -> impl Future<Output = Result<T>> + Send;
+}
+
+impl<T, F, R> AsyncFnOnceSend<T> for F
+where
+    F: FnOnce(Arc<Inner>) -> R + Send + 'static,
+    R: Future<Output = Result<T>> + Send,
+{
+    fn call(self, inner: Arc<Inner>) -> impl Future<Output = Result<T>> + Send {
+        self(inner)
+    }
+}
+
+impl Inner {
+    fn layout(&self) -> Result<Layout> {
+        lock(&self.layout)
+            .clone()
+            .ok_or_else(|| HfError::new(Code::Busy, "the entity store is not open yet; await ready() first"))
+    }
+
+    fn keeps_events(&self) -> bool {
+        self.options.durability != Durability::AfterCommit
+    }
+
+    async fn open(&self) -> Result<()> {
+        if lock(&self.layout).is_some() {
+            return Ok(());
+        }
+        let client = self.postgres.client().await?;
+        let before = clock::epoch_ms() as f64;
+        let asked = client
+            .fetch(
+                "connecting",
+                "SELECT current_schema()::text, (extract(epoch FROM clock_timestamp()) * 1000)::float8",
+                &[],
+            )
+            .await?;
+        let after = clock::epoch_ms() as f64;
+        let (current, server): (Option<String>, f64) = match asked.first() {
+            Some(row) => (row.get(0), row.get(1)),
+            None => (None, after),
+        };
+        *lock(&self.skew_ms) = Some(server - f64::midpoint(before, after));
+        let schema = self.options.schema.clone().or(current).ok_or_else(|| {
+            HfError::new(Code::InvalidArgument, "the connection has no schema in its search path; name one with `schema`")
+        })?;
+        drop(client);
+        let create = self.options.schema.is_some();
+        match self.options.migrate.as_str() {
+            "off" => {}
+            "check" => {
+                let mode = Migrate::Check { missing: Code::EntityTableMissing, needs: NEEDS };
+                self.postgres.migrate(&schema, false, "entity", MIGRATIONS, mode).await?;
+            }
+            _ => self.postgres.migrate(&schema, create, "entity", MIGRATIONS, Migrate::Auto).await?,
+        }
+        let client = self.postgres.client().await?;
+        let layout = Layout::find(&client, &schema).await?;
+        if self.keeps_events() {
+            if !layout.own {
+                return Err(HfError::new(
+                    Code::EntityTableMissing,
+                    "durability \"outbox\" and \"journal\" need the tables of holdfast; see the exports of holdfast/drizzle",
+                ));
+            }
+            self.presence.ensure().await?;
+        }
+        *lock(&self.layout) = Some(layout);
+        Ok(())
+    }
+
+    /// Hands a job to the writer, which is started if it is not running.
+    fn push(self: &Arc<Self>, job: Job, finish: Finish) {
+        let start = {
+            let mut queue = lock(&self.queue);
+            if queue.closed {
+                drop(queue);
+                return finish(Err(closed()));
+            }
+            queue.jobs.push_back((job, finish));
+            !std::mem::replace(&mut queue.running, true)
+        };
+        if start {
+            let inner = Arc::clone(self);
+            self.postgres.spawn(async move { inner.write().await });
+        }
+    }
+
+    fn push_later(self: &Arc<Self>, add: impl FnOnce(&mut Later)) {
+        let start = {
+            let mut queue = lock(&self.queue);
+            if queue.closed {
+                return;
+            }
+            let first = queue.later.is_empty();
+            add(&mut queue.later);
+            first && !queue.running
+        };
+        if start {
+            let inner = Arc::clone(self);
+            self.postgres.spawn(async move {
+                tokio::time::sleep(LATER).await;
+                if !std::mem::replace(&mut lock(&inner.queue).running, true) {
+                    inner.write().await;
+                }
+            });
+        }
+    }
+
+    /// The writer: everything that waits goes out together, until nothing waits.
+    async fn write(self: &Arc<Self>) {
+        loop {
+            let (jobs, finishes, later) = {
+                let mut queue = lock(&self.queue);
+                let (mut jobs, mut finishes, mut weight) = (Vec::new(), Vec::new(), 0);
+                while weight < self.options.max_batch
+                    && let Some((job, finish)) = queue.jobs.pop_front()
+                {
+                    weight += job.weight();
+                    jobs.push(job);
+                    finishes.push(finish);
+                }
+                let later = std::mem::take(&mut queue.later);
+                if jobs.is_empty() && later.is_empty() {
+                    queue.running = false;
+                    return;
+                }
+                (jobs, finishes, later)
+            };
+            self.write_batch(jobs, finishes, &later).await;
+        }
+    }
+
+    async fn write_batch(&self, jobs: Vec<Job>, finishes: Vec<Finish>, later: &Later) {
+        // What jobs answer to is not Sync; it waits apart from them.
+        let finishes = Mutex::new(finishes);
+        let outcomes = self.outcomes(&jobs, later).await;
+        let finishes = finishes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for ((job, finish), outcome) in jobs.iter().zip(finishes).zip(outcomes) {
+            finish(outcome.map(|result| self.counted(job, result)));
+        }
+    }
+
+    /// What becomes of each job.
+    async fn outcomes(&self, jobs: &[Job], later: &Later) -> Vec<Result<Option<Appended>>> {
+        let error = match self.commit(jobs, later).await {
+            Ok(results) => return results.into_iter().map(Ok).collect(),
+            Err(error) => error,
+        };
+        if jobs.len() < 2 || is_transient(&error) || error.code() == Code::Closed {
+            return jobs.iter().map(|_| Err(error.clone())).collect();
+        }
+        // One of them is bad: each on its own, so that only that one fails.
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let one = self.commit(std::slice::from_ref(job), &Later::default()).await;
+            outcomes.push(one.map(|mut results| results.pop().flatten()));
+        }
+        if !later.is_empty() {
+            // Nobody waits for these; a crash before them would have done the same.
+            let _ = self.commit(&[], later).await;
+        }
+        outcomes
+    }
+
+    /// Commits a batch, again and again while the server is away: doing it twice does no harm.
+    async fn commit(&self, jobs: &[Job], later: &Later) -> Result<batch::Results> {
+        let layout = self.layout()?;
+        let started = Instant::now();
+        let mut wait = Duration::from_millis(20);
+        let mut again = jobs.iter().any(|job| matches!(job, Job::Append { outcome, .. } if outcome.again));
+        loop {
+            let outcome = self.attempt(&layout, jobs, later, again).await;
+            let Err(error) = outcome else {
+                self.counters.batches.fetch_add(1, Ordering::Relaxed);
+                return outcome;
+            };
+            // Somebody else took the next position of a field: ask again where the history ends.
+            let raced = error.fields().get("constraint").is_some_and(|name| name == "entity_transitions_ordinal_idx");
+            if !(raced || is_transient(&error)) || started.elapsed() > RETRY {
+                return Err(error);
+            }
+            again |= !raced;
+            if !raced {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(1));
+            }
+        }
+    }
+
+    async fn attempt(&self, layout: &Layout, jobs: &[Job], later: &Later, again: bool) -> Result<batch::Results> {
+        if self.keeps_events() && !jobs.is_empty() {
+            self.presence.ensure().await?;
+        }
+        let client = self.postgres.client().await?;
+        batch::commit(&self.shared, &client, layout, jobs, later, again).await
+    }
+
+    fn counted(&self, job: &Job, result: Option<Appended>) -> Option<Appended> {
+        let counters = &self.counters;
+        match (job, result) {
+            (Job::Append { staged, outcome, derived: Some(derived) }, Some(result)) => {
+                counters.changes.fetch_add(1, Ordering::Relaxed);
+                counters.rows.fetch_add(derived.rows.len() as u64, Ordering::Relaxed);
+                counters.gaps.fetch_add(u64::from(!result.gaps.is_empty()), Ordering::Relaxed);
+                Some(batch::trimmed(result, staged, outcome))
+            }
+            (Job::Rows { rows }, _) => {
+                counters.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Log for PgLog {
+    fn open(&self, done: Done<()>) {
+        self.run(done, |inner: Arc<Inner>| async move { inner.open().await });
+    }
+
+    fn begin(&self, staged: Arc<Staged>, done: Done<()>) {
+        self.0.push(Job::Begin { staged }, Box::new(move |outcome| done(outcome.map(drop))));
+    }
+
+    fn append(&self, staged: Arc<Staged>, outcome: Outcome, done: Done<Option<Appended>>) {
+        // Off the caller's thread; the engine's threads are for waiting, not for work that takes long.
+        let inner = Arc::clone(&self.0);
+        crate::durable::pool::spawn(move || match staged.derive(&outcome) {
+            Ok(derived) => inner.push(Job::Append { staged, outcome, derived }, done),
+            Err(error) => done(Err(error)),
+        });
+    }
+
+    fn forget(&self, change_id: String) {
+        self.0.push_later(|later| later.forgotten.push(change_id));
+    }
+
+    fn delivered(&self, change_ids: Vec<String>) {
+        self.0.push_later(|later| later.delivered.extend(change_ids));
+    }
+
+    fn append_rows(&self, rows: Vec<PlainRow>, _now_ms: f64, done: Done<()>) {
+        self.0.push(Job::Rows { rows }, Box::new(move |outcome| done(outcome.map(drop))));
+    }
+
+    fn claim(&self, kind: Arc<Kind>, done: Done<Orphans>) {
+        self.run(done, |inner: Arc<Inner>| async move {
+            owner::claim(&inner.postgres, &inner.layout()?, &kind.name, &inner.shared.owner).await
+        });
+    }
+
+    fn in_state_since(&self, question: Question, value: String, done: Done<Option<i64>>) {
+        self.run(done, |inner: Arc<Inner>| async move {
+            let layout = inner.layout()?;
+            let ask = async || query::in_state_since(&inner.postgres.client().await?, &layout, &question, &value).await;
+            inner.postgres.retry_idempotent(RETRY, ask).await
+        });
+    }
+
+    fn transition_count(&self, question: Question, since_us: i64, done: Done<i64>) {
+        self.run(done, move |inner: Arc<Inner>| async move {
+            let layout = inner.layout()?;
+            let ask = async || query::transition_count(&inner.postgres.client().await?, &layout, &question, since_us).await;
+            inner.postgres.retry_idempotent(RETRY, ask).await
+        });
+    }
+
+    fn history(&self, query: HistoryQuery, done: Done<Vec<HistoryRow>>) {
+        self.run(done, |inner: Arc<Inner>| async move {
+            query::history(&inner.postgres.client().await?, &inner.layout()?, &query).await
+        });
+    }
+
+    fn prune(&self, retention: Retention, now_ms: f64, done: Done<u64>) {
+        self.run(done, move |inner: Arc<Inner>| async move {
+            let deleted = prune::prune(&inner.postgres, &inner.layout()?, retention, now_ms).await?;
+            inner.counters.pruned.fetch_add(deleted, Ordering::Relaxed);
+            Ok(deleted)
+        });
+    }
+
+    fn stats(&self, done: Done<Stats>) {
+        self.run(done, |inner: Arc<Inner>| async move {
+            let waiting = query::waiting(&inner.postgres.client().await?, &inner.layout()?, inner.keeps_events()).await?;
+            let counters = &inner.counters;
+            Ok(Stats {
+                rows: counters.rows.load(Ordering::Relaxed),
+                changes: counters.changes.load(Ordering::Relaxed),
+                batches: counters.batches.load(Ordering::Relaxed),
+                gaps: counters.gaps.load(Ordering::Relaxed),
+                pruned: counters.pruned.load(Ordering::Relaxed),
+                clock_skew_ms: *lock(&inner.skew_ms),
+                ..waiting
+            })
+        });
+    }
+
+    fn lock_entity(&self, kind: String, entity_id: String, done: Done<Unlock>) {
+        self.run(done, |inner: Arc<Inner>| async move {
+            let hash = blake3::hash(format!("{}\0{kind}\0{entity_id}", inner.layout()?.schema).as_bytes());
+            let key = i64::from_le_bytes(hash.as_bytes().first_chunk().copied().unwrap_or_default());
+            let transaction = inner.postgres.begin().await?;
+            let params: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
+            // Held by a transaction: the server lets go of it whatever becomes of this process.
+            transaction.fetch("locking an entity", "SELECT pg_advisory_xact_lock($1)", &params).await?;
+            let postgres = inner.postgres.clone();
+            let unlock: Unlock = Box::new(move || {
+                postgres.spawn(async move {
+                    // Whether this succeeds or the connection is gone: the lock is.
+                    let _ = transaction.rollback().await;
+                });
+            });
+            Ok(unlock)
+        });
+    }
+
+    fn watch(&self, heard: Heard) {
+        self.0.watch.start(&self.0, heard);
+    }
+
+    fn close(&self, done: Done<()>) {
+        let inner = Arc::clone(&self.0);
+        lock(&inner.queue).closed = true;
+        inner.watch.stop();
+        let postgres = inner.postgres.clone();
+        let last = Arc::clone(&inner);
+        inner.postgres.spawn(async move {
+            // What was queued before is written; a last round for what nobody waits for.
+            while lock(&last.queue).running {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let later = std::mem::take(&mut lock(&last.queue).later);
+            if !later.is_empty() {
+                let _ = last.commit(&[], &later).await;
+            }
+        });
+        postgres.close(Box::new(move |outcome| {
+            inner.presence.end(Box::new(move |ended| done(outcome.and(ended))));
+        }));
+    }
+}

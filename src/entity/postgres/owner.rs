@@ -1,0 +1,142 @@
+//! Who is alive: each open log holds an advisory lock, named after itself, on a connection that does nothing else. The server lets
+//! go of it when the process ends or the network breaks.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::layout::{Layout, storable};
+use crate::entity::model::{OrphanIntent, Orphans};
+use crate::error::Result;
+use crate::postgres::types::{ToSql, Type};
+use crate::postgres::{Client, Config, Postgres};
+
+/// After a restart of the server nobody holds a lock until he has connected again.
+const GRACE: &str = "5 seconds";
+
+/// The mark of a live log.
+pub struct Presence {
+    postgres: Postgres,
+    key: i64,
+    held: Mutex<Option<Client>>,
+}
+
+impl Presence {
+    /// Prepares the mark of `owner`; nothing is connected yet.
+    ///
+    /// # Errors
+    /// As [`Postgres::new`].
+    pub fn new(config: &Config, owner: &str) -> Result<Self> {
+        let config = Config { pool_size: 1, ..config.clone() };
+        Ok(Self { postgres: Postgres::new(config)?, key: key_of(owner), held: Mutex::default() })
+    }
+
+    /// Sees to it that the lock is held.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached.
+    pub async fn ensure(&self) -> Result<()> {
+        let stale = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*held {
+                Some(client) if !client.is_closed() => return Ok(()),
+                _ => held.take(),
+            }
+        };
+        drop(stale);
+        let client = self.postgres.client().await?;
+        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&self.key, Type::INT8)];
+        // A session of ours that the server still believes in holds it as well; then the next call tries again.
+        let rows = client.fetch("marking an owner as alive", "SELECT pg_try_advisory_lock($1)", &params).await?;
+        if rows.first().is_some_and(|row| row.get(0)) {
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+        }
+        Ok(())
+    }
+
+    /// Lets go.
+    pub fn end(&self, done: crate::postgres::Done) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match held {
+            None => self.postgres.close(done),
+            Some(client) => {
+                let postgres = self.postgres.clone();
+                let key = self.key;
+                self.postgres.spawn(async move {
+                    // The connection goes back to its pool, and is closed with it: unlocked first, it cannot outlive us as a ghost.
+                    let params: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
+                    let _ = client.fetch("unmarking an owner", "SELECT pg_advisory_unlock($1)", &params).await;
+                    drop(client);
+                    postgres.close(done);
+                });
+            }
+        }
+    }
+}
+
+/// The advisory lock of an owner.
+fn key_of(owner: &str) -> i64 {
+    let hash = blake3::hash(format!("holdfast entity owner {owner}").as_bytes());
+    i64::from_le_bytes(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+}
+
+/// Takes over what dead owners left of a kind.
+///
+/// # Errors
+/// Nothing is taken over then.
+pub async fn claim(postgres: &Postgres, layout: &Layout, kind: &str, me: &str) -> Result<Orphans> {
+    let kind = storable(kind);
+    let s = &layout.schema;
+    postgres
+        .transaction(async |db| {
+            let mut orphans = Orphans::default();
+            let mine: [(&(dyn ToSql + Sync), Type); 2] = [(&kind, Type::TEXT), (&me, Type::TEXT)];
+            let owners = format!(
+                "SELECT owner FROM (SELECT owner FROM {s}.entity_intents WHERE kind = $1 AND owner <> $2 \
+                 UNION SELECT owner FROM {s}.entity_changes WHERE kind = $1 AND owner <> $2 AND delivered_at IS NULL) AS o \
+                 WHERE clock_timestamp() - pg_postmaster_start_time() > interval '{GRACE}' ORDER BY owner"
+            );
+            for row in db.fetch("looking for orphans", &owners, &mine).await? {
+                let owner: String = row.get(0);
+                let key = key_of(&owner);
+                let asked: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
+                // Held until the end of the transaction, so that of two who look only one takes over.
+                let free = "SELECT pg_try_advisory_xact_lock($1)";
+                if !db.fetch("asking whether an owner is alive", free, &asked).await?.iter().any(|row| row.get(0)) {
+                    continue;
+                }
+                let theirs: [(&(dyn ToSql + Sync), Type); 2] = [(&kind, Type::TEXT), (&owner, Type::TEXT)];
+                let intents = format!(
+                    "SELECT change_id, entity_id, op, prev::text, actor::text, run_id FROM {s}.entity_intents \
+                     WHERE kind = $1 AND owner = $2 ORDER BY created_at, change_id"
+                );
+                for row in db.fetch("reading orphaned intents", &intents, &theirs).await? {
+                    orphans.intents.push(OrphanIntent {
+                        change_id: row.get(0),
+                        entity_id: row.get(1),
+                        op: row.get(2),
+                        prev: row.get(3),
+                        actor: row.get(4),
+                        run_id: row.get(5),
+                    });
+                }
+                let events = format!(
+                    "SELECT payload::text FROM {s}.entity_changes WHERE kind = $1 AND owner = $2 AND delivered_at IS NULL \
+                     ORDER BY seq"
+                );
+                for row in db.fetch("reading orphaned events", &events, &theirs).await? {
+                    orphans.events.push(row.get(0));
+                }
+                let taken: [(&(dyn ToSql + Sync), Type); 3] =
+                    [(&kind, Type::TEXT), (&owner, Type::TEXT), (&me, Type::TEXT)];
+                for sql in [
+                    format!("UPDATE {s}.entity_intents SET owner = $3 WHERE kind = $1 AND owner = $2"),
+                    format!(
+                        "UPDATE {s}.entity_changes SET owner = $3 WHERE kind = $1 AND owner = $2 AND delivered_at IS NULL"
+                    ),
+                ] {
+                    db.run("taking over from a dead owner", &sql, &taken).await?;
+                }
+            }
+            Ok(orphans)
+        })
+        .await
+}

@@ -1,0 +1,198 @@
+//! Appending to the log inside the writer's transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Shared;
+use crate::entity::clock::micros;
+use crate::entity::field_text::plain_key;
+use crate::entity::continuity::{self, Last};
+use crate::entity::derive::{Derived, Row};
+use crate::entity::event::event_text;
+use crate::entity::model::{Appended, Done, Durability, Outcome, PlainRow, Staged};
+use crate::error::{Code, HfError, Result};
+use crate::sqlite::{WriteJob, sql_error};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Appends one change: its rows, its event, the end of its intent.
+pub struct AppendChange {
+    pub shared: Arc<Shared>,
+    pub staged: Arc<Staged>,
+    pub outcome: Outcome,
+    pub derived: Option<Result<Option<Arc<Derived>>>>,
+    pub result: Option<Appended>,
+    pub done: Option<Done<Option<Appended>>>,
+}
+
+impl WriteJob for AppendChange {
+    fn prepare(&mut self) {
+        // Here and not in `run`: the write lock is not held, and a batch that is tried again derives only once.
+        if self.derived.is_none() {
+            self.derived = Some(self.staged.derive(&self.outcome));
+        }
+    }
+
+    fn run(&mut self, db: &Connection) -> Result<()> {
+        self.result = None;
+        let staged = &*self.staged;
+        let derived = match &self.derived {
+            Some(Ok(derived)) => derived.clone(),
+            Some(Err(error)) => return Err(error.clone()),
+            None => return Err(HfError::new(Code::Panic, "a change was appended before it was derived")),
+        };
+        if staged.has_intent {
+            forget(db, &staged.change_id)?;
+        }
+        let Some(derived) = derived else { return Ok(()) };
+        let mut prev = derived.prev.clone();
+        let mut gaps = Vec::new();
+        if !(self.outcome.again && is_recorded(db, &staged.change_id)?) {
+            self.append(db, &derived, &mut prev, &mut gaps)?;
+        }
+        self.result = Some(Appended {
+            changed_fields: derived.changed_fields_json.clone(),
+            count: derived.changed_fields.len(),
+            delta: derived.delta.clone(),
+            prev: prev.filter(|text| Some(text) != staged.prev.as_ref()),
+            next: derived.next.clone().filter(|text| Some(text) != self.outcome.next.as_ref()),
+            gaps,
+        });
+        Ok(())
+    }
+
+    fn done(mut self: Box<Self>, outcome: Result<()>) {
+        if let Some(result) = self.result.as_ref().filter(|_| outcome.is_ok()) {
+            self.shared.counters.changes.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.rows.fetch_add(result.count as u64, Ordering::Relaxed);
+            self.shared.counters.gaps.fetch_add(result.gaps.len() as u64, Ordering::Relaxed);
+        }
+        if let Some(done) = self.done.take() {
+            let result = self.result.take();
+            done(outcome.map(|()| result));
+        }
+    }
+}
+
+impl AppendChange {
+    fn append(
+        &self,
+        db: &Connection,
+        derived: &Derived,
+        prev: &mut Option<String>,
+        gaps: &mut Vec<String>,
+    ) -> Result<()> {
+        let staged = &*self.staged;
+        let kind = staged.kind.name.as_str();
+        let lasts = derived.rows.iter().map(|row| last(db, kind, &staged.id, &row.field)).collect::<Result<Vec<_>>>()?;
+        let newest = lasts.iter().flatten().map(|(last, _)| last.at).max();
+        let at = self.shared.clock.next(kind, &staged.id, micros(self.outcome.now_ms), newest);
+        for (index, (row, last)) in derived.rows.iter().zip(&lasts).enumerate() {
+            let from = continuity::from_value(row, last.as_ref().map(|(last, _)| last), prev, gaps)?;
+            let ordinal = last.as_ref().map_or(1, |(_, ordinal)| ordinal + 1);
+            insert(db, &staged.change_id, index, kind, &staged.id, row, from.as_deref(), at, ordinal)?;
+        }
+        if self.shared.durability != Durability::AfterCommit {
+            let (id, change) = (&staged.id, &staged.change_id);
+            let event = Derived { prev: prev.clone(), ..derived.clone() };
+            let payload = event_text(kind, id, &event, &staged.actor, &self.outcome.occurred_at, change);
+            db.prepare_cached(
+                "INSERT INTO entity_changes (change_id, kind, entity_id, op, actor, payload, owner, created_at) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .and_then(|mut insert| {
+                let op = staged.op.as_str();
+                insert.execute(params![change, kind, id, op, staged.actor, payload, self.shared.owner.name(), at])
+            })
+            .map_err(|error| sql_error("recording a change event", error))?;
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one per column")]
+fn insert(
+    db: &Connection,
+    change_id: &str,
+    index: usize,
+    kind: &str,
+    entity_id: &str,
+    row: &Row,
+    from: Option<&str>,
+    at: i64,
+    ordinal: i64,
+) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO entity_transitions \
+         (id, kind, entity_id, field, from_value, to_value, to_key, masked, change_id, transitioned_at, ordinal) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .and_then(|mut insert| {
+        let id = format!("{change_id}.{index}");
+        let (to, key) = (&row.to_value, &row.to_key[..]);
+        insert.execute(params![id, kind, entity_id, row.field, from, to, key, row.masked, change_id, at, ordinal])
+    })
+    .map_err(|error| sql_error("appending a transition", error))?;
+    Ok(())
+}
+
+/// The latest row of a field, and its position.
+fn last(db: &Connection, kind: &str, entity_id: &str, field: &str) -> Result<Option<(Last, i64)>> {
+    db.prepare_cached(
+        "SELECT to_value, to_key, masked, transitioned_at, ordinal FROM entity_transitions \
+         WHERE kind = ? AND entity_id = ? AND field = ? ORDER BY transitioned_at DESC LIMIT 1",
+    )
+    .and_then(|mut select| {
+        select
+            .query_row(params![kind, entity_id, field], |row| {
+                let last =
+                    Last { to_value: row.get(0)?, to_key: row.get(1)?, masked: row.get(2)?, at: row.get(3)? };
+                Ok((last, row.get(4)?))
+            })
+            .optional()
+    })
+    .map_err(|error| sql_error("reading the latest transition", error))
+}
+
+/// Tells whether a change was committed before: an attempt whose answer was lost.
+fn is_recorded(db: &Connection, change_id: &str) -> Result<bool> {
+    let first = format!("{change_id}.0");
+    db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM entity_transitions WHERE id = ?1) \
+         OR EXISTS (SELECT 1 FROM entity_changes WHERE change_id = ?2)",
+    )
+    .and_then(|mut select| select.query_row(params![first, change_id], |row| row.get(0)))
+    .map_err(|error| sql_error("looking for a change", error))
+}
+
+/// Ends an intent.
+pub fn forget(db: &Connection, change_id: &str) -> Result<()> {
+    db.prepare_cached("DELETE FROM entity_intents WHERE change_id = ?")
+        .and_then(|mut delete| delete.execute(params![change_id]))
+        .map_err(|error| sql_error("ending an intent", error))?;
+    Ok(())
+}
+
+/// Appends rows that a caller made himself, in one transaction.
+pub fn append_plain(shared: &Shared, db: &Connection, rows: &[PlainRow], now_ms: f64) -> Result<()> {
+    let mut at = i64::MIN;
+    for row in rows {
+        let last = last(db, &row.kind, &row.entity_id, &row.field)?;
+        let newest = last.as_ref().map(|(last, _)| last.at);
+        // One time for all rows, as far as the history of each field allows it.
+        if at == i64::MIN || newest.is_some_and(|newest| newest >= at) {
+            at = shared.clock.next(&row.kind, &row.entity_id, micros(now_ms), newest);
+        }
+        let ordinal = last.map_or(1, |(_, ordinal)| ordinal + 1);
+        let made = Row {
+            field: row.field.clone(),
+            from_value: row.from_value.clone(),
+            to_value: row.to_value.clone(),
+            to_key: plain_key(&row.to_value),
+            from_key: None,
+            masked: false,
+        };
+        let from = row.from_value.as_deref();
+        insert(db, &row.change_id, row.index, &row.kind, &row.entity_id, &made, from, at, ordinal)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Intents and the outbox: written ahead, ended later, taken over from the dead.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use crate::entity::clock::micros;
+use super::{Shared, owner};
+use crate::entity::model::{Done, Kind, OrphanIntent, Orphans, Staged};
+use crate::error::Result;
+use crate::sqlite::{WriteJob, sql_error};
+
+/// Records the intent of a change.
+pub fn begin(shared: &Shared, db: &Connection, staged: &Staged) -> Result<()> {
+    let prev = match (&staged.prev, &staged.secrets) {
+        (Some(prev), Some(secrets)) => Some(secrets.mask(prev)),
+        (Some(prev), None) => Some(prev.as_str().into()),
+        (None, _) => None,
+    };
+    db.prepare_cached(
+        "INSERT INTO entity_intents (change_id, kind, entity_id, op, prev, actor, run_id, owner, created_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .and_then(|mut insert| {
+        insert.execute(params![
+            staged.change_id,
+            staged.kind.name,
+            staged.id,
+            staged.op.as_str(),
+            prev,
+            staged.actor,
+            staged.run_id,
+            shared.owner.name(),
+            micros(staged.began_ms),
+        ])
+    })
+    .map_err(|error| sql_error("recording an intent", error))?;
+    Ok(())
+}
+
+/// Stamps events as taken. Their payload goes, because it holds whole states; who changed what stays.
+pub fn delivered(db: &Connection, change_ids: &[String]) -> Result<()> {
+    let mut stamp = db
+        .prepare_cached(
+            "UPDATE entity_changes SET delivered_at = CAST(unixepoch('subsec') * 1000000 AS INTEGER), payload = '{}' \
+             WHERE change_id = ? AND delivered_at IS NULL",
+        )
+        .map_err(|error| sql_error("stamping an event", error))?;
+    for change_id in change_ids {
+        stamp.execute(params![change_id]).map_err(|error| sql_error("stamping an event", error))?;
+    }
+    Ok(())
+}
+
+/// Takes over what dead owners left of a kind.
+pub struct Claim {
+    pub shared: Arc<Shared>,
+    pub kind: Arc<Kind>,
+    pub orphans: Orphans,
+    pub done: Option<Done<Orphans>>,
+}
+
+impl WriteJob for Claim {
+    fn run(&mut self, db: &Connection) -> Result<()> {
+        self.orphans = Orphans::default();
+        let Some(path) = self.shared.path.as_deref() else { return Ok(()) };
+        let me = self.shared.owner.name();
+        for dead in owners(db, &self.kind.name, me)? {
+            if !owner::is_dead(path, &dead)? {
+                continue;
+            }
+            // Only what is taken over now: what this store itself has under way carries its own name.
+            self.orphans.intents.extend(intents(db, &self.kind.name, &dead)?);
+            self.orphans.events.extend(events(db, &self.kind.name, &dead)?);
+            for (table, what) in [("entity_intents", "an intent"), ("entity_changes", "an event")] {
+                db.execute(
+                    &format!("UPDATE {table} SET owner = ?1 WHERE owner = ?2 AND kind = ?3"),
+                    params![me, dead, self.kind.name],
+                )
+                .map_err(|error| sql_error(&format!("taking {what} over"), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn done(mut self: Box<Self>, outcome: Result<()>) {
+        let orphans = std::mem::take(&mut self.orphans);
+        if let Some(done) = self.done.take() {
+            done(outcome.map(|()| orphans));
+        }
+    }
+}
+
+fn owners(db: &Connection, kind: &str, me: &str) -> Result<Vec<String>> {
+    db.prepare_cached(
+        "SELECT owner FROM entity_intents WHERE kind = ?1 AND owner <> ?2 \
+         UNION SELECT owner FROM entity_changes WHERE kind = ?1 AND owner <> ?2 AND delivered_at IS NULL",
+    )
+    .and_then(|mut select| select.query_map(params![kind, me], |row| row.get(0))?.collect())
+    .map_err(|error| sql_error("looking for orphans", error))
+}
+
+fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>> {
+    db.prepare_cached(
+        "SELECT change_id, entity_id, op, prev, actor, run_id FROM entity_intents \
+         WHERE kind = ? AND owner = ? ORDER BY created_at, rowid",
+    )
+    .and_then(|mut select| {
+        select
+            .query_map(params![kind, owner], |row| {
+                Ok(OrphanIntent {
+                    change_id: row.get(0)?,
+                    entity_id: row.get(1)?,
+                    op: row.get(2)?,
+                    prev: row.get(3)?,
+                    actor: row.get(4)?,
+                    run_id: row.get(5)?,
+                })
+            })?
+            .collect()
+    })
+    .map_err(|error| sql_error("reading orphaned intents", error))
+}
+
+fn events(db: &Connection, kind: &str, owner: &str) -> Result<Vec<String>> {
+    db.prepare_cached(
+        "SELECT payload FROM entity_changes WHERE kind = ? AND owner = ? AND delivered_at IS NULL ORDER BY seq",
+    )
+    .and_then(|mut select| select.query_map(params![kind, owner], |row| row.get(0))?.collect())
+    .map_err(|error| sql_error("reading orphaned events", error))
+}

@@ -1,0 +1,224 @@
+//! What becomes of files.
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::*;
+use crate::error::Code;
+
+#[test]
+fn the_log_is_kept_small_and_a_long_reader_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open(&Target::File(dir.path().join("test.db")), options()).unwrap();
+    let told = Told::new();
+    let fill = |rounds: u32| {
+        for round in 0..rounds {
+            // 400 pages a time.
+            database.write(told.job("fill", move |db| {
+                execute(db, "CREATE TABLE IF NOT EXISTS big (body BLOB)")?;
+                execute(db, &format!("DELETE FROM big; INSERT INTO big VALUES (zeroblob({}))", 1_600_000 + round))
+            }));
+            told.next().1.unwrap();
+        }
+    };
+    fill(60);
+    let stats = database.stats();
+    assert!(stats.wal_bytes < 20 << 20, "16 MB and one batch: {stats:?}");
+    assert!(stats.checkpoints > 5 && stats.checkpoints_held == 0, "{stats:?}");
+    let (sit_down, sat) = channel();
+    let (stand_up, stood) = channel::<()>();
+    let reader = {
+        let database = database.clone();
+        std::thread::spawn(move || {
+            database.read(|db| {
+                execute(db, "BEGIN; SELECT count(*) FROM items")?;
+                sit_down.send(()).unwrap();
+                let _ = stood.recv();
+                Ok(())
+            })
+        })
+    };
+    sat.recv().unwrap();
+    fill(60);
+    let held = database.stats();
+    assert!(held.checkpoints_held > 0 && held.wal_bytes > 64 << 20, "{held:?}");
+    drop(stand_up);
+    reader.join().unwrap().unwrap();
+    fill(30);
+    assert!(database.stats().wal_bytes <= 17 << 20, "{:?}", database.stats());
+}
+
+#[test]
+fn memory_is_private_and_two_spellings_of_a_file_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = Told::new();
+    let (a, b) =
+        (Database::open(&Target::Memory, options()).unwrap(), Database::open(&Target::Memory, options()).unwrap());
+    a.write(told.insert("a"));
+    told.next().1.unwrap();
+    assert!(names(&b).is_empty());
+    std::fs::create_dir(dir.path().join("x")).unwrap();
+    let plain = Database::open(&Target::File(dir.path().join("test.db")), options()).unwrap();
+    plain.write(told.insert("a"));
+    told.next().1.unwrap();
+    let dotted = Database::open(&Target::File(dir.path().join("x/../test.db")), options()).unwrap();
+    assert_eq!((plain.path(), names(&plain)), (dotted.path(), names(&dotted)));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("test.db", dir.path().join("link")).unwrap();
+        let linked = Database::open(&Target::File(dir.path().join("link")), options()).unwrap();
+        assert_eq!((plain.path(), names(&plain)), (linked.path(), names(&linked)));
+    }
+}
+
+fn raw(path: &Path, sql: &str) {
+    Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[test]
+fn strangers_are_refused_by_name_and_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("folder")).unwrap();
+    std::fs::copy("Cargo.toml", at("text")).unwrap();
+    raw(&at("other"), "PRAGMA application_id = 7; CREATE TABLE t (a)");
+    raw(&at("unmarked"), "CREATE TABLE t (a)");
+    raw(
+        &at("newer"),
+        "PRAGMA application_id = 0x68667431; PRAGMA user_version = 2; PRAGMA journal_mode = WAL; CREATE TABLE t (a)",
+    );
+    let cases = [
+        ("folder", Code::InvalidArgument),
+        ("text", Code::Corrupt),
+        ("other", Code::InvalidArgument),
+        ("unmarked", Code::InvalidArgument),
+        ("newer", Code::FormatTooNew),
+    ];
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(&path).ok()))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    for migrate in [Migrate::Auto, Migrate::Check, Migrate::Off] {
+        for (name, code) in cases {
+            let error = Database::open(&Target::File(at(name)), Options { migrate, ..options() }).unwrap_err();
+            assert_eq!(error.code(), code, "{name}: {error}");
+            assert!(error.message().contains(name) || error.fields().contains_key("path"), "{error}");
+            assert!(files() == before, "{name} was touched");
+        }
+    }
+}
+
+#[test]
+fn migrations_are_complete_or_absent() {
+    const TWO: &[Migration] =
+        &[MIGRATIONS[0], Migration { version: 2, name: "colour", sql: "ALTER TABLE items ADD COLUMN colour TEXT" }];
+    const BROKEN: &[Migration] = &[
+        MIGRATIONS[0],
+        Migration { version: 2, name: "broken", sql: "CREATE TABLE early (a); CREATE TABLE items (a)" },
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let target = Target::File(path.clone());
+    let with = |migrations, migrate| Options { migrations, migrate, ..options() };
+    let error = Database::open(&target, with(MIGRATIONS, Migrate::Check)).unwrap_err();
+    assert_eq!((error.code(), error.node_code()), (Code::Io, None), "{error}");
+    assert!(!path.exists(), "checking makes nothing");
+    close(&Database::open(&target, with(MIGRATIONS, Migrate::Auto)).unwrap()).unwrap();
+    let error = Database::open(&target, with(TWO, Migrate::Check)).unwrap_err();
+    assert_eq!(error.fields().get("missing").unwrap().to_string(), r#"["0002 colour"]"#, "{error}");
+    let error = Database::open(&target, with(BROKEN, Migrate::Auto)).unwrap_err();
+    assert!(error.message().contains("migration 0002 broken"), "{error}");
+    let version = |database: &Database| {
+        database.read(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap())).unwrap()
+    };
+    let database = Database::open(&target, with(TWO, Migrate::Off)).unwrap();
+    assert_eq!(version(&database), 1, "left alone, and nothing of the broken one");
+    close(&database).unwrap();
+    let database = Database::open(&target, with(TWO, Migrate::Auto)).unwrap();
+    assert_eq!(version(&database), 2);
+    close(&database).unwrap();
+    assert_eq!(Database::open(&target, with(MIGRATIONS, Migrate::Auto)).unwrap_err().code(), Code::FormatTooNew);
+    const GAP: &[Migration] = &[Migration { version: 2, ..MIGRATIONS[0] }];
+    assert_eq!(Database::open(&Target::Memory, with(GAP, Migrate::Auto)).unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn a_deleted_file_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let database = Database::open(&Target::File(path.clone()), options()).unwrap();
+    let told = Told::new();
+    crate::durable::Disk::real().rename(&path, &dir.path().join("moved.db")).unwrap();
+    database.write(told.insert("nowhere"));
+    let error = told.next().1.unwrap_err();
+    assert!(error.code() == Code::Io && error.message().contains("moved or deleted"), "{error}");
+    assert!(database.is_poisoned());
+    database.write(told.insert("nowhere"));
+    assert_eq!(told.next().1.unwrap_err().code(), Code::Poisoned);
+    assert_eq!(database.read(|_| Ok(())).unwrap_err().code(), Code::Poisoned);
+    close(&database).unwrap();
+}
+
+#[test]
+fn a_backup_is_whole_checked_and_placed_safely() {
+    both(|database| {
+        let told = Told::new();
+        for i in 0..50 {
+            database.write(told.insert(&i.to_string()));
+            told.next().1.unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("deep/copy.db");
+        for _ in 0..2 {
+            let backup = database.backup(&to).unwrap();
+            assert_eq!(backup.bytes, std::fs::metadata(&to).unwrap().len());
+            assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+        }
+        let copy = Database::open(&Target::File(to.clone()), options()).unwrap();
+        assert_eq!(names(&copy), names(database));
+        assert!(copy.check().unwrap().is_empty());
+        assert_eq!(database.backup(&to).unwrap_err().code(), Code::InvalidArgument, "it is open");
+        assert_eq!(database.backup(dir.path()).unwrap_err().code(), Code::InvalidArgument);
+        if let Some(own) = database.path() {
+            assert_eq!(database.backup(own).unwrap_err().code(), Code::InvalidArgument);
+        }
+        close(&copy).unwrap();
+        // A file behind the engine's back: references that lead nowhere are found, and not backed up.
+        raw(&to, "PRAGMA foreign_keys = OFF; INSERT INTO parts VALUES (77)");
+        let copy = Database::open(&Target::File(to.clone()), options()).unwrap();
+        assert_eq!(copy.check().unwrap(), ["row 1 of parts refers to a row of items that does not exist"]);
+        let second = dir.path().join("second.db");
+        assert_eq!(copy.backup(&second).unwrap_err().code(), Code::Corrupt);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half copy is left");
+    });
+}
+
+#[test]
+fn another_connection_that_holds_the_lock_is_waited_for_and_then_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("test.db");
+    let patient = Database::open(&Target::File(path.clone()), options()).unwrap();
+    let hasty = Options { busy_timeout: Duration::from_millis(30), ..options() };
+    let hasty = Database::open(&Target::File(path.clone()), hasty).unwrap();
+    let told = Told::new();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    hasty.write(told.insert("hasty"));
+    let error = told.next().1.unwrap_err();
+    assert_eq!(error.code(), Code::Busy, "{error}");
+    assert!(!hasty.is_poisoned());
+    patient.write(told.insert("patient"));
+    std::thread::sleep(Duration::from_millis(60));
+    other.execute_batch("COMMIT").unwrap();
+    told.next().1.unwrap();
+    hasty.write(told.insert("hasty"));
+    told.next().1.unwrap();
+    assert_eq!(names(&hasty), ["patient", "hasty"]);
+}
