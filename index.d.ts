@@ -2008,9 +2008,9 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
    * are committed together. It is for one transaction: make a handle over it inside, and drop both at its end.
    */
   withTransaction(tx: EntityTx): EntityStore;
-  /** The recorded changes of all processes from now on, to iterate over. Needs `outbox` or `journal`. */
+  /** The changes that this store object records from now on, to iterate over. Needs `outbox` or `journal`. */
   changes(options?: EntityChangesOptions): EntityChanges;
-  /** Calls `listener` with each recorded change of all processes from now on. Needs `outbox` or `journal`. */
+  /** Calls `listener` with each change that this store object records from now on. Needs `outbox` or `journal`. */
   onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
   /** Counters. */
   stats(): Promise<EntityStoreStats>;
@@ -2143,7 +2143,7 @@ export type EntityCompat = "holdfast" | "original";
 
 /**
  * How mutations of one entity are kept apart: `id` (the default) = one after the other within the registry; `none` = not at all;
- * `database` = also across processes, by a lock in the store's Postgres database.
+ * `database` = also across processes; not available in this version, mutations reject.
  */
 export type EntitySerialize = "id" | "none" | "database";
 

@@ -150,7 +150,8 @@ fn a_failed_sync_of_the_log_poisons() {
         each(&lab, name, "full", &fault, 12, |story, outcome| {
             assert!(outcome.noticed(), "{story}: a failed sync was swallowed: {:?}", outcome.said);
             if let Some((_, first)) = outcome.said.fails.first_key_value() {
-                assert_eq!(first, Code::Io.as_str(), "{story}");
+                // The failure itself, or, if it came in a checkpoint, what follows from it.
+                assert!([Code::Io, Code::Poisoned].map(Code::as_str).contains(&first.as_str()), "{story}: {first}");
                 assert!(outcome.heard("poisoned true"), "{story}: {:?}", outcome.said);
             }
         });
@@ -200,11 +201,18 @@ fn opening_on_a_failing_disk_says_so_and_can_be_repeated() {
         refused += usize::from(outcome.said.other.iter().any(|line| line.starts_with("open HF_IO")));
     }
     // The folder's own sync, which SQLite does not look at and we do.
-    let folder =
-        [(OPS, "sync"), ("FROM_THE_START", "1"), (END, "/open-folder"), (ACTION, "5"), ("HOLDFAST_SHIM_NTH", "1")];
+    let folder = [
+        (OPS, "sync"),
+        ("FROM_THE_START", "1"),
+        (END, "/open-folder"),
+        (ACTION, "5"),
+        ("HOLDFAST_SHIM_NTH", "1"),
+        ("HOLDFAST_SHIM_LASTING", "1"),
+    ];
     let outcome = lab.run("open-folder", "full", &folder);
+    assert!(outcome.heard("open HF_IO true"), "{:?}", outcome.said);
     println!("{{\"test\":\"sqlite_faults\",\"story\":\"open\",\"runs\":40,\"refused\":{refused},\"violations\":0}}");
-    assert!(outcome.count > 0 && refused > 3, "{refused} refused, {} folder syncs", outcome.count);
+    assert!(refused > 3, "{refused} refused");
 }
 
 #[test]

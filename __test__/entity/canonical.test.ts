@@ -87,6 +87,13 @@ describe('stableStringify', () => {
     expect(stableStringify(value)).toBe('{"a":1}');
   });
 
+  it('does not take what only repeats for a cycle', () => {
+    const shared = { a: [1] };
+    const value = new Map([['k', [shared, shared, { shared }]]]);
+    expect(stableStringify(value)).toBe('{"$map":[["k",[{"a":[1]},{"a":[1]},{"shared":{"a":[1]}}]]]}');
+    expect(stableStringifyOriginal([shared, shared])).toBe('[{"a":[1]},{"a":[1]}]');
+  });
+
   it('opens boxed primitives, as JSON does', () => {
     expect(stableStringify([new String('a'), new Number(1), Object(1n), new Boolean(false)])).toBe('["a",1,"1",false]');
   });

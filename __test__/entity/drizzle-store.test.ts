@@ -89,10 +89,7 @@ test('a wrapper whose transactions alone set search_path: own connections are pi
   expect(warn).not.toHaveBeenCalled();
 });
 
-test.each<[string, EntityStoreOptions, string]>([
-  ['native', { driver: 'native' }, 'HF_UNAVAILABLE'],
-  ['outbox', { durability: 'outbox' }, 'HF_UNAVAILABLE'],
-])('%s rejects instead of falling back', async (_, options, hfCode) => {
+test.each<[string, EntityStoreOptions, string]>([['native', { driver: 'native' }, 'HF_UNAVAILABLE']])('%s rejects instead of falling back', async (_, options, hfCode) => {
   const place = await freshSchema();
   await query(SEVEN, [], place.url);
   const pool = new Pool({ connectionString: place.url, ssl: false, stream: undefined });
@@ -102,6 +99,12 @@ test.each<[string, EntityStoreOptions, string]>([
   await expect(drizzleStore(db, options, refused).ready()).rejects.toMatchObject({ hfCode, message: expect.stringContaining('it is another server') });
   const failing: OpenNative = () => Promise.reject(new Error('no route'));
   await expect(drizzleStore(db, options, failing).ready()).rejects.toMatchObject({ hfCode, cause: { message: 'no route' } });
+});
+
+test.each(['outbox', 'journal'] as const)('%s rejects, and says what to use', async (durability) => {
+  const { pool } = await setUp();
+  const db = drizzle(pool) as unknown as DrizzleDatabase;
+  await expect(drizzleStore(db, { durability }).ready()).rejects.toMatchObject({ hfCode: 'HF_UNAVAILABLE', message: expect.stringContaining('connectionString') });
 });
 
 test('a connection that fails is no reason to fail: the object serves, and the warning says why', async () => {

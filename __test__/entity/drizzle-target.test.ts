@@ -279,6 +279,14 @@ describe('the probe', () => {
     expect(() => assertUsable(facts)).toThrow(expect.objectContaining({ hfCode: 'HF_ENTITY_TABLE_MISSING' }) as Error);
   });
 
+  // The planner made one look at all indexes of the database of an EXISTS, which failed whenever somebody had just dropped one.
+  test('asks only for the indexes of the table', async () => {
+    const plan = await query<Record<string, string>>(`EXPLAIN VERBOSE ${probeText()}`);
+    const filters = plan.map((row) => row['QUERY PLAN']!).filter((line) => line.includes('Filter:'));
+    expect(filters.join('\n')).toContain('indpred');
+    expect(filters.join('\n')).not.toContain('pg_get_indexdef');
+  });
+
   test('a driver without query() on its transactions is refused', async () => {
     const foreign = { transaction: (work: (tx: unknown) => unknown) => work({ execute: () => [], session: { client: {} } }), execute: () => [] };
     await expect(probeThroughDrizzle(asDatabase(foreign))).rejects.toMatchObject({ hfCode: 'HF_ENTITY_STORE_INPUT_INVALID' });

@@ -6,8 +6,7 @@ import { describe, expect, test } from 'vitest';
 
 import { historyOf, jsStore, openStore, rejection, tempDir, until, world } from './support';
 
-const lineOf = ({ from, to }: { from: unknown; to: unknown }): string => `${JSON.stringify(from)} -> ${JSON.stringify(to)}`;
-const chain = (events: { prev: unknown; next: unknown }[]): string[] => events.map(({ prev, next }) => lineOf({ from: prev, to: next }));
+const chain = (events: { prev: unknown; next: unknown }[]): string[] => events.map(({ prev, next }) => `${JSON.stringify(prev)} -> ${JSON.stringify(next)}`);
 
 describe('a store written in JavaScript', () => {
   test('A10: after a failed append the lost row and event come first at the next mutation, once, with their own id', async () => {
@@ -29,10 +28,11 @@ describe('a store written in JavaScript', () => {
   test('R23: without a next mutation it is completed in the background, after 100 ms, then after 200', async () => {
     const js = jsStore();
     const { put, events } = world({ store: js.store });
-    js.failures.push(new Error('1'), new Error('2'));
+    js.failures.push(new Error('1'));
     const began = performance.now();
     await rejection(put('1', { n: 1 }));
     await put('2', { n: 1 });
+    js.failures.push(new Error('2'));
     await until(() => events.length === 2);
     expect(performance.now() - began).toBeGreaterThan(290);
     expect(js.rows.map((row) => row.entityId)).toEqual(['2', '1']);
@@ -146,8 +146,8 @@ describe('a store of holdfast\'s own that keeps events', () => {
     const after = world({ store });
     after.owner.set('1', { n: 2 }).set('2', { n: 1 });
     await store.ready();
-    expect(after.events.map(({ changeId }) => changeId)).toEqual(ids);
-    expect(chain(after.events)).toEqual(['null -> {"n":1}', '{"n":1} -> {"n":2}', 'null -> {"n":1}']);
+    expect(after.events.map(({ changeId }) => changeId).sort()).toEqual(ids.sort());
+    expect(chain(after.events.filter(({ id }) => id === '1'))).toEqual(['null -> {"n":1}', '{"n":1} -> {"n":2}']);
     expect(before.events).toEqual([]);
     await until(async () => (await store.stats()).pending === 0);
     expect(await store.stats()).toMatchObject({ pending: 0 });
@@ -205,16 +205,17 @@ describe('a store of holdfast\'s own that keeps events', () => {
     expect(await store.stats()).toMatchObject({ pending: 0 });
   });
 
-  test('what a small buffer drops is not lost, only late, and does not keep the process busy', async () => {
+  test.each(['one entity', 'six entities'])('what a small buffer drops is not lost, only late, and keeps nobody busy (%s)', async (which) => {
     const store = openStore({ path: `${tempDir()}/e.db` });
     const emitter = createChangeEmitter({ bufferLimit: 2 });
     const { put, events, target, lines } = world({ store, emitter, wired: false });
-    for (let n = 0; n < 6; n++) await put(`e${n}`, { n });
+    for (let n = 0; n < 6; n++) await put(which === 'one entity' ? 'e' : `e${n}`, { n });
     await sleep(700);
     const busy = lines.length;
     await emitter.wire(target);
-    await until(() => new Set(events.map(({ id }) => id)).size === 6);
-    expect([...new Set(events.map(({ id }) => id))].sort()).toEqual(['e0', 'e1', 'e2', 'e3', 'e4', 'e5']);
+    const heard = (): unknown[] => [...new Set(events.map(({ next }) => next!.n))].sort();
+    await until(() => heard().length === 6);
+    expect(heard()).toEqual([0, 1, 2, 3, 4, 5]);
     await until(async () => (await store.stats()).pending === 0);
     expect(await store.stats()).toMatchObject({ pending: 0 });
     expect(busy).toBeLessThan(40);

@@ -279,7 +279,7 @@ const COMPARED_ROWS = [10, 1000];
  * transaction would end the process. The next statement says what happened.
  */
 function watchErrors(client: unknown): (() => void) | undefined {
-  return undefined;
+  if (!(client instanceof EventEmitter)) return undefined;
   const ignore = (): void => {};
   client.on('error', ignore);
   return () => client.off('error', ignore);

@@ -37,6 +37,7 @@ export interface PlaceFacts {
 export function probeText(schema: string | null = null): string {
   const table = schema === null ? TRANSITIONS_TABLE : `${quoteName(schema)}.${TRANSITIONS_TABLE}`;
   // Everything as one text: the application may have changed how its driver reads numbers, times and arrays.
+  // An aggregate, not EXISTS, around pg_get_indexdef(): that would ask for every index of the database, and fail for one just dropped.
   return `SELECT json_build_object(
   'database', current_database(),
   'databaseOid', (SELECT oid::text FROM pg_database WHERE datname = current_database()),
@@ -48,8 +49,8 @@ export function probeText(schema: string | null = null): string {
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
   'idUnique', EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = 'id'
     WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum),
-  'md5Index', EXISTS (SELECT FROM pg_index i
-    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND pg_get_indexdef(i.indexrelid) LIKE '%md5(to_value)%'),
+  'md5Index', (SELECT coalesce(bool_or(pg_get_indexdef(i.indexrelid) LIKE '%md5(to_value)%'), false) FROM pg_index i
+    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL),
   'companions', (SELECT coalesce(json_agg(o.relname ORDER BY o.relname), '[]') FROM pg_class o
     WHERE o.relnamespace = c.relnamespace AND o.relname IN ('entity_changes', 'entity_intents', 'entity_meta') AND o.relkind IN ('r', 'p'))
 )::text AS facts

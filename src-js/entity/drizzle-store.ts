@@ -29,6 +29,10 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
 
   async function choose(): Promise<Chosen> {
     assertOpen();
+    if (durability !== 'after-commit') {
+      const message = `\`durability: '${durability}'\` is not available through a drizzle object; make the store over { connectionString } for that`;
+      throw new HoldfastError(message, { hfCode: 'HF_UNAVAILABLE' });
+    }
     if (driver === 'delegate' || openNative === undefined) {
       await delegate.ready();
       return delegated(null);
@@ -108,9 +112,10 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
     ready: () => use(async (one) => void (await one.ready())),
     close,
     [Symbol.asyncDispose]: close,
-    history: (query) => use((one) => one.history(query)),
-    prune: (now) => use((one) => one.prune(now)),
-    timeInState: (query) => use((one) => one.timeInState(query)),
+    // An application's table has no positions to page by: these go through its own driver.
+    history: (query) => use(() => delegate.history(query)),
+    prune: (now) => use(() => delegate.prune(now)),
+    timeInState: (query) => use(() => delegate.timeInState(query)),
     isFlapping: (query) => use((one) => one.isFlapping(query)),
     withTransaction: (tx) => delegate.withTransaction(tx),
     changes: notRecorded,

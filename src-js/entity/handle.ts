@@ -147,11 +147,12 @@ export class HandleCore<T extends State> {
         load: (orphans) => this.load(orphans, recorder),
         drain: async () => {
           await this.unfinished.flush();
-          await this.outgoing.flush();
+          // What a subscriber refuses is recorded, and tried again: the store is as ready as it can be.
+          await this.outgoing.flush().catch((error: unknown) => this.warnOfDelivery('changes', error));
         },
         stop: () => {
-          this.unfinished.stop();
-          this.outgoing.stop();
+          this.unfinished.stop(store);
+          this.outgoing.stop(store);
         },
       };
       internals.join(recorder.participant);
@@ -163,11 +164,11 @@ export class HandleCore<T extends State> {
     for (const payload of orphans.events) {
       const event = JSON.parse(payload) as EntityChanged;
       const delivered = (): void => recorder.log.delivered(event.changeId as string);
-      this.outgoing.keep(this.outgoingOf(event.id, { changedFields: event.changedFields, event: () => event, delivered }, true));
+      this.outgoing.keep(this.outgoingOf(event.id, { changedFields: event.changedFields, event: () => event, delivered }, recorder));
     }
     for (const intent of orphans.intents) {
       const orphan: Orphan = { intent, change: null };
-      this.unfinished.keep(intent.entityId, () => this.finishOrphan(orphan, recorder));
+      this.unfinished.keep(intent.entityId, recorder.store, () => this.finishOrphan(orphan, recorder));
     }
   }
 
@@ -214,6 +215,10 @@ export class HandleCore<T extends State> {
   ): Promise<T | undefined> {
     const { id, opts, apply } = input;
     const failure: EntityFailure = { stage: 'read', applied: false, pending: false };
+    if (this.context.serialize === 'database') {
+      const message = 'serialize: "database" is not available in this version; use "id", and let one process write each entity';
+      throw noteFailure(new HoldfastError(message, { hfCode: 'HF_INVALID_ARGUMENT' }), failure);
+    }
     const entered = this.inOrder ? this.lanes.enter(frame) : null;
     let leave = entered instanceof Promise ? await entered : entered;
     try {
@@ -242,11 +247,11 @@ export class HandleCore<T extends State> {
       }
 
       failure.stage = 'append';
-      const recorded = await this.append(change, next, id, failure);
+      const recorded = await this.append(change, next, id, recorder, failure);
       if (recorded !== null) {
         if (prev !== null) this.warnOfDefaults(prev, recorded.changedFields);
         failure.stage = 'emit';
-        const sent = this.send(recorded, frame, recorder.keepsEvents, failure);
+        const sent = this.send(recorded, frame, recorder, failure);
         // Its place among the outgoing changes is taken: the next mutation may begin.
         leave?.();
         leave = null;
@@ -266,21 +271,27 @@ export class HandleCore<T extends State> {
     }
   }
 
-  private async append(change: RecordedChange, next: State | null, id: string, failure: EntityFailure): Promise<SendableChange | null> {
+  private async append(
+    change: RecordedChange,
+    next: State | null,
+    id: string,
+    recorder: Recorder,
+    failure: EntityFailure,
+  ): Promise<SendableChange | null> {
     try {
       return this.appended(await change.append(next), id);
     } catch (error) {
       if (this.context.store() !== null) {
         failure.pending = true;
-        this.unfinished.keep(id, () => this.appendAgain(change, id));
+        this.unfinished.keep(id, recorder.store, () => this.appendAgain(change, id, recorder));
       }
       throw error;
     }
   }
 
-  private async appendAgain(change: RecordedChange, id: string): Promise<void> {
+  private async appendAgain(change: RecordedChange, id: string, recorder: Recorder): Promise<void> {
     const recorded = this.appended(await change.appendAgain(), id);
-    if (recorded !== null) this.outgoing.keep(this.outgoingOf(id, recorded, this.recorder?.keepsEvents === true));
+    if (recorded !== null) this.outgoing.keep(this.outgoingOf(id, recorded, recorder));
   }
 
   private appended(recorded: SendableChange | null, id: string): SendableChange | null {
@@ -288,31 +299,42 @@ export class HandleCore<T extends State> {
     return recorded;
   }
 
-  private async send(recorded: SendableChange, frame: Frame, keepsEvents: boolean, failure: EntityFailure): Promise<void> {
-    const outgoing = this.outgoingOf(frame.id, recorded, keepsEvents);
+  private async send(recorded: SendableChange, frame: Frame, recorder: Recorder, failure: EntityFailure): Promise<void> {
+    const outgoing = this.outgoingOf(frame.id, recorded, recorder);
     try {
       await this.outgoing.send(outgoing, frame, this.inOrder);
     } catch (error) {
       failure.pending = true;
       failure.change = recorded.event();
-      if (!keepsEvents) throw error;
+      if (!recorder.keepsEvents) throw error;
       // It is on disk, and sent again; the caller's write and its history are whole.
-      const { kind, logger } = this.context;
-      logger?.warn(`delivering a change of ${kind}:${frame.id} failed, it is tried again: ${messageOf(error)}`);
+      this.warnOfDelivery(`a change of ${this.context.kind}:${frame.id}`, error);
     }
   }
 
-  private outgoingOf(id: string, recorded: SendableChange, keepsEvents: boolean): Outgoing {
+  private warnOfDelivery(what: string, error: unknown): void {
+    this.context.logger?.warn(`delivering ${what} failed, it is tried again: ${messageOf(error)}`);
+  }
+
+  private outgoingOf(id: string, recorded: SendableChange, { store, keepsEvents, noteRetry }: Recorder): Outgoing {
     const { emitter } = this.context;
     const event = (): EntityChanged => recorded.event();
+    let crowdedOut = false;
     const outgoing: Outgoing = {
       id,
+      store: keepsEvents ? store : undefined,
       event,
       deliver: async () => {
         if (!keepsEvents) return emitter.emit(event());
-        const settled = (taken: boolean): void => (taken ? recorded.delivered() : this.outgoing.keep(outgoing));
+        if (crowdedOut && !emitter.isWired) throw new Error('the emitter has no target yet, and its buffer is full');
+        const settled = (taken: boolean): void => {
+          if (taken) return recorded.delivered();
+          crowdedOut = true;
+          this.outgoing.keep(outgoing);
+        };
         if (await emitTracked(emitter, event(), settled)) recorded.delivered();
       },
+      retried: noteRetry,
     };
     return outgoing;
   }
@@ -329,7 +351,7 @@ export class HandleCore<T extends State> {
       recorded = await orphan.change.appendAgain();
     }
     recorder.internals.counters.recovered++;
-    if (this.appended(recorded, intent.entityId) !== null) this.outgoing.keep(this.outgoingOf(intent.entityId, recorded as SendableChange, true));
+    if (this.appended(recorded, intent.entityId) !== null) this.outgoing.keep(this.outgoingOf(intent.entityId, recorded as SendableChange, recorder));
   }
 
   /** A schema that fills in what the stored state lacks makes every mutation a change of that field. */

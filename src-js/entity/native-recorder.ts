@@ -33,6 +33,7 @@ export class NativeRecorder implements Recorder {
   readonly journal: boolean;
   readonly log: Log;
   readonly kindNumber: number;
+  readonly noteRetry = (): void => void this.internals.counters.redelivered++;
   /** Set by the handle. */
   participant: Participant | null = null;
 
@@ -73,6 +74,8 @@ class NativeChange implements RecordedChange {
   private readonly prev: State | null = null;
   private readonly prevText: string | undefined;
   private nextText: string | undefined;
+  /** The state after, where it has to be derived here and is not yet; `undefined` before and after that. */
+  private next: State | null | undefined;
   private derived: ReturnType<typeof deriveChange> | undefined;
 
   constructor(
@@ -137,14 +140,33 @@ class NativeChange implements RecordedChange {
       }
       return this.sendable(await this.guard(log.append(this.token, this.nextText, occurredAt, now)), occurredAt);
     }
+    this.next = next === null || isOriginal ? next : (snapshotState(next, (message) => context.logger?.warn(message)) as State);
+    return this.appendDerived(this.next, occurredAt, now);
+  }
+
+  async appendAgain(): Promise<SendableChange | null> {
+    const occurredAt = new Date().toISOString();
+    // A secret registry of the program may throw, and work at the next try.
+    if (this.next !== undefined) return this.appendDerived(this.next, occurredAt, this.recorder.internals.now());
+    return this.sendable(await this.guard(this.recorder.log.appendAgain(this.token)), occurredAt);
+  }
+
+  discard(): void {
+    this.recorder.log.forget(this.token);
+  }
+
+  private async appendDerived(next: State | null, occurredAt: string, now: number): Promise<SendableChange | null> {
+    const { log, context } = this.recorder;
+    const runId = this.start.opts?.runId;
     const derived = deriveChange({
       prev: this.prev ?? (this.prevText === undefined ? null : (JSON.parse(this.prevText) as State)),
-      next: next === null || isOriginal ? next : (snapshotState(next) as State),
+      next,
       known: context.schema.known,
       compat: context.compat,
       mask: runId ? (value: unknown) => context.secrets.maskDeep(runId, value) : undefined,
       maskText: runId ? (text: string) => context.secrets.maskText(runId, text) : undefined,
     });
+    this.next = undefined;
     if (derived === null) {
       this.discard();
       return null;
@@ -161,14 +183,6 @@ class NativeChange implements RecordedChange {
       delta: textOf(derived.delta),
     });
     return this.sendable(await this.guard(log.appendDerived(this.token, text, occurredAt, now)), occurredAt);
-  }
-
-  async appendAgain(): Promise<SendableChange | null> {
-    return this.sendable(await this.guard(this.recorder.log.appendAgain(this.token)), new Date().toISOString());
-  }
-
-  discard(): void {
-    this.recorder.log.forget(this.token);
   }
 
   private async guard(appending: Promise<string | null>): Promise<string | null> {

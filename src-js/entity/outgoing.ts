@@ -42,11 +42,6 @@ export class OutgoingChanges {
     private readonly logger: Logger | undefined,
   ) {}
 
-  /** Whether changes of this entity wait for another try. */
-  isBehind(id: string): boolean {
-    return this.backlogs.has(id);
-  }
-
   /** Sends a change, after those of its entity that wait. Rejects with what the emitter throws; the change is kept then. */
   async send(change: Outgoing, frame: Frame, inOrder: boolean): Promise<void> {
     const entered = inOrder ? this.lanes.enter(frame) : null;
@@ -86,13 +81,13 @@ export class OutgoingChanges {
   private async catchUp(id: string): Promise<void> {
     const backlog = this.backlogs.get(id);
     if (backlog === undefined) return;
-    for (let [first] = backlog.items; first !== undefined; [first] = backlog.items) {
-      first.retried();
-      await first.deliver();
-      const delivered = first;
-      this.drop(id, backlog, (change) => change === delivered);
+    // Those that wait now: an emitter with a full buffer gives one back for each that it takes, for ever.
+    for (const change of [...backlog.items]) {
+      if (!backlog.items.includes(change)) continue;
+      change.retried();
+      await change.deliver();
+      this.drop(id, backlog, (each) => each === change);
     }
-    this.drop(id, backlog, () => true);
   }
 
   private drop(id: string, backlog: Backlog, isDone: (change: Outgoing) => boolean): void {
@@ -109,9 +104,10 @@ export class OutgoingChanges {
     backlog.timer = setTimeout(() => {
       backlog.timer = null;
       backlog.delayMs = Math.min(backlog.delayMs * 2, LONGEST_DELAY_MS);
-      this.retry(id).catch(() => {
+      const again = (): void => {
         if (this.backlogs.get(id) === backlog) this.schedule(id, backlog);
-      });
+      };
+      this.retry(id).then(again, again);
     }, backlog.delayMs);
     backlog.timer.unref?.();
   }

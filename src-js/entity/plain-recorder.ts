@@ -8,6 +8,7 @@ import type { EntityChanged, EntityStore, TransitionAppend } from './types';
 
 export class PlainRecorder implements Recorder {
   readonly keepsEvents = false;
+  readonly noteRetry = (): void => {};
 
   constructor(
     readonly store: EntityStore,
@@ -26,6 +27,8 @@ export class PlainRecorder implements Recorder {
 class PlainChange implements RecordedChange {
   readonly begun = undefined;
   private readonly prev: State | null;
+  /** The state after, while nothing is derived yet; `undefined` before and after that. */
+  private next: State | null | undefined;
   private transitions: TransitionAppend[] = [];
   private change: SendableChange | null = null;
 
@@ -37,19 +40,42 @@ class PlainChange implements RecordedChange {
     this.prev = prev === null || recorder.context.compat === 'original' ? prev : (snapshotState(prev) as State);
   }
 
-  async append(next: State | null): Promise<SendableChange | null> {
+  append(next: State | null): Promise<SendableChange | null> {
+    this.next = next === null || this.recorder.context.compat === 'original' ? next : this.copy(next);
+    return this.appendAgain();
+  }
+
+  async appendAgain(): Promise<SendableChange | null> {
+    // A secret registry of the program may throw, and work at the next try.
+    if (this.next !== undefined) this.derive(this.next);
+    this.next = undefined;
+    if (this.transitions.length > 0) {
+      const { store, context } = this.recorder;
+      const { transitions } = this;
+      await store.runInTransaction((tx) => store.appendTransitions({ tx, kind: context.kind, entityId: this.start.id, transitions }));
+    }
+    return this.change;
+  }
+
+  discard(): void {}
+
+  private copy(next: State): State {
+    return snapshotState(next, (message) => this.recorder.context.logger?.warn(message)) as State;
+  }
+
+  private derive(next: State | null): void {
     const { context } = this.recorder;
     const runId = this.start.opts?.runId;
     const derived = deriveChange({
       prev: this.prev,
-      next: next === null || context.compat === 'original' ? next : (snapshotState(next) as State),
+      next,
       known: context.schema.known,
       compat: context.compat,
       mask: runId ? (value: unknown) => context.secrets.maskDeep(runId, value) : undefined,
       maskText: runId ? (text: string) => context.secrets.maskText(runId, text) : undefined,
       warn: (message: string) => context.logger?.warn(message),
     });
-    if (derived === null) return null;
+    if (derived === null) return;
     this.transitions = derived.rows.map(({ field, fromValue, toValue }) => ({ field, fromValue, toValue }));
     const changeId = randomUUID();
     const { id, opts } = this.start;
@@ -71,17 +97,5 @@ class PlainChange implements RecordedChange {
         }),
       delivered: () => {},
     };
-    return this.appendAgain();
   }
-
-  async appendAgain(): Promise<SendableChange | null> {
-    if (this.transitions.length > 0) {
-      const { store, context } = this.recorder;
-      const { transitions } = this;
-      await store.runInTransaction((tx) => store.appendTransitions({ tx, kind: context.kind, entityId: this.start.id, transitions }));
-    }
-    return this.change;
-  }
-
-  discard(): void {}
 }

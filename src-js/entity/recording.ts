@@ -44,6 +44,8 @@ export interface Recorder {
   readonly store: EntityStore;
   /** Whether what was appended is sent again after a failure, so that a mutation need not fail with its subscribers. */
   readonly keepsEvents: boolean;
+  /** Counts a delivery that is tried again. */
+  readonly noteRetry: () => void;
   /** Resolves when the store can be used; `undefined` once it can. */
   ready(): Promise<void> | undefined;
   /** Takes what is known before the owner's write. */

@@ -263,9 +263,9 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
    * are committed together. It is for one transaction: make a handle over it inside, and drop both at its end.
    */
   withTransaction(tx: EntityTx): EntityStore;
-  /** The recorded changes of all processes from now on, to iterate over. Needs `outbox` or `journal`. */
+  /** The changes that this store object records from now on, to iterate over. Needs `outbox` or `journal`. */
   changes(options?: EntityChangesOptions): EntityChanges;
-  /** Calls `listener` with each recorded change of all processes from now on. Needs `outbox` or `journal`. */
+  /** Calls `listener` with each change that this store object records from now on. Needs `outbox` or `journal`. */
   onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
   /** Counters. */
   stats(): Promise<EntityStoreStats>;

@@ -127,7 +127,7 @@ export type EntityCompat = 'holdfast' | 'original';
 
 /**
  * How mutations of one entity are kept apart: `id` (the default) = one after the other within the registry; `none` = not at all;
- * `database` = also across processes, by a lock in the store's Postgres database.
+ * `database` = also across processes; not available in this version, mutations reject.
  */
 export type EntitySerialize = 'id' | 'none' | 'database';
 

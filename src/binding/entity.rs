@@ -13,15 +13,17 @@ use napi_derive::napi;
 use serde::Deserialize;
 
 use super::durable::message;
+use super::resources::{self, Kept};
 use super::{failure, settle};
 use crate::entity::handed_in;
-use crate::entity::log::{Log, Question};
+use crate::entity::log::{Log, Question, Unlock};
 use crate::entity::mask::SecretSet;
 use crate::entity::model::{Appended, Durability, Kind, Op, Outcome, Staged};
+use crate::entity::postgres::{Options as PgOptions, PgLog};
 use crate::entity::sqlite::{APPLICATION_ID, MIGRATIONS, SqliteLog};
 use crate::error::{Code, HfError, Result};
 use crate::sqlite::{Migrate, Options, Synchronous, Target};
-use crate::{ids, json};
+use crate::{ids, json, postgres};
 
 /// Where a log lives.
 #[derive(Debug, Deserialize)]
@@ -32,6 +34,16 @@ enum Config {
         /// Missing = a private database in memory.
         path: Option<PathBuf>,
         synchronous: String,
+        migrate: String,
+        max_batch: usize,
+        durability: Durability,
+    },
+    #[serde(rename_all = "camelCase")]
+    Postgres {
+        /// How to connect.
+        connection: Box<postgres::Config>,
+        /// Missing = the first of the connection's search path.
+        schema: Option<String>,
         migrate: String,
         max_batch: usize,
         durability: Durability,
@@ -108,6 +120,11 @@ impl EntityLog {
                     };
                     Arc::new(SqliteLog::new(target, options, durability))
                 }
+                Config::Postgres { connection, schema, migrate, max_batch, durability } => {
+                    let max_batch = max_batch.max(1);
+                    let options = PgOptions { config: *connection, schema, migrate, durability, max_batch };
+                    Arc::new(PgLog::new(options)?)
+                }
             };
             Ok(Self { log, kinds: Mutex::default(), changes: Arc::default() })
         })
@@ -131,7 +148,7 @@ impl EntityLog {
 
     /// Hands in what is known before the owner's write, under the number `token`.
     #[napi(catch_unwind)]
-    #[expect(clippy::too_many_arguments, reason = "one call instead of an object, which costs more than the call")]
+    #[allow(clippy::too_many_arguments, reason = "one call instead of an object, which costs more than the call")]
     pub fn stage(
         &self,
         env: &Env,
@@ -352,9 +369,9 @@ impl EntityLog {
     pub fn history<'e>(&self, env: &'e Env, query: String) -> napi::Result<PromiseRaw<'e, String>> {
         let (promise, ticket) = settle::promise(env)?;
         match message(&query) {
-            Ok(query) => self
-                .log
-                .history(query, Box::new(move |rows| ticket.settle(rows.and_then(|rows| text_of(&rows))))),
+            Ok(query) => {
+                self.log.history(query, Box::new(move |rows| ticket.settle(rows.and_then(|rows| text_of(&rows)))))
+            }
             Err(error) => ticket.settle(Err(error)),
         }
         Ok(promise)
@@ -379,6 +396,36 @@ impl EntityLog {
     pub fn stats<'e>(&self, env: &'e Env) -> napi::Result<PromiseRaw<'e, String>> {
         let (promise, ticket) = settle::promise(env)?;
         self.log.stats(Box::new(move |stats| ticket.settle(stats.and_then(|stats| text_of(&stats)))));
+        Ok(promise)
+    }
+
+    /// Keeps other processes from changing an entity; resolves to the number of a guard for `releaseEntity`.
+    #[napi(ts_return_type = "Promise<number>")]
+    #[allow(private_interfaces, reason = "napi wants exports public; nothing outside of this crate sees them")]
+    pub fn lock_entity<'e>(
+        &self,
+        env: &'e Env,
+        kind: String,
+        entity_id: String,
+    ) -> napi::Result<PromiseRaw<'e, Kept<EntityGuard>>> {
+        let (promise, ticket) = settle::promise(env)?;
+        let done = move |unlock: Result<Unlock>| ticket.settle(unlock.map(|unlock| Kept(EntityGuard(Some(unlock)))));
+        self.log.lock_entity(kind, entity_id, Box::new(done));
+        Ok(promise)
+    }
+
+    /// Gives back what `lockEntity` took.
+    #[napi(catch_unwind)]
+    pub fn release_entity(&self, env: &Env, guard: u32) -> napi::Result<()> {
+        drop(resources::take::<EntityGuard>(env, guard));
+        Ok(())
+    }
+
+    /// Runs a query of the facade that has one row with one text.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn probe<'e>(&self, env: &'e Env, sql: String) -> napi::Result<PromiseRaw<'e, String>> {
+        let (promise, ticket) = settle::promise(env)?;
+        self.log.probe(sql, Box::new(move |text| ticket.settle(text)));
         Ok(promise)
     }
 
@@ -437,6 +484,17 @@ impl EntityLog {
             }),
         );
         Ok(promise)
+    }
+}
+
+/// A lock of an entity, which dropping gives back.
+pub struct EntityGuard(Option<Unlock>);
+
+impl Drop for EntityGuard {
+    fn drop(&mut self) {
+        if let Some(unlock) = self.0.take() {
+            unlock();
+        }
     }
 }
 

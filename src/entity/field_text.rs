@@ -41,6 +41,19 @@ pub fn plain_key(text: &str) -> ValueKey {
     key
 }
 
+/// The keys under which rows that led to `value` (JSON text) can be found: its own, the one of its text, and that of the value of
+/// another type that has the same text (`42` and `"42"`), because owners read numbers back as strings and the other way round.
+#[must_use]
+pub fn keys_to_find(value: &str) -> [ValueKey; 3] {
+    let text = field_text(value);
+    let twin = match json::kind(value) {
+        Kind::String if json::validate(text.as_bytes()).is_ok() => value_key(&text),
+        Kind::String => value_key(value),
+        _ => value_key(&json::quote(&text)),
+    };
+    [value_key(value), plain_key(&text), twin]
+}
+
 /// As [`value_key`], given the canonical text.
 pub(super) fn key_of_canonical(text: &str) -> ValueKey {
     let mut key = ValueKey::default();

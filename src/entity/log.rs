@@ -59,6 +59,11 @@ pub trait Log: Send + Sync {
         )));
     }
 
+    /// Runs a query with one row of one text, before or after the log is open.
+    fn probe(&self, _sql: String, done: Done<String>) {
+        done(Err(HfError::new(Code::InvalidArgument, "an embedded log has no server to ask; please report it")));
+    }
+
     /// Tells `heard` of changes that other processes record from now on, as event payloads. An embedded log hears nothing.
     fn watch(&self, _heard: Heard) {}
 

@@ -115,7 +115,14 @@ struct Known {
 ///
 /// # Errors
 /// Nothing was written, except where the answer was lost; then the same batch may be committed again.
-pub async fn commit(shared: &Shared, client: &Client, layout: &Layout, jobs: &[Job], later: &Later, again: bool) -> Result<Results> {
+pub async fn commit(
+    shared: &Shared,
+    client: &Client,
+    layout: &Layout,
+    jobs: &[Job],
+    later: &Later,
+    again: bool,
+) -> Result<Results> {
     let recorded = if again { recorded(client, layout, jobs).await? } else { HashSet::new() };
     let mut results: Results = jobs.iter().map(|_| None).collect();
     let (mut news, mut intents, mut ended) = (Vec::new(), Intents::default(), later.forgotten.clone());
@@ -173,9 +180,7 @@ pub async fn commit(shared: &Shared, client: &Client, layout: &Layout, jobs: &[J
         };
         times.insert(new.job, at);
         let from = match results.get_mut(new.job).and_then(Option::as_mut) {
-            Some(result) => {
-                continuity::from_value(&new.row, entry.last.as_ref(), &mut result.prev, &mut result.gaps)?
-            }
+            Some(result) => continuity::from_value(&new.row, entry.last.as_ref(), &mut result.prev, &mut result.gaps)?,
             None => new.row.from_value.clone(),
         };
         entry.ordinal += 1;
@@ -206,9 +211,9 @@ pub async fn commit(shared: &Shared, client: &Client, layout: &Layout, jobs: &[J
             if recorded.contains(&staged.change_id) {
                 continue;
             }
-            let at = *times.entry(job).or_insert_with(|| {
-                shared.clock.next(&storable(&staged.kind.name), &storable(&staged.id), now, None)
-            });
+            let at = *times
+                .entry(job)
+                .or_insert_with(|| shared.clock.next(&storable(&staged.kind.name), &storable(&staged.id), now, None));
             events.push(staged, outcome, derived, result, at);
         }
     }

@@ -18,7 +18,9 @@ use self::owner::Presence;
 use self::watch::Watch;
 use super::clock::Clock;
 use super::log::{Heard, Log, Question, Unlock};
-use super::model::{Appended, Done, Durability, HistoryQuery, HistoryRow, Kind, Orphans, Outcome, PlainRow, Retention, Staged, Stats};
+use super::model::{
+    Appended, Done, Durability, HistoryQuery, HistoryRow, Kind, Orphans, Outcome, PlainRow, Retention, Staged, Stats,
+};
 use crate::error::{Code, HfError, Result};
 use crate::postgres::types::{ToSql, Type};
 use crate::postgres::{Config, Migrate, Migration, Needs, Postgres, is_transient};
@@ -35,14 +37,34 @@ const NEEDS: &[Needs] = &[
     Needs {
         table: "entity_transitions",
         columns: &[
-            "id", "kind", "entity_id", "field", "from_value", "to_value", "transitioned_at", "to_key", "masked", "change_id",
-            "ordinal", "seq",
+            "id",
+            "kind",
+            "entity_id",
+            "field",
+            "from_value",
+            "to_value",
+            "transitioned_at",
+            "to_key",
+            "masked",
+            "change_id",
+            "ordinal",
+            "seq",
         ],
     },
     Needs {
         table: "entity_changes",
         columns: &[
-            "seq", "change_id", "kind", "entity_id", "op", "actor", "payload", "owner", "created_at", "delivered_at", "held",
+            "seq",
+            "change_id",
+            "kind",
+            "entity_id",
+            "op",
+            "actor",
+            "payload",
+            "owner",
+            "created_at",
+            "delivered_at",
+            "held",
         ],
     },
     Needs {
@@ -166,11 +188,7 @@ impl PgLog {
         })))
     }
 
-    fn run<T: Send + 'static>(
-        &self,
-        done: Done<T>,
-        work: impl AsyncFnOnceSend<T>,
-    ) {
+    fn run<T: Send + 'static>(&self, done: Done<T>, work: impl AsyncFnOnceSend<T>) {
         let inner = Arc::clone(&self.0);
         if lock(&inner.queue).closed {
             return done(Err(closed()));
@@ -236,7 +254,10 @@ impl Inner {
         };
         *lock(&self.skew_ms) = Some(server - f64::midpoint(before, after));
         let schema = self.options.schema.clone().or(current).ok_or_else(|| {
-            HfError::new(Code::InvalidArgument, "the connection has no schema in its search path; name one with `schema`")
+            HfError::new(
+                Code::InvalidArgument,
+                "the connection has no schema in its search path; name one with `schema`",
+            )
         })?;
         drop(client);
         let create = self.options.schema.is_some();
@@ -455,7 +476,8 @@ impl Log for PgLog {
     fn transition_count(&self, question: Question, since_us: i64, done: Done<i64>) {
         self.run(done, move |inner: Arc<Inner>| async move {
             let layout = inner.layout()?;
-            let ask = async || query::transition_count(&inner.postgres.client().await?, &layout, &question, since_us).await;
+            let ask =
+                async || query::transition_count(&inner.postgres.client().await?, &layout, &question, since_us).await;
             inner.postgres.retry_idempotent(RETRY, ask).await
         });
     }
@@ -476,7 +498,8 @@ impl Log for PgLog {
 
     fn stats(&self, done: Done<Stats>) {
         self.run(done, |inner: Arc<Inner>| async move {
-            let waiting = query::waiting(&inner.postgres.client().await?, &inner.layout()?, inner.keeps_events()).await?;
+            let waiting =
+                query::waiting(&inner.postgres.client().await?, &inner.layout()?, inner.keeps_events()).await?;
             let counters = &inner.counters;
             Ok(Stats {
                 rows: counters.rows.load(Ordering::Relaxed),
@@ -506,6 +529,14 @@ impl Log for PgLog {
                 });
             });
             Ok(unlock)
+        });
+    }
+
+    fn probe(&self, sql: String, done: Done<String>) {
+        self.run(done, |inner: Arc<Inner>| async move {
+            let rows = inner.postgres.client().await?.fetch("asking where this is", &sql, &[]).await?;
+            let text = rows.first().and_then(|row| row.try_get(0).ok());
+            text.ok_or_else(|| HfError::new(Code::Database, "the server gave no answer to a question about itself"))
         });
     }
 

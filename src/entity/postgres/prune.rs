@@ -43,7 +43,8 @@ async fn by_age(client: &Client, layout: &Layout, before: i64) -> Result<u64> {
     loop {
         let params: [(&(dyn ToSql + Sync), Type); 2] = [(&after, Type::INT8), (&SLICE, Type::INT8)];
         let rows = client.fetch(doing, &slice, &params).await?;
-        let (end, oldest): (Option<i64>, Option<i64>) = rows.first().map_or((None, None), |row| (row.get(0), row.get(1)));
+        let (end, oldest): (Option<i64>, Option<i64>) =
+            rows.first().map_or((None, None), |row| (row.get(0), row.get(1)));
         let (Some(end), Some(oldest)) = (end, oldest) else { break };
         // Rows are written in the order of time, or nearly: behind a slice without an old one there is none.
         if oldest >= before {

@@ -1,7 +1,7 @@
 //! Questions to the log.
 
 use super::layout::{Layout, storable};
-use crate::entity::field_text::{field_text, plain_key, value_key};
+use crate::entity::field_text::{field_text, keys_to_find};
 use crate::entity::log::Question;
 use crate::entity::model::{HistoryQuery, HistoryRow, Stats};
 use crate::error::{Code, HfError, Result};
@@ -26,25 +26,25 @@ pub async fn in_state_since(client: &Client, layout: &Layout, question: &Questio
         (&text, Type::TEXT),
         (&canonical, Type::TEXT),
     ];
-    let (key, plain) = (value_key(value).to_vec(), plain_key(&text).to_vec());
+    let keys = keys_to_find(value).map(|key| key.to_vec());
+    let [key, plain, twin] = &keys;
     let sql = if layout.own {
-        params.push((&key, Type::BYTEA));
-        params.push((&plain, Type::BYTEA));
+        params.push((key, Type::BYTEA));
+        params.push((plain, Type::BYTEA));
+        params.push((twin, Type::BYTEA));
         format!(
             "WITH latest AS (SELECT masked, transitioned_at FROM {table} WHERE {mine} \
                ORDER BY transitioned_at DESC, seq DESC LIMIT 1) \
              SELECT {at} FROM (SELECT CASE WHEN latest.masked THEN latest.transitioned_at ELSE greatest( \
                (SELECT max(transitioned_at) FROM {table} WHERE {mine} AND to_key = $6), \
                (SELECT max(transitioned_at) FROM {table} WHERE {mine} AND to_key = $7), \
+               (SELECT max(transitioned_at) FROM {table} WHERE {mine} AND to_key = $8), \
                (SELECT max(transitioned_at) FROM {table} WHERE {mine} AND ordinal IS NULL AND to_key IS NULL \
                  AND md5(to_value) IN (md5($4), md5($5)) AND to_value IN ($4, $5))) END AS found FROM latest) AS answer",
             at = layout.micros("found")
         )
     } else {
-        format!(
-            "SELECT {} FROM {table} WHERE {mine} AND to_value IN ($4, $5)",
-            layout.micros("max(transitioned_at)")
-        )
+        format!("SELECT {} FROM {table} WHERE {mine} AND to_value IN ($4, $5)", layout.micros("max(transitioned_at)"))
     };
     let rows = client.fetch("asking since when a field has its value", &sql, &params).await?;
     Ok(rows.first().and_then(|row| row.get(0)))
@@ -66,7 +66,8 @@ pub async fn transition_count(client: &Client, layout: &Layout, question: &Quest
     } else {
         format!("SELECT count(*) FROM {table} WHERE {mine} AND transitioned_at >= {since}")
     };
-    let params: Params<'_> = vec![(&kind, Type::TEXT), (&id, Type::TEXT), (&field, Type::TEXT), (&since_us, Type::INT8)];
+    let params: Params<'_> =
+        vec![(&kind, Type::TEXT), (&id, Type::TEXT), (&field, Type::TEXT), (&since_us, Type::INT8)];
     let rows = client.fetch("counting transitions", &sql, &params).await?;
     Ok(rows.first().map_or(0, |row| row.get(0)))
 }
@@ -136,10 +137,5 @@ pub async fn waiting(client: &Client, layout: &Layout, keeps_events: bool) -> Re
     let rows = client.fetch("reading the counters", &sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok(Stats::default()) };
     let count = |index| row.get::<_, i64>(index).cast_unsigned();
-    Ok(Stats {
-        undelivered: count(0),
-        intents: count(1),
-        oldest_undelivered_ms: row.get(2),
-        ..Stats::default()
-    })
+    Ok(Stats { undelivered: count(0), intents: count(1), oldest_undelivered_ms: row.get(2), ..Stats::default() })
 }

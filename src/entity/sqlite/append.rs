@@ -4,10 +4,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Shared;
 use crate::entity::clock::micros;
-use crate::entity::field_text::plain_key;
 use crate::entity::continuity::{self, Last};
 use crate::entity::derive::{Derived, Row};
 use crate::entity::event::event_text;
+use crate::entity::field_text::plain_key;
 use crate::entity::model::{Appended, Done, Durability, Outcome, PlainRow, Staged};
 use crate::error::{Code, HfError, Result};
 use crate::sqlite::{WriteJob, sql_error};
@@ -83,7 +83,8 @@ impl AppendChange {
     ) -> Result<()> {
         let staged = &*self.staged;
         let kind = staged.kind.name.as_str();
-        let lasts = derived.rows.iter().map(|row| last(db, kind, &staged.id, &row.field)).collect::<Result<Vec<_>>>()?;
+        let lasts =
+            derived.rows.iter().map(|row| last(db, kind, &staged.id, &row.field)).collect::<Result<Vec<_>>>()?;
         let newest = lasts.iter().flatten().map(|(last, _)| last.at).max();
         let at = self.shared.clock.next(kind, &staged.id, micros(self.outcome.now_ms), newest);
         for (index, (row, last)) in derived.rows.iter().zip(&lasts).enumerate() {
@@ -144,8 +145,7 @@ fn last(db: &Connection, kind: &str, entity_id: &str, field: &str) -> Result<Opt
     .and_then(|mut select| {
         select
             .query_row(params![kind, entity_id, field], |row| {
-                let last =
-                    Last { to_value: row.get(0)?, to_key: row.get(1)?, masked: row.get(2)?, at: row.get(3)? };
+                let last = Last { to_value: row.get(0)?, to_key: row.get(1)?, masked: row.get(2)?, at: row.get(3)? };
                 Ok((last, row.get(4)?))
             })
             .optional()

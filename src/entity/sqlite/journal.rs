@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use crate::entity::clock::micros;
 use super::{Shared, owner};
+use crate::entity::clock::micros;
 use crate::entity::model::{Done, Kind, OrphanIntent, Orphans, Staged};
 use crate::error::Result;
 use crate::sqlite::{WriteJob, sql_error};

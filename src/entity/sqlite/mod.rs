@@ -24,7 +24,6 @@ use crate::durable::pool;
 use crate::error::{Code, HfError, Result};
 use crate::sqlite::{Database, Migration, Options, Target, WriteJob};
 
-
 /// Marks the files of this module: "HFEN".
 pub const APPLICATION_ID: i32 = 0x4846_454e;
 
@@ -103,13 +102,8 @@ impl SqliteLog {
         if let Some(path) = &path {
             owner::sweep(path, &owner);
         }
-        let shared = Shared {
-            durability: self.durability,
-            path,
-            owner,
-            clock: Clock::default(),
-            counters: Counters::default(),
-        };
+        let shared =
+            Shared { durability: self.durability, path, owner, clock: Clock::default(), counters: Counters::default() };
         Ok(Arc::new(Opened { database, shared: Arc::new(shared) }))
     }
 

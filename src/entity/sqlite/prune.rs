@@ -17,9 +17,13 @@ const SLICE: i64 = 1000;
 /// Where a pass stands.
 enum Stage {
     /// Rows that are too old, in the order in which they were written, from this sequence on.
-    Age { after: i64 },
+    Age {
+        after: i64,
+    },
     /// Fields with too many rows, in the order of their names, after this one.
-    Count { after: (String, String, String) },
+    Count {
+        after: (String, String, String),
+    },
     Finished,
 }
 

@@ -3,11 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 
 use crate::entity::clock::micros;
-use crate::entity::field_text::{field_text, plain_key, value_key};
+use crate::entity::field_text::{ValueKey, keys_to_find};
 use crate::entity::log::Question;
 use crate::entity::model::{HistoryQuery, HistoryRow, Stats};
 use crate::error::Result;
-use crate::json::{self, Kind};
 use crate::sqlite::sql_error;
 
 /// Answers `inStateSince`.
@@ -30,7 +29,7 @@ pub fn in_state_since(db: &Connection, question: &Question, value: &str) -> Resu
         // The log knows the value as `****`: only that the latest row led to it.
         return Ok(Some(at));
     }
-    let find = |key: [u8; 16]| -> Result<Option<i64>> {
+    let find = |key: ValueKey| -> Result<Option<i64>> {
         db.prepare_cached(
             "SELECT max(transitioned_at) FROM entity_transitions \
              WHERE kind = ? AND entity_id = ? AND field = ? AND to_key = ?",
@@ -41,11 +40,11 @@ pub fn in_state_since(db: &Connection, question: &Question, value: &str) -> Resu
         })
         .map_err(|error| sql_error("asking since when a field has its value", error))
     };
-    let by_value = find(value_key(value))?;
-    match json::kind(value) {
-        Kind::Object | Kind::Array => Ok(by_value),
-        _ => Ok(by_value.max(find(plain_key(&field_text(value)))?)),
+    let mut found = None;
+    for key in keys_to_find(value) {
+        found = find(key)?.max(found);
     }
+    Ok(found)
 }
 
 /// Answers `transitionCount`: a difference of two positions, however long the history.
