@@ -98,7 +98,7 @@ describe('serializeFieldValue', () => {
   it('has a text for cycles and for more levels, and says so without showing the value', () => {
     const cycle: State = { password: 'hunter2' };
     cycle['self'] = { back: cycle };
-    for (const value of [cycle, deep(10_001), deep(200_000)]) {
+    for (const value of [cycle, deep(200_000)]) {
       const warnings: string[] = [];
       expect(serializeFieldValue(value, (message) => warnings.push(message))).toBe('[unserializable]');
       expect(serializeFieldValue(value)).toBe('[unserializable]');
