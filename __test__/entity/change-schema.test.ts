@@ -1,6 +1,6 @@
 // The schema of a change: what is required, what is stripped, and that a message never shows a value (R41).
 import { describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { EntityValidationError } from '../../src-js/errors';
 import { ACTOR_TYPES, EntityChangedSchema, SYSTEM_ACTOR } from '../../src-js/entity/change-schema';
 

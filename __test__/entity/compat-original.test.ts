@@ -1,7 +1,7 @@
 // `compat: 'original'` gives back what holdfast otherwise does differently: R8, R11, R15, R16, R24, R29, R36, C2, C7. On both kinds of store.
 import { getEntityFailure, type EntityStore } from 'holdfast';
 import { describe, expect, test, vi } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { deferred, jsStore, openStore, rejection, world, type State } from './support';
 

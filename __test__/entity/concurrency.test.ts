@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { getEntityFailure, type EntityStore } from 'holdfast';
 import { describe, expect, test, vi } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 
 import { deferred, historyOf, jsStore, openStore, rejection, tempDir, until, world, type State } from './support';
 

@@ -1,7 +1,7 @@
 // What a handle does, rule by rule: A4 to A19 and R8 to R26, on a store written in JavaScript and on the embedded one.
 import { createEntityHandle, getEntityFailure, SYSTEM_ACTOR, type EntityStore, type NativeEntityStore } from 'holdfast';
 import { describe, expect, test, vi } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { z as z3 } from 'zod3';
 import * as mini from 'zod/mini';
 

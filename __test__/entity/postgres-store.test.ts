@@ -1,6 +1,6 @@
 import { createChangeEmitter, createEntityRegistry, createEntityStore, createRunSecretRegistry, type EntityChanged } from 'holdfast';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { freshSchema } from '../support/postgres';
 
 type State = { status: string; note?: unknown };

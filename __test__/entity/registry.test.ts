@@ -1,6 +1,6 @@
 // The registry: what it takes for a kind, in which order it checks, and whom it tells of the store (R1 to R7, A17, A18, A39).
 import { beforeEach, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import * as mini from 'zod/mini';
 import { z as z3 } from 'zod3';
 import { HoldfastError } from '../../src-js/errors';

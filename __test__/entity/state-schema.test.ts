@@ -1,7 +1,7 @@
 // Which schemas are taken for states (R5, R6), how they validate (R12, R13), and what they say of their fields (R16).
 import { HoldfastError } from '../../src-js/errors';
 import { describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import * as mini from 'zod/mini';
 import * as core from 'zod/v4/core';
 import { z as z3 } from 'zod3';

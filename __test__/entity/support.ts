@@ -22,7 +22,7 @@ import {
   type TransitionAppend,
 } from 'holdfast';
 import { afterEach } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 
 export type State = Record<string, unknown>;
 

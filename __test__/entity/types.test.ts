@@ -1,6 +1,6 @@
 // What TypeScript infers for users of the entity module.
 import { describe, expectTypeOf, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import * as mini from 'zod/mini';
 import { z as z3 } from 'zod3';
 import type { DefineEntity, EntityHandle, EntityStateSchema, SafeDatabase, StandardSchemaV1 } from '../../src-js/entity/types';
