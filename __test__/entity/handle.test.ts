@@ -2,7 +2,7 @@
 import { createEntityHandle, getEntityFailure, SYSTEM_ACTOR, type EntityStore, type NativeEntityStore } from 'holdfast';
 import { describe, expect, test, vi } from 'vitest';
 import * as z from 'zod';
-import { z as z3 } from 'zod3';
+import * as z3 from 'zod3';
 import * as mini from 'zod/mini';
 
 import { historyOf, jsStore, openStore, rejection, tempDir, until, world, type State } from './support';

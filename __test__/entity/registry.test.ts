@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import * as mini from 'zod/mini';
-import { z as z3 } from 'zod3';
+import * as z3 from 'zod3';
 import { HoldfastError } from '../../src-js/errors';
 import type { HandleContext, HandleMaker } from '../../src-js/entity/handle-context';
 import { registryOver } from '../../src-js/entity/kind-registry';

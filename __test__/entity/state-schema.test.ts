@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import * as mini from 'zod/mini';
 import * as core from 'zod/v4/core';
-import { z as z3 } from 'zod3';
+import * as z3 from 'zod3';
 import { EntityValidationError } from '../../src-js/errors';
 import { compileStateSchema, type CompiledSchema } from '../../src-js/entity/state-schema';
 

@@ -2,7 +2,7 @@
 import { describe, expectTypeOf, test } from 'vitest';
 import * as z from 'zod';
 import * as mini from 'zod/mini';
-import { z as z3 } from 'zod3';
+import * as z3 from 'zod3';
 import type { DefineEntity, EntityHandle, EntityStateSchema, SafeDatabase, StandardSchemaV1 } from '../../src-js/entity/types';
 
 interface Pod {
