@@ -6,6 +6,7 @@ export { createEntityHandle } from './entity/handle';
 export { getEntityFailure } from './entity/failures';
 export { createEntityStore } from './entity/create-store';
 export { ACTOR_TYPES, EntityChangedSchema, SYSTEM_ACTOR } from './entity/change-schema';
+export { createEntityChangeBus } from './entity/change-bus';
 export { createChangeEmitter } from './entity/emitter';
 export { ENTITY_CHANGED_HOOK, createEntityChangedSubscriptions } from './entity/subscriptions';
 export { createChangeDeriverRegistry } from './entity/derivers';

@@ -180,8 +180,9 @@ describe('several live processes on one file', () => {
 
   test('nobody takes over what a live process has under way; a killed one\'s is taken over while others live', async () => {
     const folder = place();
-    const [slow, doomed] = [start('journal-child.mjs', folder, 'hold', '1', '7'), start('journal-child.mjs', folder, 'pause', 'applied', 'create')];
+    const slow = start('journal-child.mjs', folder, 'hold', '1', '7');
     await slow.line('held');
+    const doomed = start('journal-child.mjs', folder, 'pause', 'applied', 'create');
     await doomed.line('step applied');
     const early = await recover(folder);
     expect(early.stats).toMatchObject({ recovered: 0, appended: 0 });

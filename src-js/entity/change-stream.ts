@@ -6,6 +6,13 @@ const WAITING_LIMIT = 10_000;
 
 type Result = IteratorResult<EntityChanged, undefined>;
 
+/** Keeps the process alive until the result is called: somebody waits for what another process will do. */
+export function keepAlive(needed: boolean): () => void {
+  if (!needed) return () => {};
+  const timer = setInterval(() => {}, 2 ** 30);
+  return () => clearInterval(timer);
+}
+
 export class EntityChangeStream implements EntityChanges {
   private readonly waiting: EntityChanged[] = [];
   private readonly readers: { resolve(result: Result): void; reject(error: unknown): void }[] = [];
@@ -15,7 +22,12 @@ export class EntityChangeStream implements EntityChanges {
   private readonly abort = (): void => this.end();
   private readonly signal: AbortSignal | undefined;
 
-  constructor(listen: (listener: (change: EntityChanged) => void, ended: () => void) => () => void, { kind, signal }: EntityChangesOptions) {
+  constructor(
+    listen: (listener: (change: EntityChanged) => void, ended: () => void) => () => void,
+    { kind, signal }: EntityChangesOptions,
+    /** Whether changes can come that nothing in this process causes. */
+    private readonly hearsOthers: boolean,
+  ) {
     this.signal = signal;
     this.stop = listen(
       (change) => {
@@ -36,7 +48,8 @@ export class EntityChangeStream implements EntityChanges {
     if (value !== undefined) return { done: false, value };
     if (this.failure !== null) throw this.failure;
     if (this.ended) return { done: true, value: undefined };
-    return new Promise<Result>((resolve, reject) => this.readers.push({ resolve, reject }));
+    const stay = keepAlive(this.hearsOthers);
+    return new Promise<Result>((resolve, reject) => this.readers.push({ resolve, reject })).finally(stay);
   }
 
   async return(): Promise<Result> {

@@ -84,7 +84,7 @@ export class HandleCore<T extends State> {
   constructor(readonly context: HandleContext<T>) {
     this.outgoing = new OutgoingChanges(this, context.kind, context.logger);
     this.unfinished = new UnfinishedChanges(this, this.lanes);
-    this.inOrder = context.compat === 'holdfast' && context.serialize !== 'none';
+    this.inOrder = context.serialize === 'database' || (context.compat === 'holdfast' && context.serialize !== 'none');
   }
 
   mutate(input: MutateInput<T>): Promise<T> {
@@ -215,16 +215,13 @@ export class HandleCore<T extends State> {
   ): Promise<T | undefined> {
     const { id, opts, apply } = input;
     const failure: EntityFailure = { stage: 'read', applied: false, pending: false };
-    if (this.context.serialize === 'database') {
-      const message = 'serialize: "database" is not available in this version; use "id", and let one process write each entity';
-      throw noteFailure(new HoldfastError(message, { hfCode: 'HF_INVALID_ARGUMENT' }), failure);
-    }
     const entered = this.inOrder ? this.lanes.enter(frame) : null;
     let leave = entered instanceof Promise ? await entered : entered;
     try {
       const recorder = this.recorderOf(removal);
       const opening = recorder.ready();
       if (opening) await opening;
+      if (this.context.serialize === 'database' && leave !== null) leave = await locked(recorder, id, leave);
       const earlier = leave === null ? undefined : this.unfinished.complete(id);
       if (earlier) await at(failure, 'append', earlier);
 
@@ -368,6 +365,15 @@ export class HandleCore<T extends State> {
 interface Orphan {
   readonly intent: OrphanIntent;
   change: RecordedChange | null;
+}
+
+/** Takes the lock between processes on top of the lane; both end together. */
+async function locked(recorder: Recorder, id: string, leave: () => void): Promise<() => void> {
+  const unlock = await recorder.lock(id);
+  return () => {
+    unlock();
+    leave();
+  };
 }
 
 /** Awaits a step, noting the stage if it fails. */

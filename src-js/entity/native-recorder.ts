@@ -53,6 +53,11 @@ export class NativeRecorder implements Recorder {
     return this.participant === null ? undefined : this.internals.opened(this.participant);
   }
 
+  async lock(id: string): Promise<() => void> {
+    const guard = await call(this.log.lockEntity(this.context.kind, id));
+    return () => this.log.releaseEntity(guard);
+  }
+
   start(start: ChangeStart): RecordedChange {
     return new NativeChange(this, start);
   }
@@ -73,6 +78,8 @@ class NativeChange implements RecordedChange {
   /** The state before, by value, where text does not mean the same. */
   private readonly prev: State | null = null;
   private readonly prevText: string | undefined;
+  /** Taken over from a dead process: what of `prevText` was masked only the engine can tell. */
+  private readonly isAdopted: boolean;
   private nextText: string | undefined;
   /** The state after, where it has to be derived here and is not yet; `undefined` before and after that. */
   private next: State | null | undefined;
@@ -84,6 +91,7 @@ class NativeChange implements RecordedChange {
     adopted?: { token: number; prevText: string | undefined },
   ) {
     const { log, kindNumber, journal, context, internals } = recorder;
+    this.isAdopted = adopted !== undefined;
     if (adopted !== undefined) {
       this.token = adopted.token;
       this.prevText = adopted.prevText;
@@ -132,8 +140,8 @@ class NativeChange implements RecordedChange {
     const isOriginal = context.compat === 'original';
     const foreign = runId && secretsOfRun(context.secrets, runId) === undefined;
     const usual = !isOriginal && this.prev === null && (next === null || isPlainJson(next)) && !foreign;
-    if (usual) {
-      this.nextText = next === null ? undefined : JSON.stringify(next);
+    if (usual || this.isAdopted) {
+      if (next !== null) this.nextText = isPlainJson(next) ? JSON.stringify(next) : textOf(snapshotState(next, (message) => context.logger?.warn(message)));
       if (this.nextText !== undefined && this.nextText === this.prevText) {
         this.discard();
         return null;

@@ -176,7 +176,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
 
     changes: (changesOptions: EntityChangesOptions = {}) => {
       needsEvents(durability);
-      return new EntityChangeStream((listener) => core.listen(listener), changesOptions);
+      return new EntityChangeStream((listener, ended) => core.listen(listener, ended), changesOptions, !embedded);
     },
 
     onChange(listener: (change: EntityChanged) => void, { kind, signal }: EntityChangesOptions = {}): EntityChangedUnsubscribe {

@@ -1,5 +1,7 @@
 /** Records changes in a store that the program brought: exactly one transaction with one append, derived on this thread. */
 import { randomUUID } from 'node:crypto';
+import { nameChange } from './change-name';
+import { builtinError } from '../errors';
 import { SYSTEM_ACTOR } from './change-schema';
 import { deriveChange } from './derive';
 import type { ChangeStart, RecordedChange, Recorder, RecordingContext, SendableChange, State } from './recording';
@@ -19,6 +21,11 @@ export class PlainRecorder implements Recorder {
     return undefined;
   }
 
+  lock(): Promise<never> {
+    const message = 'serialize: "database" needs a store over { connectionString }: holdfast keeps its locks there, on a connection of its own';
+    return Promise.reject(builtinError(TypeError, message, { hfCode: 'HF_ENTITY_STORE_INPUT_INVALID' }));
+  }
+
   start(start: ChangeStart): RecordedChange {
     return new PlainChange(this, start);
   }
@@ -31,13 +38,15 @@ class PlainChange implements RecordedChange {
   private next: State | null | undefined;
   private transitions: TransitionAppend[] = [];
   private change: SendableChange | null = null;
+  /** What was said of this change already: both of its states may have the same to say. */
+  private readonly warned = new Set<string>();
 
   constructor(
     private readonly recorder: PlainRecorder,
     private readonly start: ChangeStart,
   ) {
     const { prev } = start;
-    this.prev = prev === null || recorder.context.compat === 'original' ? prev : (snapshotState(prev) as State);
+    this.prev = prev === null || recorder.context.compat === 'original' ? prev : this.copy(prev);
   }
 
   append(next: State | null): Promise<SendableChange | null> {
@@ -59,9 +68,15 @@ class PlainChange implements RecordedChange {
 
   discard(): void {}
 
-  private copy(next: State): State {
-    return snapshotState(next, (message) => this.recorder.context.logger?.warn(message)) as State;
+  private copy(state: State): State {
+    return snapshotState(state, this.warn) as State;
   }
+
+  private readonly warn = (message: string): void => {
+    if (this.warned.has(message)) return;
+    this.warned.add(message);
+    this.recorder.context.logger?.warn(message);
+  };
 
   private derive(next: State | null): void {
     const { context } = this.recorder;
@@ -73,11 +88,13 @@ class PlainChange implements RecordedChange {
       compat: context.compat,
       mask: runId ? (value: unknown) => context.secrets.maskDeep(runId, value) : undefined,
       maskText: runId ? (text: string) => context.secrets.maskText(runId, text) : undefined,
-      warn: (message: string) => context.logger?.warn(message),
+      warn: this.warn,
     });
     if (derived === null) return;
     this.transitions = derived.rows.map(({ field, fromValue, toValue }) => ({ field, fromValue, toValue }));
     const changeId = randomUUID();
+    // A failed append may have been committed: the next try must be known for the same change.
+    nameChange(this.transitions, { changeId, masked: derived.rows.map(({ masked }) => masked) });
     const { id, opts } = this.start;
     let event: EntityChanged | undefined;
     this.change = {

@@ -48,6 +48,8 @@ export interface Recorder {
   readonly noteRetry: () => void;
   /** Resolves when the store can be used; `undefined` once it can. */
   ready(): Promise<void> | undefined;
+  /** Keeps other processes from changing an entity; resolves to what ends that. */
+  lock(id: string): Promise<() => void>;
   /** Takes what is known before the owner's write. */
   start(start: ChangeStart): RecordedChange;
 }

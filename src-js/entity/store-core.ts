@@ -20,11 +20,16 @@ export interface StoreInternals {
   join(participant: Participant): void;
   /** Tells those who listen on the store of a recorded change. */
   publish(event: () => EntityChanged): void;
-  /** Calls `listener` with each recorded change, and `ended` when the store is closed. Returns what ends it. */
-  listen(listener: (event: EntityChanged) => void, ended?: () => void): () => void;
+  /** Calls `listener` with each change that is recorded here or, where the store hears of those, elsewhere. Returns what ends it. */
+  listen(listener: Listener, ended?: () => void): () => void;
+  /** Resolves when no change of another process can be missed any more; `undefined` where the store hears only its own. */
+  listening(): Promise<void> | undefined;
   /** Counts. */
   readonly counters: { redelivered: number; recovered: number };
 }
+
+/** Hears of a change; `elsewhere`: another process recorded it. */
+export type Listener = (event: EntityChanged, elsewhere: boolean) => void;
 
 /** A handle, as its store sees it. */
 export interface Participant {
@@ -50,6 +55,8 @@ export interface OrphanIntent {
   entityId: string;
   op: 'mutate' | 'remove';
   prev: string | null;
+  /** What was masked in `prev`; only the engine reads it. */
+  marks: string | null;
   actor: string;
   runId: string | null;
 }
@@ -68,11 +75,12 @@ export function registerStore(store: EntityStore, internals: StoreInternals): vo
 
 export class StoreCore implements StoreInternals {
   readonly counters = { redelivered: 0, recovered: 0 };
-  private readonly listeners = new Map<(event: EntityChanged) => void, (() => void) | undefined>();
+  private readonly listeners = new Map<Listener, (() => void) | undefined>();
   private readonly participants = new Map<Participant, { loading: Promise<void> | null; loaded: boolean }>();
   private opening: Promise<void> | null = null;
   private isOpen = false;
   private closing: Promise<void> | null = null;
+  private watching: Promise<void> | null = null;
   private readonly timers: ReturnType<typeof setInterval>[] = [];
 
   constructor(
@@ -110,6 +118,7 @@ export class StoreCore implements StoreInternals {
 
   async ready(): Promise<void> {
     await this.open();
+    await this.watching;
     await Promise.all(
       [...this.participants.keys()].map(async (participant) => {
         await this.prepare(participant);
@@ -123,15 +132,22 @@ export class StoreCore implements StoreInternals {
     return this.closing;
   }
 
-  listen(listener: (event: EntityChanged) => void, ended?: () => void): () => void {
+  listen(listener: Listener, ended?: () => void): () => void {
     this.listeners.set(listener, ended);
+    void this.listening();
     return () => this.listeners.delete(listener);
   }
 
-  publish(event: () => EntityChanged): void {
+  listening(): Promise<void> | undefined {
+    if (!this.keepsEvents || this.log.isEmbedded()) return undefined;
+    this.watching ??= this.watch();
+    return this.watching;
+  }
+
+  publish(event: () => EntityChanged, elsewhere = false): void {
     for (const listener of this.listeners.keys()) {
       try {
-        listener(structuredClone({ ...event() }));
+        listener(structuredClone({ ...event() }), elsewhere);
       } catch (error) {
         this.logger?.warn(`a listener of the entity store threw: ${messageOf(error)}`);
       }
@@ -158,6 +174,30 @@ export class StoreCore implements StoreInternals {
       });
     }
     if (this.keepsEvents) for (const participant of this.participants.keys()) this.recover(participant);
+    if (this.listeners.size > 0) void this.listening();
+  }
+
+  private async watch(): Promise<void> {
+    try {
+      await this.open();
+    } catch {
+      // Whoever uses the store is told; the next listener, or `ready()`, tries again.
+      this.watching = null;
+      return;
+    }
+    void this.hear();
+    await call(this.log.watch()).catch((error: unknown) => {
+      this.logger?.warn(`listening for entity changes of other processes failed, it is tried again: ${messageOf(error)}`);
+    });
+  }
+
+  /** Until the store is closed. */
+  private async hear(): Promise<void> {
+    for (;;) {
+      const payloads = await call(this.log.heard());
+      if (payloads.length === 0) return;
+      for (const payload of payloads) this.publish(() => JSON.parse(payload) as EntityChanged, true);
+    }
   }
 
   private every(ms: number, run: () => void): void {

@@ -263,9 +263,14 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
    * are committed together. It is for one transaction: make a handle over it inside, and drop both at its end.
    */
   withTransaction(tx: EntityTx): EntityStore;
-  /** The changes that this store object records from now on, to iterate over. Needs `outbox` or `journal`. */
+  /**
+   * The changes that are recorded from now on, to iterate over. Needs `outbox` or `journal`. On Postgres these are the changes of all
+   * processes: their own at once, those of others as soon as the server tells of them, and after a broken connection those of the
+   * last five minutes that were missed; each once, in the order in which they are heard of. What others record before the first
+   * `ready()` after this call may be missed. An SQLite file tells of this process alone.
+   */
   changes(options?: EntityChangesOptions): EntityChanges;
-  /** Calls `listener` with each change that this store object records from now on. Needs `outbox` or `journal`. */
+  /** Calls `listener` with each change, as `changes()` yields them. It does not keep the process alive. */
   onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
   /** Counters. */
   stats(): Promise<EntityStoreStats>;

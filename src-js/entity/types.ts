@@ -347,6 +347,24 @@ export interface EntityChangedSubscriptions {
   disposeAll(): Promise<void>;
 }
 
+/** What a bus for entity changes is made of. */
+export interface EntityChangeBusArgs {
+  /** A store whose other processes are heard as well: one over Postgres, with `outbox` or `journal`. Default: this process alone. */
+  store?: EntityStore;
+  /** Gets warnings. Default: nobody. */
+  logger?: Logger;
+}
+
+/** A bus for entity changes. */
+export interface EntityChangeBus {
+  /** Tells the listeners of a change; for `emitter.wire`. Resolves when they are done. */
+  readonly emit: EmitEntityChanged;
+  /** Subscribes; for `subscriptions.wire`. Returns what ends the subscription. */
+  readonly onHook: OnHookFn;
+  /** Ends all subscriptions. */
+  close(): void;
+}
+
 /** The names of the host events that a change stands for. */
 export type EntityChangeDeriver = (changed: EntityChanged) => ReadonlyArray<string>;
 

@@ -1,6 +1,7 @@
 /** Waiting for a state: look, and look again after each change. */
 import { checkFunction } from '../check';
 import { HoldfastError } from '../errors';
+import { keepAlive } from './change-stream';
 import { storeInternals } from './store-core';
 import type { EntityStore, EntityWaitOptions } from './types';
 
@@ -44,9 +45,14 @@ export async function waitForState<T>(
   // Before the first look: a change in between would be lost otherwise.
   handle.listeners.add(heard);
   const store = handle.context.store();
-  const unlisten = store === null ? undefined : storeInternals(store)?.listen((change) => {
-          if (change.kind === kind) heard(change.id);
-        });
+  const internals = store === null ? undefined : storeInternals(store);
+  const unlisten = internals?.listen((change) => {
+    if (change.kind === kind) heard(change.id);
+  });
+  // What changed elsewhere before this process could hear of it is found by looking again.
+  const listening = internals?.listening();
+  void listening?.then(() => heard(id));
+  const stay = keepAlive(listening !== undefined && timeoutMs === undefined);
   signal?.addEventListener('abort', abort, { once: true });
   const timer = timeoutMs === undefined ? undefined : setTimeout(expire, timeoutMs);
   try {
@@ -59,6 +65,7 @@ export async function waitForState<T>(
     }
   } finally {
     clearTimeout(timer);
+    stay();
     signal?.removeEventListener('abort', abort);
     handle.listeners.delete(heard);
     unlisten?.();

@@ -71,6 +71,26 @@ pub struct EntityLog {
     log: Arc<dyn Log>,
     kinds: Mutex<Vec<Arc<Kind>>>,
     changes: Arc<Mutex<HashMap<u32, Pending>>>,
+    inbox: Arc<Mutex<Inbox>>,
+}
+
+/// Changes of other processes on their way to JavaScript.
+#[derive(Default)]
+struct Inbox {
+    payloads: Vec<String>,
+    asked: Option<settle::Ticket<Vec<String>>>,
+    closed: bool,
+}
+
+impl Inbox {
+    /// Answers who asks, if there is something to say: payloads, or none for ever.
+    fn answer(&mut self) {
+        if (self.closed || !self.payloads.is_empty())
+            && let Some(ticket) = self.asked.take()
+        {
+            ticket.settle(Ok(std::mem::take(&mut self.payloads)));
+        }
+    }
 }
 
 /// A change between `stage` and the end of its append.
@@ -94,6 +114,7 @@ struct Adopted {
     op: String,
     prev: Option<String>,
     actor: String,
+    marks: Option<String>,
     run_id: Option<String>,
 }
 
@@ -126,7 +147,7 @@ impl EntityLog {
                     Arc::new(PgLog::new(options)?)
                 }
             };
-            Ok(Self { log, kinds: Mutex::default(), changes: Arc::default() })
+            Ok(Self { log, kinds: Mutex::default(), changes: Arc::default(), inbox: Arc::default() })
         })
     }
 
@@ -174,6 +195,7 @@ impl EntityLog {
                 run_id,
                 secrets: secrets.map(|secrets| Arc::clone(&secrets.set)),
                 mask_all_changed: false,
+                marks: None,
                 has_intent: journal,
                 began_ms: now_ms,
             };
@@ -195,6 +217,7 @@ impl EntityLog {
                 prev: orphan.prev,
                 actor: orphan.actor,
                 mask_all_changed: orphan.run_id.is_some(),
+                marks: orphan.marks,
                 run_id: orphan.run_id,
                 secrets: None,
                 has_intent: true,
@@ -399,6 +422,31 @@ impl EntityLog {
         Ok(promise)
     }
 
+    /// Begins to listen for changes of other processes; resolves when none that comes can be missed.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn watch<'e>(&self, env: &'e Env) -> napi::Result<PromiseRaw<'e, ()>> {
+        let (promise, ticket) = settle::promise(env)?;
+        let inbox = Arc::clone(&self.inbox);
+        let heard = move |payloads: Vec<String>| {
+            let mut inbox = lock(&inbox);
+            inbox.payloads.extend(payloads);
+            inbox.answer();
+        };
+        self.log.watch(Box::new(heard), Box::new(move |outcome| ticket.settle(outcome)));
+        Ok(promise)
+    }
+
+    /// The next changes of other processes, as event payloads; none = the log was closed. Does not keep the process alive. One at
+    /// a time.
+    #[napi(ts_return_type = "Promise<string[]>")]
+    pub fn heard<'e>(&self, env: &'e Env) -> napi::Result<PromiseRaw<'e, Vec<String>>> {
+        let (promise, ticket) = settle::background_promise(env)?;
+        let mut inbox = lock(&self.inbox);
+        inbox.asked = Some(ticket);
+        inbox.answer();
+        Ok(promise)
+    }
+
     /// Keeps other processes from changing an entity; resolves to the number of a guard for `releaseEntity`.
     #[napi(ts_return_type = "Promise<number>")]
     #[allow(private_interfaces, reason = "napi wants exports public; nothing outside of this crate sees them")]
@@ -433,6 +481,10 @@ impl EntityLog {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn close<'e>(&self, env: &'e Env) -> napi::Result<PromiseRaw<'e, ()>> {
         let (promise, ticket) = settle::promise(env)?;
+        let mut inbox = lock(&self.inbox);
+        inbox.closed = true;
+        inbox.answer();
+        drop(inbox);
         self.log.close(Box::new(move |outcome| ticket.settle(outcome)));
         Ok(promise)
     }

@@ -44,17 +44,31 @@ pub(super) fn run<'e, T: ToNapiValue + Send + 'static>(
 pub(super) fn promise<'e, T: ToNapiValue + Send + 'static>(
     env: &'e Env,
 ) -> napi::Result<(PromiseRaw<'e, T>, Ticket<T>)> {
+    let (promise, mut ticket) = background_promise(env)?;
+    ticket.keeps_alive = true;
+    ticket.queue.issued(env);
+    Ok((promise, ticket))
+}
+
+/// As [`promise`], of something that may never come: it does not keep the event loop alive.
+///
+/// # Errors
+/// As [`promise`].
+pub(super) fn background_promise<'e, T: ToNapiValue + Send + 'static>(
+    env: &'e Env,
+) -> napi::Result<(PromiseRaw<'e, T>, Ticket<T>)> {
     let queue = Arc::clone(&Environment::of(env)?.queue);
     let (mut deferred, mut promise) = (ptr::null_mut(), ptr::null_mut());
     // SAFETY: `env` is live and this is its thread, because the caller holds an `Env`; both results are live locals.
     check_status!(unsafe { sys::napi_create_promise(env.raw(), &mut deferred, &mut promise) })?;
-    queue.issued(env);
-    Ok((PromiseRaw::new(env.raw(), promise), Ticket { deferred: Some(Deferred(deferred)), queue, result: PhantomData }))
+    let ticket = Ticket { deferred: Some(Deferred(deferred)), keeps_alive: false, queue, result: PhantomData };
+    Ok((PromiseRaw::new(env.raw(), promise), ticket))
 }
 
 /// The right to settle one promise, from any thread. A ticket that is dropped unsettled rejects its promise.
 pub(super) struct Ticket<T> {
     deferred: Option<Deferred>,
+    keeps_alive: bool,
     queue: Arc<SettleQueue>,
     result: PhantomData<fn(T)>,
 }
@@ -72,7 +86,7 @@ impl<T: ToNapiValue + Send + 'static> Ticket<T> {
                     )
                 })
             };
-            self.queue.push(Waiting { deferred, finish: Box::new(finish) });
+            self.queue.push(Waiting { deferred, keeps_alive: self.keeps_alive, finish: Box::new(finish) });
         }
     }
 }
@@ -83,7 +97,7 @@ impl<T> Drop for Ticket<T> {
             let message = "a bug in holdfast: the call was dropped without an answer; please report it. \
                            Whether its work was done is unknown";
             let finish = move |_: &Env| Err(HfError::new(Code::Panic, message));
-            self.queue.push(Waiting { deferred, finish: Box::new(finish) });
+            self.queue.push(Waiting { deferred, keeps_alive: self.keeps_alive, finish: Box::new(finish) });
         }
     }
 }
@@ -94,6 +108,8 @@ type Finish = Box<dyn FnOnce(&Env) -> Result<sys::napi_value> + Send>;
 /// A result on its way to its promise.
 struct Waiting {
     deferred: Deferred,
+    /// Whether the promise was counted when it was issued.
+    keeps_alive: bool,
     finish: Finish,
 }
 
@@ -191,7 +207,8 @@ impl SettleQueue {
 
     /// Counts promises that were settled; after the last one the event loop may end.
     fn settled(&self, env: &Env, count: usize) {
-        if self.pending.fetch_sub(count, Ordering::Relaxed) == count
+        if count > 0
+            && self.pending.fetch_sub(count, Ordering::Relaxed) == count
             && let Some(Wake(wake)) = self.lock().wake
         {
             // SAFETY: as in `issued`.
@@ -241,7 +258,7 @@ unsafe extern "C" fn drain(env: sys::napi_env, _function: sys::napi_value, conte
         state.woken = false;
         std::mem::take(&mut state.waiting)
     };
-    let count = waiting.len();
+    let count = waiting.iter().filter(|one| one.keeps_alive).count();
     for one in waiting {
         if !can_run_js(&env) {
             // A worker that is being terminated: its promises stay as they are. To touch them could swallow the termination.
@@ -264,7 +281,7 @@ fn can_run_js(env: &Env) -> bool {
 }
 
 /// Resolves or rejects one promise. Does not unwind.
-fn conclude(env: &Env, Waiting { deferred: Deferred(deferred), finish }: Waiting) {
+fn conclude(env: &Env, Waiting { deferred: Deferred(deferred), finish, .. }: Waiting) {
     let mut scope = ptr::null_mut();
     // SAFETY: `env` is live and this is its thread; `scope` is a live local, closed below on the only way out.
     let opened = unsafe { sys::napi_open_handle_scope(env.raw(), &mut scope) } == sys::Status::napi_ok;

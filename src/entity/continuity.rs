@@ -1,5 +1,7 @@
 //! How a change joins the history that is there already.
 
+use std::borrow::Cow;
+
 use super::derive::Row;
 use super::event::masked_field_prev;
 use crate::error::Result;
@@ -49,4 +51,16 @@ pub fn from_value(
         gaps.push(row.field.clone());
     }
     Ok(Some(before.to_owned()))
+}
+
+/// Puts recorded texts in the place of the values of `prev` (JSON text) that were masked when they were recorded.
+///
+/// # Errors
+/// Where `prev` is no JSON object.
+pub fn hide<'a>(prev: &'a str, hidden: &[(String, String)]) -> Result<Cow<'a, str>> {
+    let mut shown = Cow::Borrowed(prev);
+    for (field, text) in hidden {
+        shown = Cow::Owned(masked_field_prev(&shown, field, text)?);
+    }
+    Ok(shown)
 }

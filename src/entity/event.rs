@@ -50,9 +50,7 @@ pub fn event_text(
 /// # Errors
 /// `HF_INVALID_ARGUMENT` when `prev` is not a JSON object. The message names the place, no part of the state.
 pub fn masked_field_prev(prev: &str, field: &str, text: &str) -> Result<String> {
-    let object = Object::parse(prev).map_err(|error| {
-        HfError::new(Code::InvalidArgument, format!("The previous state of an event is not a JSON object: {error}"))
-    })?;
+    let object = state(prev)?;
     if !object.members().iter().any(|member| member.key == field) {
         return Ok(prev.to_owned());
     }
@@ -66,6 +64,16 @@ pub fn masked_field_prev(prev: &str, field: &str, text: &str) -> Result<String> 
         let value = if member.key == field { shown(member.raw) } else { member.raw };
         (member.raw_key, value)
     })))
+}
+
+/// Parses the state of an entity, which a program handed in.
+///
+/// # Errors
+/// `HF_INVALID_ARGUMENT`; the message names the place, no part of the state.
+pub(super) fn state(text: &str) -> Result<Object<'_>> {
+    Object::parse(text).map_err(|error| {
+        HfError::new(Code::InvalidArgument, format!("The state of an entity is not a JSON object: {error}"))
+    })
 }
 
 #[cfg(test)]

@@ -64,8 +64,11 @@ pub trait Log: Send + Sync {
         done(Err(HfError::new(Code::InvalidArgument, "an embedded log has no server to ask; please report it")));
     }
 
-    /// Tells `heard` of changes that other processes record from now on, as event payloads. An embedded log hears nothing.
-    fn watch(&self, _heard: Heard) {}
+    /// Tells `heard` of changes that other processes record after `done`, as event payloads. An embedded log hears nothing.
+    /// The log must be open. Where `done` gets an error, attempts go on.
+    fn watch(&self, _heard: Heard, done: Done<()>) {
+        done(Ok(()));
+    }
 
     /// Finishes what is queued, then lets go of everything. Idempotent.
     fn close(&self, done: Done<()>);

@@ -10,6 +10,7 @@ pub mod derive;
 pub mod event;
 pub mod field_text;
 pub mod handed_in;
+mod intent;
 pub mod log;
 pub mod mask;
 pub mod model;

@@ -1,11 +1,13 @@
 //! What the entity store passes around.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::derive::{Change, Derived, derive};
+use super::intent::{self, Concealed};
 use super::mask::SecretSet;
 use crate::error::Result;
 
@@ -74,6 +76,8 @@ pub struct Staged {
     pub secrets: Option<Arc<SecretSet>>,
     /// The run's secrets are unknown by now: everything that changed is masked whole.
     pub mask_all_changed: bool,
+    /// Of a change whose process died: what was masked in `prev`, see [`super::intent`].
+    pub marks: Option<String>,
     /// An intent is on disk and goes away with the append.
     pub has_intent: bool,
     /// Milliseconds since the epoch on the caller's clock.
@@ -81,6 +85,15 @@ pub struct Staged {
 }
 
 impl Staged {
+    /// What the journal keeps of the state before; `hidden`: see [`intent::conceal`].
+    ///
+    /// # Errors
+    /// Where the state is no JSON object.
+    pub fn concealed(&self, hidden: &[(String, String)]) -> Result<Option<Concealed<'_>>> {
+        let conceal = |prev| intent::conceal(&self.change_id, prev, self.secrets.as_deref(), hidden);
+        self.prev.as_deref().map(conceal).transpose()
+    }
+
     /// Derives what the change means, unless the facade did; `None` if nothing changed.
     ///
     /// # Errors
@@ -89,11 +102,15 @@ impl Staged {
         if let Some(derived) = &outcome.derived {
             return Ok(Some(Arc::clone(derived)));
         }
+        let next = match (&self.prev, &self.marks, outcome.next.as_deref()) {
+            (Some(prev), Some(marks), Some(next)) => Some(intent::restore(&self.change_id, prev, marks, next)?),
+            (_, _, next) => next.map(Cow::Borrowed),
+        };
         let change = Change {
             kind: &self.kind.name,
             id: &self.id,
             prev: self.prev.as_deref(),
-            next: outcome.next.as_deref(),
+            next: next.as_deref(),
             known: self.kind.known.as_ref(),
             secrets: self.secrets.as_deref(),
             mask_all_changed: self.mask_all_changed,
@@ -178,6 +195,8 @@ pub struct OrphanIntent {
     pub prev: Option<String>,
     /// Who, as JSON text.
     pub actor: String,
+    /// What was masked in `prev`, see [`intent`].
+    pub marks: Option<String>,
     /// The run whose secrets died with the process.
     pub run_id: Option<String>,
 }

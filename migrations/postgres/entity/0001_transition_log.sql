@@ -22,6 +22,8 @@ CREATE INDEX IF NOT EXISTS entity_transitions_lookup_idx ON {schema}.entity_tran
 CREATE INDEX IF NOT EXISTS entity_transitions_value_idx ON {schema}.entity_transitions (kind, entity_id, field, to_key, transitioned_at);
 CREATE UNIQUE INDEX IF NOT EXISTS entity_transitions_ordinal_idx ON {schema}.entity_transitions (kind, entity_id, field, ordinal);
 CREATE INDEX IF NOT EXISTS entity_transitions_seq_idx ON {schema}.entity_transitions (seq);
+-- Which entities have ever had something to hide.
+CREATE INDEX IF NOT EXISTS entity_transitions_masked_idx ON {schema}.entity_transitions (kind, entity_id) WHERE masked;
 CREATE INDEX IF NOT EXISTS entity_transitions_foreign_idx
   ON {schema}.entity_transitions (kind, entity_id, field, md5(to_value), transitioned_at) WHERE ordinal IS NULL;
 
@@ -50,6 +52,8 @@ CREATE TABLE IF NOT EXISTS {schema}.entity_intents (
   entity_id text NOT NULL,
   op text NOT NULL,
   prev json,
+  -- Of a masked "prev": two characters per member, by which an unchanged one is recognized.
+  marks text,
   actor json NOT NULL,
   run_id text,
   owner text NOT NULL,

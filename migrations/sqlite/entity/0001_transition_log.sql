@@ -19,6 +19,8 @@ CREATE TABLE entity_transitions (
 ) STRICT;
 CREATE INDEX entity_transitions_lookup_idx ON entity_transitions (kind, entity_id, field, transitioned_at);
 CREATE INDEX entity_transitions_value_idx ON entity_transitions (kind, entity_id, field, to_key, transitioned_at);
+-- Which entities have ever had something to hide.
+CREATE INDEX entity_transitions_masked_idx ON entity_transitions (kind, entity_id) WHERE masked = 1;
 
 -- Outbox and change log. Once a change is delivered its payload is emptied; what stays says who changed what, and when.
 CREATE TABLE entity_changes (
@@ -42,6 +44,8 @@ CREATE TABLE entity_intents (
   entity_id TEXT NOT NULL,
   op TEXT NOT NULL,
   prev TEXT,
+  -- Of a masked "prev": two characters per member, by which an unchanged one is recognized.
+  marks TEXT,
   actor TEXT NOT NULL,
   run_id TEXT,
   owner TEXT NOT NULL,

@@ -7,7 +7,7 @@ use super::Shared;
 use super::layout::{Layout, micros, storable};
 use crate::entity::continuity::{self, Last};
 use crate::entity::derive::{Derived, Row};
-use crate::entity::event::event_text;
+use crate::entity::event::{event_text, state};
 use crate::entity::field_text::plain_key;
 use crate::entity::model::{Appended, Durability, Outcome, PlainRow, Staged};
 use crate::error::Result;
@@ -89,6 +89,7 @@ struct Intents {
     entity_id: Vec<String>,
     op: Vec<String>,
     prev: Vec<Option<String>>,
+    marks: Vec<Option<String>>,
     actor: Vec<String>,
     run_id: Vec<Option<String>>,
 }
@@ -128,7 +129,7 @@ pub async fn commit(
     let (mut news, mut intents, mut ended) = (Vec::new(), Intents::default(), later.forgotten.clone());
     for (job, each) in jobs.iter().enumerate() {
         match each {
-            Job::Begin { staged, .. } => intents.push(staged),
+            Job::Begin { .. } => {}
             Job::Append { staged, derived, .. } => {
                 if staged.has_intent {
                     ended.push(staged.change_id.clone());
@@ -166,7 +167,20 @@ pub async fn commit(
             })),
         }
     }
-    let (mut known, now) = ask(client, layout, &news).await?;
+    let ((mut known, now), hidden) = futures_util::try_join!(ask(client, layout, &news), hidden(client, layout, jobs))?;
+    for (job, each) in jobs.iter().enumerate() {
+        let hidden = hidden.get(&job).map_or(&[][..], Vec::as_slice);
+        match (each, results.get_mut(job).and_then(Option::as_mut)) {
+            (Job::Begin { staged, .. }, _) => intents.push(staged, hidden)?,
+            // A removal has no rows that would hide what was hidden.
+            (Job::Append { derived: Some(derived), .. }, Some(result)) if derived.next.is_none() => {
+                if let Some(prev) = result.prev.take() {
+                    result.prev = Some(continuity::hide(&prev, hidden)?.into_owned());
+                }
+            }
+            _ => {}
+        }
+    }
     let mut transitions = Transitions::default();
     let mut times: HashMap<usize, i64> = HashMap::new();
     for new in &news {
@@ -257,18 +271,17 @@ impl Events {
 }
 
 impl Intents {
-    fn push(&mut self, staged: &Staged) {
-        let prev = staged.prev.as_deref();
-        self.prev.push(match &staged.secrets {
-            Some(secrets) => prev.map(|prev| secrets.mask(prev).into_owned()),
-            None => prev.map(str::to_owned),
-        });
+    fn push(&mut self, staged: &Staged, hidden: &[(String, String)]) -> Result<()> {
+        let concealed = staged.concealed(hidden)?;
+        self.marks.push(concealed.as_ref().and_then(|concealed| concealed.marks.clone()));
+        self.prev.push(concealed.map(|concealed| concealed.prev.into_owned()));
         self.change_id.push(staged.change_id.clone());
         self.kind.push(storable(&staged.kind.name));
         self.entity_id.push(storable(&staged.id));
         self.op.push(staged.op.as_str().to_owned());
         self.actor.push(staged.actor.clone());
         self.run_id.push(staged.run_id.as_deref().map(storable));
+        Ok(())
     }
 }
 
@@ -337,6 +350,58 @@ async fn ask(client: &Client, layout: &Layout, news: &[New<'_>]) -> Result<(Hash
     Ok((known, now))
 }
 
+/// Asks, for intents and removals, which fields' history ends with a masked value, and with which text; by job.
+async fn hidden(client: &Client, layout: &Layout, jobs: &[Job]) -> Result<HashMap<usize, Vec<(String, String)>>> {
+    let mut found = HashMap::new();
+    let states: Vec<(usize, &Staged, &str)> = jobs
+        .iter()
+        .enumerate()
+        .filter_map(|(job, each)| match each {
+            Job::Begin { staged } => Some((job, &**staged, staged.prev.as_deref()?)),
+            Job::Append { staged, derived: Some(derived), .. } if derived.next.is_none() => {
+                Some((job, &**staged, derived.prev.as_deref()?))
+            }
+            _ => None,
+        })
+        .collect();
+    if states.is_empty() || !layout.own {
+        return Ok(found);
+    }
+    let table = &layout.transitions;
+    let (mut kinds, mut ids) = (Vec::new(), Vec::new());
+    for (_, staged, _) in &states {
+        kinds.push(storable(&staged.kind.name));
+        ids.push(storable(&staged.id));
+    }
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM {table} t WHERE t.kind = i.kind AND t.entity_id = i.entity_id AND t.masked) \
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i(kind, entity_id, n) ORDER BY i.n"
+    );
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&kinds, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)];
+    let any = client.fetch("looking for masked entity transitions", &sql, &params).await?;
+    for ((job, staged, prev), _) in states.iter().zip(any).filter(|(_, row)| row.get(0)) {
+        let members = state(prev)?;
+        let fields: Vec<&str> = members.members().iter().map(|member| &*member.key).collect();
+        let stored: Vec<String> = fields.iter().map(|field| storable(field)).collect();
+        let (kind, id) = (storable(&staged.kind.name), storable(&staged.id));
+        let sql = format!(
+            "SELECT i.n, l.to_value FROM unnest($3::text[]) WITH ORDINALITY AS i(field, n) \
+             CROSS JOIN LATERAL (SELECT to_value, masked FROM {table} t \
+               WHERE t.kind = $1 AND t.entity_id = $2 AND t.field = i.field \
+               ORDER BY t.transitioned_at DESC, t.seq DESC LIMIT 1) l WHERE l.masked"
+        );
+        let params: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&kind, Type::TEXT), (&id, Type::TEXT), (&stored, Type::TEXT_ARRAY)];
+        let rows = client.fetch("reading masked entity transitions", &sql, &params).await?;
+        let texts = rows.iter().filter_map(|row| {
+            let place = usize::try_from(row.get::<_, i64>(0) - 1).ok()?;
+            Some(((*fields.get(place)?).to_owned(), row.get(1)))
+        });
+        found.insert(*job, texts.collect());
+    }
+    Ok(found)
+}
+
 #[expect(clippy::too_many_arguments, reason = "one per kind of row")]
 async fn send(
     shared: &Shared,
@@ -360,10 +425,10 @@ async fn send(
            AS n(c, k, i, o, a, p, t) ON CONFLICT (change_id) DO NOTHING"
     );
     let add_intents = format!(
-        "INSERT INTO {schema}.entity_intents (change_id, kind, entity_id, op, prev, actor, run_id, owner, created_at) \
-         SELECT c, k, i, o, p::json, a::json, r, $8, clock_timestamp() \
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) \
-           AS n(c, k, i, o, p, a, r) ON CONFLICT (change_id) DO NOTHING"
+        "INSERT INTO {schema}.entity_intents (change_id, kind, entity_id, op, prev, marks, actor, run_id, owner, created_at) \
+         SELECT c, k, i, o, p::json, m, a::json, r, $9, clock_timestamp() \
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[]) \
+           AS n(c, k, i, o, p, m, a, r) ON CONFLICT (change_id) DO NOTHING"
     );
     let end_intents = format!("DELETE FROM {schema}.entity_intents WHERE change_id = ANY($1)");
     let stamp = format!(
@@ -376,6 +441,7 @@ async fn send(
          AND created_at < clock_timestamp() - interval '5 minutes'"
     );
     let notices = shared.notices(&events.change_id);
+    let channel = layout.channel();
     let notify = "SELECT pg_notify($1, n) FROM unnest($2::text[]) AS n";
 
     let own_rows: [(&(dyn ToSql + Sync), Type); 11] = [
@@ -401,19 +467,20 @@ async fn send(
         (&events.at, Type::INT8_ARRAY),
         (&owner, Type::TEXT),
     ];
-    let intent_rows: [(&(dyn ToSql + Sync), Type); 8] = [
+    let intent_rows: [(&(dyn ToSql + Sync), Type); 9] = [
         (&intents.change_id, Type::TEXT_ARRAY),
         (&intents.kind, Type::TEXT_ARRAY),
         (&intents.entity_id, Type::TEXT_ARRAY),
         (&intents.op, Type::TEXT_ARRAY),
         (&intents.prev, Type::TEXT_ARRAY),
+        (&intents.marks, Type::TEXT_ARRAY),
         (&intents.actor, Type::TEXT_ARRAY),
         (&intents.run_id, Type::TEXT_ARRAY),
         (&owner, Type::TEXT),
     ];
     let ended_ids: [(&(dyn ToSql + Sync), Type); 1] = [(&ended, Type::TEXT_ARRAY)];
     let stamped_ids: [(&(dyn ToSql + Sync), Type); 1] = [(&stamps, Type::TEXT_ARRAY)];
-    let notified: [(&(dyn ToSql + Sync), Type); 2] = [(&shared.channel, Type::TEXT), (&notices, Type::TEXT_ARRAY)];
+    let notified: [(&(dyn ToSql + Sync), Type); 2] = [(&channel, Type::TEXT), (&notices, Type::TEXT_ARRAY)];
 
     let mut steps: Vec<Step<'_>> = Vec::new();
     if !transitions.id.is_empty() {

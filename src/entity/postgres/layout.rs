@@ -48,6 +48,12 @@ impl Layout {
         Ok(Self { transitions: format!("{quoted}.entity_transitions"), schema: quoted, own, zoned: *zoned })
     }
 
+    /// The channel on which logs of this schema tell each other of changes. Its name has a bounded length, whatever the schema's is.
+    pub fn channel(&self) -> String {
+        let hash = blake3::hash(self.schema.as_bytes()).to_hex();
+        format!("holdfast_entity_{}", hash.get(..16).unwrap_or_default())
+    }
+
     /// SQL of a time given in microseconds since the epoch, of the column's type.
     pub fn time(&self, micros: &str) -> String {
         let zoned = format!(

@@ -2,6 +2,7 @@
 
 mod batch;
 mod layout;
+mod locks;
 mod owner;
 mod prune;
 mod query;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use self::batch::{Job, Later};
 use self::layout::Layout;
+use self::locks::Locks;
 use self::owner::Presence;
 use self::watch::Watch;
 use super::clock::Clock;
@@ -22,7 +24,6 @@ use super::model::{
     Appended, Done, Durability, HistoryQuery, HistoryRow, Kind, Orphans, Outcome, PlainRow, Retention, Staged, Stats,
 };
 use crate::error::{Code, HfError, Result};
-use crate::postgres::types::{ToSql, Type};
 use crate::postgres::{Config, Migrate, Migration, Needs, Postgres, is_transient};
 use crate::{clock, ids};
 
@@ -69,7 +70,7 @@ const NEEDS: &[Needs] = &[
     },
     Needs {
         table: "entity_intents",
-        columns: &["change_id", "kind", "entity_id", "op", "prev", "actor", "run_id", "owner", "created_at"],
+        columns: &["change_id", "kind", "entity_id", "op", "prev", "marks", "actor", "run_id", "owner", "created_at"],
     },
 ];
 
@@ -77,7 +78,7 @@ const NEEDS: &[Needs] = &[
 const RETRY: Duration = Duration::from_secs(5);
 /// How long writes that nobody waits for may wait for company.
 const LATER: Duration = Duration::from_millis(20);
-/// Clocks that differ by more are worth a warning, in milliseconds.
+/// Change ids in one notification, which must stay below 8000 bytes.
 const PER_NOTICE: usize = 200;
 
 /// Where the log is, and what may be done to it.
@@ -108,6 +109,7 @@ struct Inner {
     counters: Counters,
     skew_ms: Mutex<Option<f64>>,
     watch: Watch,
+    locks: Arc<Locks>,
 }
 
 /// Takes what became of a job.
@@ -126,7 +128,6 @@ pub(super) struct Shared {
     durability: Durability,
     owner: String,
     clock: Clock,
-    channel: String,
     emptied: Mutex<Option<Instant>>,
 }
 
@@ -168,23 +169,19 @@ impl PgLog {
     /// As [`Postgres::new`].
     pub fn new(options: Options) -> Result<Self> {
         let owner = ids::uuid();
-        let shared = Shared {
-            durability: options.durability,
-            clock: Clock::default(),
-            channel: channel_of(options.schema.as_deref().unwrap_or_default()),
-            owner,
-            emptied: Mutex::default(),
-        };
+        let shared =
+            Shared { durability: options.durability, clock: Clock::default(), owner, emptied: Mutex::default() };
         Ok(Self(Arc::new(Inner {
             postgres: Postgres::new(options.config.clone())?,
             presence: Presence::new(&options.config, &shared.owner)?,
             shared: Arc::new(shared),
-            options,
             layout: Mutex::default(),
             queue: Mutex::default(),
             counters: Counters::default(),
             skew_ms: Mutex::default(),
             watch: Watch::default(),
+            locks: Arc::new(Locks::new(&options.config)?),
+            options,
         })))
     }
 
@@ -196,12 +193,6 @@ impl PgLog {
         let postgres = inner.postgres.clone();
         postgres.spawn(async move { done(work.call(inner).await) });
     }
-}
-
-/// The channel on which a log tells others of changes. Its name has a bounded length, whatever the schema's is.
-fn channel_of(schema: &str) -> String {
-    let hash = blake3::hash(schema.as_bytes()).to_hex();
-    format!("holdfast_entity_{}", hash.get(..16).unwrap_or_default())
 }
 
 fn closed() -> HfError {
@@ -515,20 +506,7 @@ impl Log for PgLog {
 
     fn lock_entity(&self, kind: String, entity_id: String, done: Done<Unlock>) {
         self.run(done, |inner: Arc<Inner>| async move {
-            let hash = blake3::hash(format!("{}\0{kind}\0{entity_id}", inner.layout()?.schema).as_bytes());
-            let key = i64::from_le_bytes(hash.as_bytes().first_chunk().copied().unwrap_or_default());
-            let transaction = inner.postgres.begin().await?;
-            let params: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
-            // Held by a transaction: the server lets go of it whatever becomes of this process.
-            transaction.fetch("locking an entity", "SELECT pg_advisory_xact_lock($1)", &params).await?;
-            let postgres = inner.postgres.clone();
-            let unlock: Unlock = Box::new(move || {
-                postgres.spawn(async move {
-                    // Whether this succeeds or the connection is gone: the lock is.
-                    let _ = transaction.rollback().await;
-                });
-            });
-            Ok(unlock)
+            inner.locks.take(&inner.layout()?.schema, &kind, &entity_id).await
         });
     }
 
@@ -540,8 +518,11 @@ impl Log for PgLog {
         });
     }
 
-    fn watch(&self, heard: Heard) {
-        self.0.watch.start(&self.0, heard);
+    fn watch(&self, heard: Heard, done: Done<()>) {
+        match self.0.layout() {
+            Ok(layout) => self.0.watch.start(&self.0, &layout.channel(), heard, done),
+            Err(error) => done(Err(error)),
+        }
     }
 
     fn close(&self, done: Done<()>) {
@@ -561,7 +542,10 @@ impl Log for PgLog {
             }
         });
         postgres.close(Box::new(move |outcome| {
-            inner.presence.end(Box::new(move |ended| done(outcome.and(ended))));
+            let last = Arc::clone(&inner);
+            inner.presence.end(Box::new(move |ended| {
+                last.locks.end(Box::new(move |unlocked| done(outcome.and(ended).and(unlocked))));
+            }));
         }));
     }
 }

@@ -105,7 +105,7 @@ pub async fn claim(postgres: &Postgres, layout: &Layout, kind: &str, me: &str) -
                 }
                 let theirs: [(&(dyn ToSql + Sync), Type); 2] = [(&kind, Type::TEXT), (&owner, Type::TEXT)];
                 let intents = format!(
-                    "SELECT change_id, entity_id, op, prev::text, actor::text, run_id FROM {s}.entity_intents \
+                    "SELECT change_id, entity_id, op, prev::text, marks, actor::text, run_id FROM {s}.entity_intents \
                      WHERE kind = $1 AND owner = $2 ORDER BY created_at, change_id"
                 );
                 for row in db.fetch("reading orphaned intents", &intents, &theirs).await? {
@@ -114,8 +114,9 @@ pub async fn claim(postgres: &Postgres, layout: &Layout, kind: &str, me: &str) -
                         entity_id: row.get(1),
                         op: row.get(2),
                         prev: row.get(3),
-                        actor: row.get(4),
-                        run_id: row.get(5),
+                        marks: row.get(4),
+                        actor: row.get(5),
+                        run_id: row.get(6),
                     });
                 }
                 let events = format!(

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::{Inner, lock};
 use crate::entity::log::Heard;
+use crate::entity::model::Done;
 use crate::error::Result;
 use crate::postgres::types::{ToSql, Type};
 use crate::postgres::{Listener, Notice};
@@ -44,11 +45,12 @@ impl Told {
 }
 
 impl Watch {
-    /// Begins to listen; `heard` gets the payloads of changes of other processes.
-    pub(super) fn start(&self, inner: &Arc<Inner>, heard: Heard) {
+    /// Begins to listen; `heard` gets the payloads of changes of other processes that are committed after `done`.
+    pub(super) fn start(&self, inner: &Arc<Inner>, channel: &str, heard: Heard, done: Done<()>) {
+        let done = Mutex::new(Some(done));
         let log = Arc::downgrade(inner);
         let heard: Arc<Heard> = Arc::new(heard);
-        let listener = inner.postgres.listen(&inner.shared.channel, move |notice| {
+        let listener = inner.postgres.listen(channel, move |notice| {
             let Some(inner) = Weak::upgrade(&log) else { return };
             let heard = Arc::clone(&heard);
             match notice {
@@ -62,12 +64,20 @@ impl Watch {
                     postgres.spawn(async move { tell(&inner, &heard, Some(ids)).await });
                 }
                 Notice::Reconnected => {
+                    if let Some(done) = lock(&done).take() {
+                        done(Ok(()));
+                    }
                     if std::mem::replace(&mut lock(&inner.watch.told).before, true) {
                         let postgres = inner.postgres.clone();
                         postgres.spawn(async move { tell(&inner, &heard, None).await });
                     }
                 }
-                Notice::Lost(_) => {}
+                Notice::Lost(error) => {
+                    // Attempts go on; who waits for the first one is told why it takes so long.
+                    if let Some(done) = lock(&done).take() {
+                        done(Err(error));
+                    }
+                }
             }
         });
         *lock(&self.listener) = Some(listener);

@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Shared;
 use crate::entity::clock::micros;
-use crate::entity::continuity::{self, Last};
+use crate::entity::continuity::{self, Last, hide};
 use crate::entity::derive::{Derived, Row};
-use crate::entity::event::event_text;
+use crate::entity::event::{event_text, state};
 use crate::entity::field_text::plain_key;
 use crate::entity::model::{Appended, Done, Durability, Outcome, PlainRow, Staged};
 use crate::error::{Code, HfError, Result};
@@ -83,6 +83,11 @@ impl AppendChange {
     ) -> Result<()> {
         let staged = &*self.staged;
         let kind = staged.kind.name.as_str();
+        if let (None, Some(text)) = (&derived.next, prev.as_ref()) {
+            // A removal has no rows that would hide what was hidden.
+            let hidden = hidden(db, kind, &staged.id, text)?;
+            *prev = Some(hide(text, &hidden)?.into_owned());
+        }
         let lasts =
             derived.rows.iter().map(|row| last(db, kind, &staged.id, &row.field)).collect::<Result<Vec<_>>>()?;
         let newest = lasts.iter().flatten().map(|(last, _)| last.at).max();
@@ -151,6 +156,28 @@ fn last(db: &Connection, kind: &str, entity_id: &str, field: &str) -> Result<Opt
             .optional()
     })
     .map_err(|error| sql_error("reading the latest transition", error))
+}
+
+/// The fields of `prev` (JSON text) whose history ends with a masked value, with the text of that.
+pub fn hidden(db: &Connection, kind: &str, entity_id: &str, prev: &str) -> Result<Vec<(String, String)>> {
+    let any: bool = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM entity_transitions WHERE kind = ? AND entity_id = ? AND masked = 1)",
+        )
+        .and_then(|mut select| select.query_row(params![kind, entity_id], |row| row.get(0)))
+        .map_err(|error| sql_error("looking for masked transitions", error))?;
+    if !any {
+        return Ok(Vec::new());
+    }
+    let mut hidden = Vec::new();
+    for member in state(prev)?.members() {
+        if let Some((last, _)) = last(db, kind, entity_id, &member.key)?
+            && last.masked
+        {
+            hidden.push((member.key.to_string(), last.to_value));
+        }
+    }
+    Ok(hidden)
 }
 
 /// Tells whether a change was committed before: an attempt whose answer was lost.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::append::hidden;
 use super::{Shared, owner};
 use crate::entity::clock::micros;
 use crate::entity::model::{Done, Kind, OrphanIntent, Orphans, Staged};
@@ -12,22 +13,21 @@ use crate::sqlite::{WriteJob, sql_error};
 
 /// Records the intent of a change.
 pub fn begin(shared: &Shared, db: &Connection, staged: &Staged) -> Result<()> {
-    let prev = match (&staged.prev, &staged.secrets) {
-        (Some(prev), Some(secrets)) => Some(secrets.mask(prev)),
-        (Some(prev), None) => Some(prev.as_str().into()),
-        (None, _) => None,
-    };
+    let (kind, id) = (&staged.kind.name, &staged.id);
+    let hidden = staged.prev.as_deref().map_or(Ok(Vec::new()), |prev| hidden(db, kind, id, prev))?;
+    let concealed = staged.concealed(&hidden)?;
     db.prepare_cached(
-        "INSERT INTO entity_intents (change_id, kind, entity_id, op, prev, actor, run_id, owner, created_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entity_intents (change_id, kind, entity_id, op, prev, marks, actor, run_id, owner, created_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .and_then(|mut insert| {
         insert.execute(params![
             staged.change_id,
-            staged.kind.name,
-            staged.id,
+            kind,
+            id,
             staged.op.as_str(),
-            prev,
+            concealed.as_ref().map(|concealed| &*concealed.prev),
+            concealed.as_ref().and_then(|concealed| concealed.marks.as_deref()),
             staged.actor,
             staged.run_id,
             shared.owner.name(),
@@ -102,7 +102,7 @@ fn owners(db: &Connection, kind: &str, me: &str) -> Result<Vec<String>> {
 
 fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>> {
     db.prepare_cached(
-        "SELECT change_id, entity_id, op, prev, actor, run_id FROM entity_intents \
+        "SELECT change_id, entity_id, op, prev, marks, actor, run_id FROM entity_intents \
          WHERE kind = ? AND owner = ? ORDER BY created_at, rowid",
     )
     .and_then(|mut select| {
@@ -113,8 +113,9 @@ fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>
                     entity_id: row.get(1)?,
                     op: row.get(2)?,
                     prev: row.get(3)?,
-                    actor: row.get(4)?,
-                    run_id: row.get(5)?,
+                    marks: row.get(4)?,
+                    actor: row.get(5)?,
+                    run_id: row.get(6)?,
                 })
             })?
             .collect()
