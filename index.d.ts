@@ -2008,9 +2008,14 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
    * are committed together. It is for one transaction: make a handle over it inside, and drop both at its end.
    */
   withTransaction(tx: EntityTx): EntityStore;
-  /** The changes that this store object records from now on, to iterate over. Needs `outbox` or `journal`. */
+  /**
+   * The changes that are recorded from now on, to iterate over. Needs `outbox` or `journal`. On Postgres these are the changes of all
+   * processes: their own at once, those of others as soon as the server tells of them, and after a broken connection those of the
+   * last five minutes that were missed; each once, in the order in which they are heard of. What others record before the first
+   * `ready()` after this call may be missed. An SQLite file tells of this process alone.
+   */
   changes(options?: EntityChangesOptions): EntityChanges;
-  /** Calls `listener` with each change that this store object records from now on. Needs `outbox` or `journal`. */
+  /** Calls `listener` with each change, as `changes()` yields them. It does not keep the process alive. */
   onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
   /** Counters. */
   stats(): Promise<EntityStoreStats>;
@@ -2143,7 +2148,9 @@ export type EntityCompat = "holdfast" | "original";
 
 /**
  * How mutations of one entity are kept apart: `id` (the default) = one after the other within the registry; `none` = not at all;
- * `database` = also across processes; not available in this version, mutations reject.
+ * `database` = also across processes, by a lock on the server that is held over the whole mutation, on a connection that is reserved for
+ * such locks. That needs a store over `{ connectionString }`; with any other, mutations reject. Who waits for more than 60 seconds is
+ * rejected with `HF_BUSY`.
  */
 export type EntitySerialize = "id" | "none" | "database";
 
@@ -2371,6 +2378,24 @@ export interface EntityChangedSubscriptions {
   disposeAll(): Promise<void>;
 }
 
+/** What a bus for entity changes is made of. */
+export interface EntityChangeBusArgs {
+  /** A store whose other processes are heard as well: one over Postgres, with `outbox` or `journal`. Default: this process alone. */
+  store?: EntityStore;
+  /** Gets warnings. Default: nobody. */
+  logger?: Logger;
+}
+
+/** A bus for entity changes. */
+export interface EntityChangeBus {
+  /** Tells the listeners of a change; for `emitter.wire`. Resolves when they are done. */
+  readonly emit: EmitEntityChanged;
+  /** Subscribes; for `subscriptions.wire`. Returns what ends the subscription. */
+  readonly onHook: OnHookFn;
+  /** Ends all subscriptions. */
+  close(): void;
+}
+
 /** The names of the host events that a change stands for. */
 export type EntityChangeDeriver = (changed: EntityChanged) => ReadonlyArray<string>;
 
@@ -2483,6 +2508,27 @@ export declare const SYSTEM_ACTOR: Readonly<Actor>;
 export declare const EntityChangedSchema: EntityChangedParser;
 
 /**
+ * Makes a bus: `emit` is what `emitter.wire` takes, `onHook` what `subscriptions.wire` takes.
+ *
+ * - `broadcast` (the default): every listener of every process hears each change. Those of other processes need a store over Postgres
+ *   with `outbox` or `journal`; without one, each process hears its own.
+ * - `work-queue`: one listener of each group hears a change, in the process that made it. If it fails it is called again, at most
+ *   `maxRetries` times (3), after 50 ms, doubling to 5 s; then `emit` rejects, and a store with `outbox` or `journal` delivers the change
+ *   again. If the process dies before that, whoever takes its changes over does it.
+ * - `instance-local`: hears what its own process made.
+ *
+ * A listener that throws in one of the other two modes is reported to `logger`, and stops nobody else.
+ *
+ * @example
+ * ```ts
+ * const bus = createEntityChangeBus({ store, logger: console });
+ * await emitter.wire(bus.emit);
+ * subscriptions.wire({ onHook: bus.onHook, logger: console });
+ * ```
+ */
+export declare function createEntityChangeBus(args?: EntityChangeBusArgs): EntityChangeBus;
+
+/**
  * Makes an emitter. Until `wire` is called it keeps the changes in memory, at most `bufferLimit`; above that the oldest is dropped,
  * with a warning.
  */
@@ -2510,6 +2556,41 @@ export declare function withEntityRemove<T extends Record<string, unknown>>(args
 } & RemoveInput): Promise<void>;
 type State$1 = Record<string, unknown>;
 
+/** Options of {@link backfillEntity}. */
+export interface BackfillOptions<T extends State$1> {
+  /** Only these fields. Default: all that the kind's schema can return. */
+  fields?: ReadonlyArray<keyof T & string>;
+}
+
+/**
+ * Writes "entered" rows for entities that have no history yet, so that `inStateSince`, `inStateForMs` and `timeInState` answer from now
+ * on, and not only after the first change of each field.
+ *
+ * Every field that has no row gets one: from nothing, to its current value, at the current time. Those are the rows that creating the
+ * entity now would write, so a field that is `null` or absent gets none. Fields with any row are left alone, ids that `read` does not
+ * know are skipped. No event is sent. Doing it again writes nothing, so it may be run at every start; each entity is filled in its turn
+ * among the mutations of it, in a transaction of its own.
+ *
+ * Nothing is masked: leave out fields that hold secrets, by `fields`.
+ *
+ * @param handle a handle of `defineEntity` or `createEntityHandle`; rows go to the store that it has now
+ * @param ids the entities; one that is named twice counts once
+ * @returns how many rows were written
+ * @throws what `read` or the store rejects with; entities that were filled by then stay so, and calling it again does the rest
+ * @throws {Error} `HF_ENTITY_STORE_UNBOUND`: the registry has no store yet
+ * @throws {Error} `HF_INVALID_ARGUMENT`: `handle` is no handle of holdfast, or a copy of one
+ *
+ * @example
+ * ```ts
+ * const incident = registry.defineEntity({ kind: 'incident', state, read });
+ * await backfillEntity(incident, await allIncidentIds(), { fields: ['status'] });
+ * ```
+ */
+export declare function backfillEntity<T extends State$1>(handle: EntityHandle<T>, ids: Iterable<string>, options?: BackfillOptions<T>): Promise<{
+  appended: number;
+}>;
+type State$2 = Record<string, unknown>;
+
 /**
  * Tells which fields differ between two states.
  *
@@ -2527,8 +2608,8 @@ type State$1 = Record<string, unknown>;
  * ```
  */
 export declare function diffEntityState({ prev, next }: {
-  prev: State$1 | null;
-  next: State$1 | null;
+  prev: State$2 | null;
+  next: State$2 | null;
 }): EntityDiff;
 
 /**

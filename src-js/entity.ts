@@ -11,6 +11,7 @@ export { createChangeEmitter } from './entity/emitter';
 export { ENTITY_CHANGED_HOOK, createEntityChangedSubscriptions } from './entity/subscriptions';
 export { createChangeDeriverRegistry } from './entity/derivers';
 export { withEntityRemove, withEntityWrite } from './entity/guards';
+export { backfillEntity, type BackfillOptions } from './entity/backfill';
 export { diffEntityState } from './entity/diff';
 export { stableStringify, structurallyEqual } from './entity/canonical';
 export { serializeFieldValue } from './entity/field-text';

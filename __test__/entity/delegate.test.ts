@@ -1,8 +1,11 @@
 // The delegate against a real server: the application's own table, in its own schema, through its own drizzle object.
 import { sql } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/node-postgres';
+import { createChangeEmitter, createEntityRegistry, createEntityStore, createRunSecretRegistry, getEntityFailure, type EntityChanged, type EntityStore } from 'holdfast';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { Client, Pool } from 'pg';
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest';
+import * as z from 'zod';
 
 import { createDelegate, type Delegate } from '../../src-js/entity/delegate-store';
 import type { DrizzleDatabase } from '../../src-js/entity/drizzle-target';
@@ -384,5 +387,136 @@ describe("inside the caller's transaction", () => {
     const store = createDelegate(asDatabase(db));
     await db.transaction((tx) => append(store.withTransaction(tx), ['status', null, 'open']));
     expect(await rowsIn(place)).toHaveLength(1);
+  });
+});
+
+describe('under a handle', () => {
+  /** A way to the server that can lose the answer of a COMMIT: the server has done it, the client never hears. */
+  async function lossyWay(url: string): Promise<{ url: string; loseNextCommit(): void; lost(): number }> {
+    const target = new URL(url);
+    let [armed, lost] = [false, 0];
+    const server = createServer((socket) => {
+      const up = connect(Number(target.port || 5432), target.hostname);
+      let isLost = false;
+      for (const one of [socket, up]) one.on('error', () => {});
+      socket.on('data', (data) => {
+        if (armed && data.includes('commit')) {
+          [armed, isLost] = [false, true];
+          lost += 1;
+        }
+        up.write(data);
+      });
+      up.on('data', (data) => {
+        if (!isLost) return void socket.write(data);
+        socket.destroy();
+        up.destroy();
+      });
+      socket.on('close', () => up.destroy());
+      up.on('close', () => socket.destroy());
+    });
+    await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening));
+    onTestFinished(() => new Promise<void>((closed) => void server.close(() => closed())));
+    const way = new URL(url);
+    way.hostname = '127.0.0.1';
+    way.port = String((server.address() as AddressInfo).port);
+    return { url: way.href, loseNextCommit: () => void (armed = true), lost: () => lost };
+  }
+
+  function world(store: EntityStore) {
+    const events: EntityChanged[] = [];
+    const emitter = createChangeEmitter();
+    void emitter.wire(async (event) => void events.push(event));
+    const secretRegistry = createRunSecretRegistry();
+    const registry = createEntityRegistry({ secretRegistry, emitter });
+    registry.setStore({ store });
+    const states = new Map<string, { status: string; note: string }>();
+    const handle = registry.defineEntity<{ status: string; note: string }>({
+      kind: 'incident',
+      state: z.object({ status: z.string(), note: z.string() }),
+      read: async (ids) => Object.fromEntries(ids.flatMap((id) => (states.has(id) ? [[id, states.get(id)!]] : []))),
+    });
+    const set = (status: string, note: string, runId?: string) =>
+      handle.mutate({ id: '7', opts: { runId }, apply: async () => (states.set('7', { status, note }), { status, note }) });
+    return { events, handle, set, secretRegistry };
+  }
+
+  test.each([
+    ['is unique', SEVEN],
+    ['is not', SEVEN.replace('PRIMARY KEY', '')],
+  ])('the answer of COMMIT is lost: the next try adds nothing, where the id %s', async (_, table) => {
+    const place = await freshSchema();
+    await query(table, [], place.url);
+    const way = await lossyWay(place.url);
+    const store = createEntityStore(drizzle(poolOf({ connectionString: way.url })), { driver: 'delegate' });
+    onTestFinished(() => store.close());
+    const { events, set } = world(store);
+    await store.ready();
+    way.loseNextCommit();
+    const error = await set('open', 'a').then(
+      () => expect.unreachable(),
+      (thrown: unknown) => thrown,
+    );
+    expect(way.lost()).toBe(1);
+    expect(getEntityFailure(error)).toMatchObject({ stage: 'append', applied: true, pending: true });
+    // It was committed all the same.
+    const first = await rowsIn(place);
+    expect(first).toHaveLength(2);
+    await set('done', 'a');
+    await vi.waitFor(() => expect(events).toHaveLength(2));
+    const rows = await rowsIn(place);
+    expect(rows.map(({ field, from_value, to_value }) => [field, from_value, to_value])).toEqual([
+      ['note', null, 'a'],
+      ['status', null, 'open'],
+      ['status', 'open', 'done'],
+    ]);
+    expect(rows.slice(0, 2)).toEqual(first);
+    // A row belongs to the change that subscribers hear of.
+    expect(rows.map(({ id }) => id)).toEqual([`${events[0]!.changeId}.0`, `${events[0]!.changeId}.1`, `${events[1]!.changeId}.0`]);
+  });
+
+  test('a masked value is known for one where the table has a column for that', async () => {
+    const { place, pool } = await setUp(SEVEN.replace('now())', 'now(), masked boolean, change_id text)'));
+    const store = createEntityStore(drizzle(pool), { driver: 'delegate' });
+    onTestFinished(() => store.close());
+    const { events, handle, set, secretRegistry } = world(store);
+    secretRegistry.register('run', ['s3cr3t']);
+    await set('s3cr3t', 'plain', 'run');
+    expect(await query('SELECT field, to_value, masked, change_id FROM entity_transitions ORDER BY field', [], place.url)).toEqual([
+      { field: 'note', to_value: 'plain', masked: false, change_id: events[0]!.changeId },
+      { field: 'status', to_value: '****', masked: true, change_id: events[0]!.changeId },
+    ]);
+    expect(await handle.inStateSince('7', 'status')).toBeInstanceOf(Date);
+  });
+
+  test('a value without a text is said to be one, before and after, once in a change', async () => {
+    const { store } = await setUp();
+    const log = logger();
+    const loop: Record<string, unknown> = { status: 'open' };
+    loop.self = loop;
+    const registry = createEntityRegistry({ secretRegistry: createRunSecretRegistry(), emitter: createChangeEmitter(), logger: log });
+    registry.setStore({ store });
+    const states = new Map<string, Record<string, unknown>>([['7', { status: 'open', loop }]]);
+    const handle = registry.defineEntity<Record<string, unknown>>({
+      kind: 'incident',
+      state: z.looseObject({}),
+      read: async () => Object.fromEntries(states),
+    });
+    await handle.mutate({ id: '7', apply: async () => ({ status: 'done', loop }) });
+    await handle.mutate({ id: '7', apply: async () => ({ status: 'done', loop: 'none' }) });
+    await handle.mutate({ id: '8', apply: async () => ({ loop }) });
+    const said = 'the field "loop" contains itself, so it is recorded as [unserializable]';
+    expect(log.warn.mock.calls).toEqual([[said], [said], [said]]);
+  });
+
+  test('a store of the program gets what it always got', async () => {
+    const { store } = await setUp();
+    const spy = vi.fn(store.appendTransitions);
+    const { set } = world({ ...store, appendTransitions: spy });
+    await set('open', 'a');
+    const transitions = [
+      { field: 'note', fromValue: null, toValue: 'a' },
+      { field: 'status', fromValue: null, toValue: 'open' },
+    ];
+    expect(spy.mock.calls).toStrictEqual([[{ tx: expect.anything(), kind: 'incident', entityId: '7', transitions }]]);
   });
 });

@@ -101,10 +101,20 @@ test.each<[string, EntityStoreOptions, string]>([['native', { driver: 'native' }
   await expect(drizzleStore(db, options, failing).ready()).rejects.toMatchObject({ hfCode, cause: { message: 'no route' } });
 });
 
-test.each(['outbox', 'journal'] as const)('%s rejects, and says what to use', async (durability) => {
+test.each(['outbox', 'journal'] as const)('%s rejects where only the object can be used, and says why and what to use', async (durability) => {
   const { pool } = await setUp();
   const db = drizzle(pool) as unknown as DrizzleDatabase;
-  await expect(drizzleStore(db, { durability }).ready()).rejects.toMatchObject({ hfCode: 'HF_UNAVAILABLE', message: expect.stringContaining('connectionString') });
+  const refused: OpenNative = async () => ({ differs: 'it is another server' });
+  for (const [options, open, why] of [
+    [{ durability }, undefined, "`driver: 'delegate'` was asked for"],
+    [{ durability, driver: 'delegate' }, refused, "`driver: 'delegate'` was asked for"],
+    [{ durability }, refused, 'it is another server'],
+  ] as [EntityStoreOptions, OpenNative | undefined, string][]) {
+    const ready = drizzleStore(db, options, open).ready();
+    await expect(ready).rejects.toMatchObject({ hfCode: 'HF_UNAVAILABLE', message: expect.stringMatching(/outbox|journal/) });
+    await expect(ready).rejects.toThrow(why);
+    await expect(ready).rejects.toThrow('{ connectionString }');
+  }
 });
 
 test('a connection that fails is no reason to fail: the object serves, and the warning says why', async () => {

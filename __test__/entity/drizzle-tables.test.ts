@@ -2,13 +2,16 @@
 import { getTableName, is, eq, Table } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/node-postgres';
 import { getTableConfig } from 'drizzle-orm/pg-core';
-import { entityChanges, entityIntents, entityMeta, entityTransitions } from 'holdfast/drizzle';
+import { createEntityStore } from 'holdfast';
+import { durableEntityTransitions, entityChanges, entityIntents, entityMeta, entityTransitions } from 'holdfast/drizzle';
+import { readFileSync } from 'node:fs';
 import { Pool } from 'pg';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { createDelegate } from '../../src-js/entity/delegate-store';
 import type { DrizzleDatabase } from '../../src-js/entity/drizzle-target';
-import { freshSchema, query } from '../support/postgres';
+import { freshSchema, query, type FreshSchema } from '../support/postgres';
+import { createTables } from './drizzle-ddl';
 
 const columnsOf = (table: Parameters<typeof getTableConfig>[0]): Record<string, string> =>
   Object.fromEntries(
@@ -33,15 +36,40 @@ describe('the tables', () => {
     expect(index!.config.columns.map((column) => (column as { name?: string }).name)).toEqual(['kind', 'entity_id', 'field', 'transitioned_at']);
   });
 
-  test('the others have zoned times, and an identity for the order', () => {
-    expect(columnsOf(entityChanges)).toMatchObject({
-      seq: 'bigint NOT NULL PRIMARY KEY',
-      payload: 'jsonb NOT NULL',
-      created_at: 'timestamp with time zone NOT NULL',
-      delivered_at: 'timestamp with time zone',
-    });
-    expect(columnsOf(entityIntents)).toMatchObject({ change_id: 'text NOT NULL PRIMARY KEY', prev: 'text', run_id: 'text' });
-    expect(columnsOf(entityMeta)).toEqual({ key: 'text NOT NULL PRIMARY KEY', value: 'text NOT NULL' });
+  test('the others are those that a store of holdfast makes for itself, column by column, index by index', async () => {
+    const own = await freshSchema();
+    const ddl = readFileSync(new URL('../../migrations/postgres/entity/0001_transition_log.sql', import.meta.url), 'utf8');
+    await query(ddl.replaceAll('{schema}', own.schema), undefined, own.url);
+    const drizzled = await freshSchema();
+    await createTables(drizzled, [durableEntityTransitions, entityChanges, entityIntents, entityMeta]);
+    expect(await shapeOf(drizzled)).toEqual(await shapeOf(own));
+  });
+
+  test.each([
+    ['native', 'timestamp', [entityTransitions]],
+    ['delegate', 'timestamp', [entityTransitions]],
+    ['native', 'timestamptz', [durableEntityTransitions]],
+    ['delegate', 'timestamptz', [durableEntityTransitions]],
+  ] as const)('made from the definitions, the %s driver works on %s', async (driver, _, tables) => {
+    const place = await freshSchema();
+    await createTables(place, tables);
+    const pool = new Pool({ connectionString: place.url });
+    onTestFinished(() => pool.end());
+    const store = createEntityStore(drizzle(pool), { driver, retention: { maxRowsPerField: 1 } });
+    onTestFinished(() => store.close());
+    const key = { kind: 'incident', entityId: '7' };
+    for (const [fromValue, toValue] of [[null, 'open'], ['open', 'done']] as const) {
+      await store.runInTransaction((tx) => store.appendTransitions({ tx, ...key, transitions: [{ field: 'status', fromValue, toValue }] }));
+    }
+    const field = { ...key, field: 'status' };
+    const since = await store.inStateSince({ ...field, currentValue: 'done' });
+    expect(Math.abs(since!.getTime() - Date.now())).toBeLessThan(5_000);
+    expect(await store.transitionCount({ ...field, windowMs: 60_000, now: new Date() })).toBe(2);
+    expect((await store.history(key)).rows.map(({ fromValue, toValue }) => [fromValue, toValue])).toEqual([['open', 'done'], [null, 'open']]);
+    expect(await store.isFlapping({ ...field, count: 2, windowMs: 60_000 })).toBe(true);
+    expect(await store.prune()).toEqual({ deleted: 1 });
+    const rows = await query<{ to_value: string; change_id?: string | null }>('SELECT * FROM entity_transitions', [], place.url);
+    expect(rows).toMatchObject([{ to_value: 'done', ...(tables[0] === durableEntityTransitions && { change_id: expect.any(String), masked: false }) }]);
   });
 
   test("rows of the store and rows of drizzle are each other's", async () => {
@@ -65,3 +93,17 @@ describe('the tables', () => {
     expect((await db.query.entityTransitions.findMany()).map((each) => each.toValue).sort()).toEqual(['done', 'open']);
   });
 });
+
+/** Columns, constraints and indexes of a schema, as the server sees them. */
+async function shapeOf({ schema, url }: FreshSchema): Promise<unknown> {
+  const columns = await query(
+    `SELECT c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required, a.attidentity AS identity,
+       pg_get_expr(d.adbin, d.adrelid) AS default
+     FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE c.relnamespace = $1::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, 2`,
+    [schema],
+    url,
+  );
+  const indexes = await query<{ def: string }>('SELECT pg_get_indexdef(indexrelid) AS def FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relnamespace = $1::regnamespace ORDER BY 1', [schema], url);
+  return { columns, indexes: indexes.map(({ def }) => def.replaceAll(`${schema}.`, '')).sort() };
+}

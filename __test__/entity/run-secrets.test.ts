@@ -46,6 +46,30 @@ describe('createRunSecretRegistry', () => {
     expect(maskDeepForStep('step', ['beta-secret'])).toEqual(['****']);
   });
 
+  it('hands out one array of secrets for as long as a run has the same ones', () => {
+    // Whoever compiles the secrets of a run keeps the result by this array.
+    const registry = createRunSecretRegistry();
+    const valuesOf = (run: string): readonly string[] => secretsOfRun(registry, run)!.values;
+    registry.register('a', ['first-one']);
+    registry.register('b', ['first-one']);
+    const first = valuesOf('a');
+    registry.register('a', ['first-one', '', 7 as unknown as string]);
+    registry.register('b', ['other-one']);
+    expect(registry.maskText('a', 'first-one')).toBe('****');
+    expect(valuesOf('a')).toBe(first);
+    expect(valuesOf('b')).not.toBe(first);
+    registry.register('a', ['second-one']);
+    const second = valuesOf('a');
+    expect(second).not.toBe(first);
+    expect([first, second]).toEqual([['first-one'], ['first-one', 'second-one']]);
+    expect(valuesOf('a')).toBe(second);
+    // The same name again is another run: nothing that was kept of the old one may serve it.
+    registry.drop('a');
+    registry.register('a', ['first-one', 'second-one']);
+    expect(valuesOf('a')).not.toBe(second);
+    expect(valuesOf('unknown')).toBe(valuesOf('another'));
+  });
+
   it('forgets a run and its steps, and only those', () => {
     const registry = createRunSecretRegistry();
     registry.register('a', ['alpha-secret']);

@@ -221,3 +221,9 @@ export function start(name: string, ...args: string[]): Child {
       }),
   };
 }
+
+/** Closes a store that was made elsewhere after the test. */
+export function closeAfterTest<S extends NativeEntityStore>(store: S): S {
+  stores.push(store);
+  return store;
+}

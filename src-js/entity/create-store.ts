@@ -1,10 +1,10 @@
 /** `createEntityStore`: tells the targets apart and checks the options. */
 import { resolve } from 'node:path';
 import { checkNonEmptyString, checkOneOf, checkPositiveInteger, invalidArgument } from '../check';
-import { builtinError } from '../errors';
+import { builtinError, HoldfastError } from '../errors';
 import { call, callSync, native } from '../native';
 import { parseFacts, placeDifference, probeText, type PlaceFacts } from './drizzle-probe';
-import { drizzleStore } from './drizzle-store';
+import { drizzleStore, type OpenedBeside } from './drizzle-store';
 import { deriveTls, isDrizzle, type DerivedConnection } from './drizzle-target';
 import { storeOver } from './native-store';
 import type { EntityStoreOptions, EntityStorePostgresTarget, EntityStoreTarget, EntityTx, EntityStore, NativeEntityStore } from './types';
@@ -58,24 +58,53 @@ function deriveSsl(ssl: EntityStorePostgresTarget['ssl']): unknown {
 }
 
 /** Connects beside a drizzle object, if that leads to the very same table. */
-async function openBeside(connection: DerivedConnection, place: PlaceFacts, options: EntityStoreOptions): Promise<{ store: NativeEntityStore } | { differs: string }> {
+async function openBeside(connection: DerivedConnection, place: PlaceFacts, options: EntityStoreOptions): Promise<OpenedBeside> {
+  // It may give another password each time (a token that expires): asked once, it would serve until the first reconnection only.
   if (connection.passwordSource !== null) return { differs: 'its password is a function, which only its own driver can ask' };
+  const durability = options.durability ?? 'after-commit';
+  const keepsEvents = durability !== 'after-commit';
   const config = {
     target: 'postgres',
     connection: { ...connection, passwordSource: undefined },
     schema: place.schema,
-    migrate: 'off',
+    // The application makes the tables; the further ones are looked for only where they are needed.
+    migrate: keepsEvents ? 'check' : 'off',
     maxBatch: options.maxBatchRows ?? 1000,
-    durability: 'after-commit',
+    durability,
   };
   const log = callSync(() => new native.EntityLog(JSON.stringify(config)));
-  const found = parseFacts(await call(log.probe(probeText(place.schema))));
-  const differs = placeDifference(place, found);
-  if (differs !== null) {
-    await call(log.close());
-    return { differs };
+  let isUsed = false;
+  try {
+    const found = parseFacts(await call(log.probe(probeText(place.schema))));
+    const differs = placeDifference(place, found);
+    if (differs !== null) return { differs };
+    if (keepsEvents) {
+      const lacks = await lackOf(log, durability);
+      if (lacks !== null) return { lacks };
+    }
+    // A table of seven columns has nothing to delete by but the delegate's statement, so only the store with more keeps retention.
+    const store = storeOver({ log, durability, isShared: true, appendInside }, keepsEvents ? options : { ...options, retention: undefined });
+    isUsed = true;
+    return { store };
+  } finally {
+    // What went wrong before is what counts.
+    if (!isUsed) await call(log.close()).catch(() => {});
   }
-  return { store: storeOver({ log, durability: 'after-commit', isShared: true, appendInside }, options) };
+}
+
+/** Opens a log that keeps events; says what it lacks for that. */
+async function lackOf(log: InstanceType<typeof native.EntityLog>, durability: string): Promise<Error | null> {
+  try {
+    await call(log.open());
+    return null;
+  } catch (error) {
+    if (!(error instanceof HoldfastError) || error.hfCode !== 'HF_ENTITY_TABLE_MISSING') throw error;
+    const tables = '`durableEntityTransitions`, `entityChanges` and `entityIntents` of holdfast/drizzle';
+    const { missing } = error as { missing?: unknown };
+    const list = Array.isArray(missing) ? `; missing: ${missing.join(', ')}` : '';
+    const message = `\`durability: '${durability}'\` through a drizzle object needs ${tables} in the application's migrations${list}`;
+    return new HoldfastError(message, { hfCode: 'HF_ENTITY_TABLE_MISSING', fields: missing === undefined ? {} : { missing }, cause: error });
+  }
 }
 
 function embedded(path: string | undefined, options: EntityStoreOptions, durability: 'journal' | 'after-commit'): NativeEntityStore {

@@ -8,7 +8,8 @@ import { EventEmitter } from 'node:events';
 import { invalidArgument } from '../check';
 import { builtinError, HoldfastError, type HoldfastErrorCode } from '../errors';
 import { stableStringify } from './canonical';
-import { executorOf, hasPool, isEnded, type DrizzleDatabase, type DrizzleTransaction, type Execute } from './drizzle-target';
+import { changeNameOf } from './change-name';
+import { executorOf, hasPool, isEnded, poolEnded, whileOpen, type DrizzleDatabase, type DrizzleTransaction, type Execute } from './drizzle-target';
 import { assertUsable, parseFacts, probeText, probeThroughDrizzle, tableMissing, type PlaceFacts } from './drizzle-probe';
 import { serializeFieldValue } from './field-text';
 import { pgText, TransitionSql, type FieldKey, type Statement } from './transition-sql';
@@ -42,7 +43,7 @@ export interface DelegateAppend {
   kind: string;
   entityId: string;
   transitions: ReadonlyArray<TransitionAppend & { masked?: boolean }>;
-  /** Names the change, so that a second append of it changes nothing. Default: a new UUID. */
+  /** Names the change, so that a second append of it changes nothing. Default: the change of a handle, or a new UUID. */
   changeId?: string;
 }
 
@@ -74,7 +75,7 @@ export function createDelegate(db: DrizzleDatabase, options: DelegateOptions = {
   let last: Promise<unknown> = Promise.resolve();
 
   function assertOpen(): void {
-    if (isEnded(db)) throw new HoldfastError('Cannot use a pool after calling end on the pool', { hfCode: 'HF_CLOSED' });
+    if (isEnded(db)) throw poolEnded();
   }
 
   function facts(): Promise<PlaceFacts> {
@@ -114,15 +115,17 @@ export function createDelegate(db: DrizzleDatabase, options: DelegateOptions = {
       let thrown: { error: unknown } | undefined;
       let unwatch: (() => void) | undefined;
       try {
-        return await db.transaction(async (tx) => {
-          unwatch = watchErrors(tx.session?.client);
-          try {
-            return await work(tx);
-          } catch (error) {
-            thrown = { error };
-            throw error;
-          }
-        });
+        return await whileOpen(db, () =>
+          db.transaction(async (tx) => {
+            unwatch = watchErrors(tx.session?.client);
+            try {
+              return await work(tx);
+            } catch (error) {
+              thrown = { error };
+              throw error;
+            }
+          }),
+        );
       } catch (error) {
         // Where the connection is gone, the failing ROLLBACK would hide what went wrong.
         throw thrown ? thrown.error : error;
@@ -142,9 +145,11 @@ export function createDelegate(db: DrizzleDatabase, options: DelegateOptions = {
     }
   }
 
-  async function append(run: Execute, place: PlaceFacts, { kind, entityId, transitions, changeId = randomUUID() }: DelegateAppend): Promise<void> {
+  async function append(run: Execute, place: PlaceFacts, { kind, entityId, transitions, changeId: given }: DelegateAppend): Promise<void> {
     if (transitions.length === 0) return;
-    const rows = transitions.map(({ field, fromValue, toValue, masked = false }, n) => ({
+    const name = changeNameOf(transitions);
+    const changeId = given ?? name?.changeId ?? randomUUID();
+    const rows = transitions.map(({ field, fromValue, toValue, masked }, n) => ({
       id: `${changeId}.${n}`,
       changeId,
       kind: pgText(kind),
@@ -152,7 +157,7 @@ export function createDelegate(db: DrizzleDatabase, options: DelegateOptions = {
       field: pgText(field),
       fromValue: fromValue === null ? null : pgText(fromValue),
       toValue: pgText(toValue),
-      masked,
+      masked: masked ?? name?.masked?.[n] ?? false,
     }));
     await execute(run, sqlOf(place).append(rows), 'HF_ENTITY_APPEND_FAILED');
     counts.appended += rows.length;

@@ -8,6 +8,7 @@ import { stableStringify, structurallyEqual, structurallyEqualOriginal } from '.
 import { define, maskedNames } from './copy';
 import { diffStates, type State } from './diff';
 import { serializeFieldValue } from './field-text';
+import { standsForObject } from './snapshot';
 import type { EntityCompat } from './types';
 
 /** What a change is derived from. */
@@ -41,8 +42,8 @@ export interface DerivedChange {
 export interface DerivedRow {
   readonly field: string;
   /** `null` if the entity did not exist. */
-  readonly fromValue: string | null;
-  readonly toValue: string;
+  fromValue: string | null;
+  toValue: string;
   /** The canonical text of the new value, by which it is found again. */
   readonly canonical: string;
   /** Whether masking changed `toValue`. */
@@ -80,6 +81,7 @@ function deriveHoldfast({ prev, next, known, mask, maskText, warn }: ChangeInput
     fields.sort((a, b) => (a.name < b.name ? -1 : 1));
   }
   const rows = next === null ? [] : fields.map(({ field, name }) => rowOf(name, masked.prev, masked.next, own(next, field), warn));
+  rows.forEach((row, i) => quote(row, prev, next, (fields[i] as { field: string }).field));
   return { changedFields: fields.map(({ name }) => name), delta, ...masked, rows };
 }
 
@@ -110,6 +112,12 @@ function rowOf(name: string, prev: State | null, next: State | null, raw: unknow
     canonical: stableStringify(value),
     masked: value !== raw && toValue !== serializeFieldValue(raw),
   };
+}
+
+/** A string that stands for an object is recorded as JSON, as every object is. */
+function quote(row: DerivedRow, prev: State | null, next: State | null, field: string): void {
+  if (standsForObject(prev, field)) row.fromValue = JSON.stringify(row.fromValue);
+  if (standsForObject(next, field)) row.toValue = JSON.stringify(row.toValue);
 }
 
 const NO_NAMES: ReadonlyMap<string, string> = new Map();

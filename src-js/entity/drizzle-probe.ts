@@ -3,7 +3,7 @@
  * asked on another connection: equal answers prove that both look at the same table of the same running server.
  */
 import { builtinError, HoldfastError } from '../errors';
-import { executorOf, type DrizzleDatabase } from './drizzle-target';
+import { executorOf, whileOpen, type DrizzleDatabase } from './drizzle-target';
 
 /** The table that the application owns. */
 export const TRANSITIONS_TABLE = 'entity_transitions';
@@ -69,10 +69,12 @@ export function parseFacts(text: string): PlaceFacts {
  * @throws {TypeError} `HF_ENTITY_STORE_INPUT_INVALID`: its driver gives transactions no `session.client.query(text, values)`
  */
 export async function probeThroughDrizzle(db: DrizzleDatabase): Promise<PlaceFacts> {
-  const answer = await db.transaction(async (tx) => {
-    executorOf(tx);
-    return tx.execute(probeText());
-  });
+  const answer = await whileOpen(db, () =>
+    db.transaction(async (tx) => {
+      executorOf(tx);
+      return tx.execute(probeText());
+    }),
+  );
   const rows: unknown = Array.isArray(answer) ? answer : (answer as { rows?: unknown } | null)?.rows;
   const facts = Array.isArray(rows) ? (rows[0] as { facts?: unknown } | undefined)?.facts : undefined;
   if (typeof facts === 'string') return parseFacts(facts);
@@ -104,6 +106,12 @@ export function assertUsable(facts: PlaceFacts): asserts facts is PlaceFacts & {
   if (!time.startsWith('timestamp')) {
     throw tableMissing(`column "transitioned_at" of relation "${TRANSITIONS_TABLE}" is ${time}, not a timestamp`, '42804');
   }
+}
+
+/** Why only the delegate, whose statements follow the table, can write to it; `null` = the engine can, too. */
+export function oddTable({ columns, idUnique }: PlaceFacts): string | null {
+  if (!idUnique) return 'the column "id" of "entity_transitions" is not unique';
+  return columns.id === 'uuid' ? 'the column "id" of "entity_transitions" is a uuid' : null;
 }
 
 /** The error of a table that is not there (yet); its cause has the SQLSTATE. */

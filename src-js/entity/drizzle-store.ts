@@ -5,15 +5,21 @@
 import { HoldfastError } from '../errors';
 import { Lifecycle } from '../lifecycle';
 import { createDelegate, type Delegate } from './delegate-store';
-import { assertUsable, probeThroughDrizzle, type PlaceFacts } from './drizzle-probe';
+import { assertUsable, oddTable, probeThroughDrizzle, type PlaceFacts } from './drizzle-probe';
 import { deriveConnection, isEnded, type DerivedConnection, type DrizzleDatabase } from './drizzle-target';
-import type { EntityStoreOptions, NativeEntityStore } from './types';
+import { EntityChangeStream } from './change-stream';
+import { LateInternals } from './late-internals';
+import { registerStore, storeInternals } from './store-core';
+import type { EntityChangedUnsubscribe, EntityChangesOptions, EntityStoreOptions, NativeEntityStore } from './types';
+
+/** What opening a store beside a drizzle object gave: it, why it must not be used, or what it lacks for the durability that is wanted. */
+export type OpenedBeside = { store: NativeEntityStore } | { differs: string } | { lacks: Error };
 
 /**
- * Opens a store over connections of holdfast's own, pinned to the schema of `place`, after asking the same probe there. What it says
- * otherwise is why it must not be used. Its rejection counts as "could not connect".
+ * Opens a store over connections of holdfast's own, pinned to the schema of `place`, after asking the same probe there. Its rejection
+ * counts as "could not connect".
  */
-export type OpenNative = (connection: DerivedConnection, place: PlaceFacts) => Promise<{ store: NativeEntityStore } | { differs: string }>;
+export type OpenNative = (connection: DerivedConnection, place: PlaceFacts) => Promise<OpenedBeside>;
 
 /** What a choice gave: one of the two serves every call from then on. */
 type Chosen = { store: NativeEntityStore } | { delegate: Delegate };
@@ -25,24 +31,29 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
   /** For transactions of the caller, whichever way the store itself works. */
   const delegate = createDelegate(db, { logger, retention });
   let choice: Promise<Chosen> | null = null;
+  /** What keeps events is holdfast's own connections or nothing, so handles can work with the engine itself, once it is found. */
+  const late = durability === 'after-commit' ? null : new LateInternals(durability, logger, () => life.read(chosen), assertOpen);
   let timer: ReturnType<typeof setInterval> | undefined;
 
   async function choose(): Promise<Chosen> {
     assertOpen();
-    if (durability !== 'after-commit') {
-      const message = `\`durability: '${durability}'\` is not available through a drizzle object; make the store over { connectionString } for that`;
-      throw new HoldfastError(message, { hfCode: 'HF_UNAVAILABLE' });
-    }
     if (driver === 'delegate' || openNative === undefined) {
+      if (late !== null) return delegated("`driver: 'delegate'` was asked for");
       await delegate.ready();
       return delegated(null);
     }
     const facts = await probeThroughDrizzle(db);
     assertUsable(facts);
+    const odd = oddTable(facts);
+    if (odd !== null) return delegated(odd, facts);
     const derived = deriveConnection(db);
     if ('delegate' in derived) return delegated(derived.delegate, facts);
     const opened = await openNative(derived.connection, facts).catch((cause: unknown) => ({ differs: 'a connection of its own could not be made', cause }));
-    if ('store' in opened) return opened;
+    if ('lacks' in opened) throw opened.lacks;
+    if ('store' in opened) {
+      if (late !== null) settle(late, opened.store);
+      return opened;
+    }
     const what = opened.differs.startsWith('it is') ? `a connection made from its options leads elsewhere: ${opened.differs}` : opened.differs;
     return delegated(what, facts, 'cause' in opened ? opened.cause : undefined);
   }
@@ -53,8 +64,8 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
       throw new HoldfastError(`${message}; use \`driver: 'auto'\``, { hfCode: 'HF_UNAVAILABLE', cause });
     }
     if (durability !== 'after-commit') {
-      const message = `\`durability: '${durability}'\` needs connections of holdfast's own, which the drizzle object does not allow`;
-      throw new HoldfastError(reason === null ? message : `${message}: ${reason}`, { hfCode: 'HF_UNAVAILABLE', cause });
+      const message = `\`durability: '${durability}'\` needs connections of holdfast's own, which this drizzle object does not allow: ${reason}`;
+      throw new HoldfastError(`${message}. Make the store over { connectionString } for that`, { hfCode: 'HF_UNAVAILABLE', cause });
     }
     return { delegate: reason === null && facts === undefined ? delegate : createDelegate(db, { logger, retention, facts, reason: reason ?? undefined }) };
   }
@@ -75,9 +86,10 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
     return choice;
   }
 
-  function keepRetention(made: Chosen): void {
+  function keepRetention(): void {
     const everyMs = retention?.everyMs;
-    if (everyMs === undefined || 'store' in made || timer !== undefined) return;
+    // A store that keeps events has more to delete than rows, and does it itself.
+    if (everyMs === undefined || late !== null || timer !== undefined) return;
     timer = setInterval(() => {
       store.prune().catch((error: unknown) => logger?.warn(`entity retention failed: ${error instanceof Error ? error.message : String(error)}`));
     }, everyMs);
@@ -93,9 +105,15 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
     });
   }
 
+  /** A call that a table of seven columns, which has no positions to page by, can only answer to the delegate's statements. */
+  function useFull<R>(run: (store: Pick<Delegate, 'history' | 'prune' | 'timeInState'>) => Promise<R>): Promise<R> {
+    return use((one) => run(late === null ? delegate : one));
+  }
+
   async function close(): Promise<void> {
     clearInterval(timer);
     await life.close();
+    late?.end();
     const made = await choice?.catch(() => null);
     if (made && 'store' in made) await made.store.close();
   }
@@ -107,19 +125,32 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
       const made = await chosen();
       await ('store' in made ? made.store : made.delegate).appendTransitions(args);
     },
-    inStateSince: (args) => use((one) => one.inStateSince(args)),
+    // The application's table knows texts only: what an object's text means, whatever the order of its keys, the delegate compares.
+    inStateSince: (args) => use((one) => (late === null && typeof args.currentValue === 'object' && args.currentValue !== null ? delegate : one).inStateSince(args)),
     transitionCount: (args) => use((one) => one.transitionCount(args)),
     ready: () => use(async (one) => void (await one.ready())),
     close,
     [Symbol.asyncDispose]: close,
-    // An application's table has no positions to page by: these go through its own driver.
-    history: (query) => use(() => delegate.history(query)),
-    prune: (now) => use(() => delegate.prune(now)),
-    timeInState: (query) => use(() => delegate.timeInState(query)),
+    history: (query) => useFull((one) => one.history(query)),
+    prune: (now) => useFull((one) => one.prune(now)),
+    timeInState: (query) => useFull((one) => one.timeInState(query)),
     isFlapping: (query) => use((one) => one.isFlapping(query)),
     withTransaction: (tx) => delegate.withTransaction(tx),
-    changes: notRecorded,
-    onChange: notRecorded,
+    changes: (changesOptions: EntityChangesOptions = {}) => {
+      const from = late ?? notRecorded();
+      return new EntityChangeStream((listener, ended) => from.listen(listener, ended), changesOptions, true);
+    },
+    onChange(listener, { kind, signal } = {}): EntityChangedUnsubscribe {
+      const end = (late ?? notRecorded()).listen((change) => {
+        if (kind === undefined || change.kind === kind) listener(change);
+      });
+      signal?.addEventListener('abort', end, { once: true });
+      if (signal?.aborted) end();
+      return async () => {
+        signal?.removeEventListener('abort', end);
+        end();
+      };
+    },
     stats: () =>
       use(async (one) => {
         if ('stats' in one) return one.stats();
@@ -127,10 +158,18 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
         return { appended, batches, gaps: 0, pending: 0, redelivered: 0, recovered: 0, lagMs: 0, clockSkewMs: null };
       }),
   };
+  if (late !== null) registerStore(store, late);
   return store;
 }
 
+/** Hands everything that handles and listeners did so far over to the store that was opened. */
+function settle(late: LateInternals, opened: NativeEntityStore): void {
+  const core = storeInternals(opened);
+  if (core === undefined) throw new HoldfastError('a store that keeps events must be one of the engine', { hfCode: 'HF_UNAVAILABLE' });
+  late.settle(core);
+}
+
 function notRecorded(): never {
-  const message = 'changes are not recorded through a drizzle object; a store over { connectionString } records them';
+  const message = 'changes are not recorded with durability "after-commit"; pass "outbox" or "journal" to createEntityStore';
   throw new HoldfastError(message, { hfCode: 'HF_INVALID_ARGUMENT' });
 }

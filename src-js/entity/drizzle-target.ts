@@ -2,7 +2,7 @@
  * What a drizzle object gives away: whether it is one, how to connect where it connects to, and the executor of its
  * transactions. Nothing here does I/O or loads drizzle-orm or `pg`: both are looked at by shape (drizzle-orm 0.45, pg 8).
  */
-import { builtinError } from '../errors';
+import { builtinError, HoldfastError } from '../errors';
 
 /** Runs one statement with positional parameters; its rows. */
 export type Execute = (text: string, values: ReadonlyArray<unknown>) => Promise<ReadonlyArray<Record<string, unknown>>>;
@@ -34,7 +34,10 @@ export interface DerivedConnection {
   database: string;
   /** `null`: there is none; `PGPASSWORD` was looked at already, and the password file is what remains. */
   password: string | null;
-  /** Asked before each new connection, in the place of `password`; rejects with what the application's function throws. */
+  /**
+   * Asked before each new connection, in the place of `password`; rejects with what the application's function throws. The engine cannot
+   * ask JavaScript each time it connects, and an answer that is kept may expire: such an object is left to the delegate.
+   */
   passwordSource: (() => Promise<string>) | null;
   /** Startup options of the session. */
   options?: string;
@@ -59,6 +62,31 @@ export function isDrizzle(target: unknown): target is DrizzleDatabase {
 export function isEnded(db: DrizzleDatabase): boolean {
   const client = db.$client;
   return isObject(client) && (client.ended === true || client.ending === true || client._ending === true);
+}
+
+/** How often a call that waits looks whether its pool has ended, in milliseconds. */
+const LOOK_MS = 50;
+
+/** Runs what may wait for a connection of the object. A pool that ends never answers those who wait for one: they reject here. */
+export async function whileOpen<R>(db: DrizzleDatabase, run: () => Promise<R>): Promise<R> {
+  const pool = db.$client;
+  if (!isObject(pool) || typeof pool.ended !== 'boolean') return run();
+  let look: ReturnType<typeof setInterval> | undefined;
+  const ended = new Promise<never>((_, reject) => {
+    // It counts as ended when it has got back all connections: whoever has one is through.
+    look = setInterval(() => pool.ended === true && reject(poolEnded()), LOOK_MS);
+    look.unref?.();
+  });
+  try {
+    return await Promise.race([run(), ended]);
+  } finally {
+    clearInterval(look);
+  }
+}
+
+/** What a call on an ended pool rejects with; the words are those of `pg`. */
+export function poolEnded(): HoldfastError {
+  return new HoldfastError('Cannot use a pool after calling end on the pool', { hfCode: 'HF_CLOSED' });
 }
 
 /** Whether each transaction of the object has a connection of its own, so that they may run side by side. */

@@ -52,6 +52,11 @@ export function bindStore<T extends State>(handle: EntityHandle<T>, store: Entit
   cores.get(handle)?.recorderFor(store);
 }
 
+/** What is behind a handle; `undefined` for anything else, also for a copy of a handle. */
+export function handleCore<T extends State>(handle: EntityHandle<T>): HandleCore<T> | undefined {
+  return cores.get(handle) as HandleCore<T> | undefined;
+}
+
 /**
  * Makes a handle without a registry.
  *
@@ -131,6 +136,24 @@ export class HandleCore<T extends State> {
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
     if (failed) throw failed.reason;
     return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<T>).value);
+  }
+
+  /** Runs `work` as a mutation of the entity would run: in its turn, after what is unfinished of it. `waited`: others were before. */
+  inTurn<R>(id: string, work: (store: EntityStore, waited: boolean) => Promise<R>): Promise<R> {
+    return this.inOwnFrame(id, async (frame) => {
+      const entered = this.inOrder ? this.lanes.enter(frame) : null;
+      const waited = entered instanceof Promise;
+      const leave = waited ? await entered : entered;
+      try {
+        const recorder = this.recorderFor(this.store());
+        await recorder.ready();
+        if (leave !== null) await this.unfinished.complete(id);
+        return await work(recorder.store, waited);
+      } finally {
+        frame.active = false;
+        leave?.();
+      }
+    });
   }
 
   /** The recorder of a store; the same one for the same store. */

@@ -112,7 +112,7 @@ class NativeChange implements RecordedChange {
         // Only a registry's own code can mask for a registry that is not ours; that needs the objects.
         if (foreign) this.prev = JSON.parse(this.prevText) as State;
       } else {
-        this.prev = snapshotState(prev) as State;
+        this.prev = snapshotState(prev, (message) => context.logger?.warn(message)) as State;
         this.prevText = textOf(this.prev);
       }
     }

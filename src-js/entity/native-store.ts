@@ -4,6 +4,7 @@ import { isRecord, invalidArgument } from '../check';
 import { HoldfastError, builtinError } from '../errors';
 import { call, callSync } from '../native';
 import { stableStringify } from './canonical';
+import { changeNameOf } from './change-name';
 import { EntityChangeStream } from './change-stream';
 import { StoreCore, registerStore, type Log } from './store-core';
 import type {
@@ -77,7 +78,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
       await opened();
       try {
         const result = await fn(tx);
-        if (rows.length > 0) await call(log.appendRows(JSON.stringify(rows), core.now()));
+        if (rows.length > 0) await call(log.appendRows(JSON.stringify(rows), core.now())).catch(appendFailed);
         return result;
       } finally {
         open.delete(tx);
@@ -89,7 +90,8 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
       if (rows === undefined) {
         throw invalidArgument('tx', 'the transaction that runInTransaction() gave, while it runs', tx);
       }
-      const changeId = randomUUID();
+      // A failed append may have been committed, so the next try has its ids again; the database skips what it has.
+      const changeId = changeNameOf(transitions)?.changeId ?? randomUUID();
       transitions.forEach(({ field, fromValue, toValue }, index) => {
         const from = fromValue === null ? null : String(fromValue).toWellFormed();
         rows.push({ kind, entityId, field: field.toWellFormed(), fromValue: from, toValue: String(toValue).toWellFormed(), index, changeId });
@@ -216,6 +218,12 @@ function needsEvents(durability: EntityDurability): void {
   throw new HoldfastError('changes of a store are only recorded with durability "outbox" or "journal"; pass one of them to createEntityStore', {
     hfCode: 'HF_INVALID_ARGUMENT',
   });
+}
+
+/** Throws the error of rows that were not appended; that of a store that is closed says so itself. */
+function appendFailed(error: unknown): never {
+  if (!(error instanceof HoldfastError) || error.hfCode === 'HF_CLOSED' || error.hfCode === 'HF_PANIC') throw error;
+  throw new HoldfastError(`entity transitions could not be appended: ${error.message}`, { hfCode: 'HF_ENTITY_APPEND_FAILED', cause: error });
 }
 
 function readCursor(cursor: string): [number, number] {

@@ -29,14 +29,24 @@ export function snapshotState(state: State | null, warn?: (message: string) => v
   for (let i = 0; i < keys.length; i++) {
     const key = keys[i] as string;
     const value = state[key];
-    define(copy, key, typeof value === 'object' && value !== null ? snapshotField(key, value, warn) : value);
+    define(copy, key, typeof value === 'object' && value !== null ? snapshotField(copy, key, value, warn) : value);
   }
   return copy;
 }
 
-function snapshotField(field: string, value: object, warn: ((message: string) => void) | undefined): unknown {
+/** The fields whose copies are strings, though their values were objects that JSON makes a string of. */
+const objects = new WeakMap<State, Set<string>>();
+
+/** Whether the string in a field of a snapshot stands for an object: its field text is in quotes then, as that of the object is. */
+export function standsForObject(snapshot: State | null, field: string): boolean {
+  return snapshot !== null && objects.get(snapshot)?.has(field) === true;
+}
+
+function snapshotField(copy: State, field: string, value: object, warn: ((message: string) => void) | undefined): unknown {
   try {
-    return copyValue(value, BY_VALUE);
+    const made = copyValue(value, BY_VALUE);
+    if (typeof made === 'string') objects.set(copy, (objects.get(copy) ?? new Set()).add(field));
+    return made;
   } catch (error) {
     if (!(error instanceof Endless)) {
       throw error;

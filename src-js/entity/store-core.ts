@@ -2,6 +2,9 @@
 import { call, native } from '../native';
 import type { EntityChanged, EntityDurability, EntityRetention, EntityStore, EntityStoreOptions, Logger } from './types';
 
+/** Clocks that differ by more are worth a warning, in milliseconds. */
+const SKEW_MS = 1000;
+
 export type Log = InstanceType<typeof native.EntityLog>;
 
 /** How often live processes look for what dead ones left, in milliseconds. */
@@ -166,6 +169,7 @@ export class StoreCore implements StoreInternals {
   private async openNow(): Promise<void> {
     await call(this.log.open());
     this.isOpen = true;
+    if (!this.log.isEmbedded()) this.warnOfSkew();
     if (this.keepsEvents && this.isShared) this.every(SWEEP_MS, () => this.sweep());
     const every = this.retention?.everyMs;
     if (every !== undefined) {
@@ -198,6 +202,19 @@ export class StoreCore implements StoreInternals {
       if (payloads.length === 0) return;
       for (const payload of payloads) this.publish(() => JSON.parse(payload) as EntityChanged, true);
     }
+  }
+
+  /** Dwell and windows mix the server's clock with this machine's. */
+  private warnOfSkew(): void {
+    const told = call(this.log.stats()).then((stats) => {
+      const { clockSkewMs } = JSON.parse(stats) as { clockSkewMs: number | null };
+      if (clockSkewMs === null || Math.abs(clockSkewMs) < SKEW_MS) return;
+      const seconds = (Math.abs(clockSkewMs) / 1000).toFixed(1);
+      const direction = clockSkewMs > 0 ? 'ahead of' : 'behind';
+      this.logger?.warn(`the clock of the entity store's server is ${seconds} s ${direction} this machine's: ages of states are off by as much; synchronize them`);
+    });
+    // Whoever uses the store is told what is wrong with it.
+    told.catch(() => {});
   }
 
   private every(ms: number, run: () => void): void {

@@ -127,7 +127,9 @@ export type EntityCompat = 'holdfast' | 'original';
 
 /**
  * How mutations of one entity are kept apart: `id` (the default) = one after the other within the registry; `none` = not at all;
- * `database` = also across processes; not available in this version, mutations reject.
+ * `database` = also across processes, by a lock on the server that is held over the whole mutation, on a connection that is reserved for
+ * such locks. That needs a store over `{ connectionString }`; with any other, mutations reject. Who waits for more than 60 seconds is
+ * rejected with `HF_BUSY`.
  */
 export type EntitySerialize = 'id' | 'none' | 'database';
 

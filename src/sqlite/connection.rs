@@ -23,13 +23,13 @@ fn resolve(disk: &Disk, path: &Path, make: bool) -> Result<(PathBuf, Vec<PathBuf
     };
     let path = atomic::resolve(disk, &path).at("readlink", &path)?;
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(refused(&path, "it names no file"));
+        return Err(refused(&path, "it names no file; choose the path of one"));
     };
     // Windows' canonical form is one that people do not recognise.
     let path = if cfg!(windows) { path } else { folder.canonicalize().at("realpath", folder)?.join(name) };
     match optional(disk.metadata(&path)).at("stat", &path)? {
-        Some(metadata) if metadata.is_dir() => Err(refused(&path, "it is a folder")),
-        Some(metadata) if !metadata.is_file() => Err(refused(&path, "it is no ordinary file")),
+        Some(metadata) if metadata.is_dir() => Err(refused(&path, "it is a folder; choose the path of a file")),
+        Some(metadata) if !metadata.is_file() => Err(refused(&path, "it is no ordinary file; choose another path")),
         _ => Ok((path, made)),
     }
 }
@@ -37,7 +37,7 @@ fn resolve(disk: &Disk, path: &Path, make: bool) -> Result<(PathBuf, Vec<PathBuf
 fn refused(path: &Path, why: &str) -> HfError {
     HfError::new(
         Code::InvalidArgument,
-        format!("cannot open {} as a database: {why}; choose the path of a file", path.display()),
+        format!("cannot open {} as a database: {why}", path.display()),
     )
     .with_field("path", path.to_string_lossy())
 }
@@ -47,6 +47,9 @@ fn refused(path: &Path, why: &str) -> HfError {
 pub(super) fn open_file(path: &Path, options: &Options) -> Result<(Connection, PathBuf)> {
     let disk = Disk::real();
     let create = options.migrate != Migrate::Check;
+    if !create && optional(disk.metadata(path)).at("stat", path)?.is_none() {
+        return Err(refused(path, "there is no such file, and `migrate: \"check\"` makes none"));
+    }
     let (path, made) = resolve(&disk, path, create)?;
     look(&path, options)?;
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -5,9 +5,12 @@ use crate::entity::field_text::{field_text, keys_to_find};
 use crate::entity::log::Question;
 use crate::entity::model::{HistoryQuery, HistoryRow, Stats};
 use crate::error::{Code, HfError, Result};
-use crate::json;
+use crate::json::{self, Kind};
 use crate::postgres::Client;
 use crate::postgres::types::{ToSql, Type};
+
+/// How many texts are compared by what they mean.
+const MEANINGS_MAX: usize = 1000;
 
 type Params<'a> = Vec<(&'a (dyn ToSql + Sync), Type)>;
 
@@ -47,7 +50,27 @@ pub async fn in_state_since(client: &Client, layout: &Layout, question: &Questio
         format!("SELECT {} FROM {table} WHERE {mine} AND to_value IN ($4, $5)", layout.micros("max(transitioned_at)"))
     };
     let rows = client.fetch("asking since when a field has its value", &sql, &params).await?;
-    Ok(rows.first().and_then(|row| row.get(0)))
+    let found = rows.first().and_then(|row| row.get(0));
+    if found.is_some() || !matches!(json::kind(value), Kind::Object | Kind::Array) {
+        return Ok(found);
+    }
+    since_by_meaning(client, layout, [&kind, &id, &field], value).await
+}
+
+/// Looks for a value among the newest texts of programs that write objects in an order of their own.
+async fn since_by_meaning(client: &Client, layout: &Layout, of: [&String; 3], value: &str) -> Result<Option<i64>> {
+    let Ok(wanted) = json::canonical(value) else { return Ok(None) };
+    let sql = format!(
+        "SELECT to_value, {at} FROM {table} WHERE kind = $1 AND entity_id = $2 AND field = $3 {foreign} \
+         ORDER BY transitioned_at DESC LIMIT {MEANINGS_MAX}",
+        at = layout.micros("transitioned_at"),
+        table = layout.transitions,
+        foreign = if layout.own { "AND ordinal IS NULL" } else { "" },
+    );
+    let params = of.map(|text| (text as &(dyn ToSql + Sync), Type::TEXT));
+    let rows = client.fetch("asking since when a field has its value", &sql, &params).await?;
+    let same = |text: &str| text.starts_with(['{', '[']) && json::canonical(text).is_ok_and(|text| text == wanted);
+    Ok(rows.iter().find(|row| same(row.get(0))).map(|row| row.get(1)))
 }
 
 /// Answers `transitionCount`: a difference of two positions, and what other programs wrote.

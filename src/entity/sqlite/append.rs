@@ -130,7 +130,7 @@ fn insert(
     db.prepare_cached(
         "INSERT INTO entity_transitions \
          (id, kind, entity_id, field, from_value, to_value, to_key, masked, change_id, transitioned_at, ordinal) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     )
     .and_then(|mut insert| {
         let id = format!("{change_id}.{index}");

@@ -292,8 +292,9 @@ impl Log for Arc<SqliteLog> {
                 let log = Self::clone(self);
                 let database = opened.database.clone();
                 database.close(Box::new(move |outcome| {
-                    // After the last write: from here on others may take over what is left.
-                    drop(opened);
+                    // After the last write: from here on others may take over what is left. Jobs that are being dropped may
+                    // still hold on to the owner.
+                    opened.shared.owner.end();
                     let before = std::mem::replace(&mut *log.state(), State::Closed);
                     if let State::Closing(waiting) = before {
                         waiting.into_iter().for_each(|done| done(outcome.clone()));

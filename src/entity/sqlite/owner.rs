@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::durable::{Disk, IoContext, optional};
 use crate::error::Result;
@@ -14,7 +15,7 @@ use crate::ids;
 #[derive(Debug)]
 pub struct Owner {
     name: String,
-    mark: Option<(File, PathBuf)>,
+    mark: Mutex<Option<(File, PathBuf)>>,
 }
 
 impl Owner {
@@ -23,7 +24,7 @@ impl Owner {
     /// # Errors
     /// Where the file cannot be made or locked.
     pub fn new(database: Option<&Path>) -> Result<Self> {
-        let Some(database) = database else { return Ok(Self { name: ids::uuid(), mark: None }) };
+        let Some(database) = database else { return Ok(Self { name: ids::uuid(), mark: Mutex::new(None) }) };
         loop {
             let name = ids::uuid();
             let path = mark_of(database, &name);
@@ -31,7 +32,7 @@ impl Owner {
             file.lock().at("lock", &path)?;
             // Somebody who swept between the two lines above took the new file for a dead owner's.
             if path.try_exists().at("stat", &path)? {
-                return Ok(Self { name, mark: Some((file, path)) });
+                return Ok(Self { name, mark: Mutex::new(Some((file, path))) });
             }
         }
     }
@@ -41,14 +42,19 @@ impl Owner {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Tells others that the store is closed. Idempotent.
+    pub fn end(&self) {
+        if let Some((_, path)) = self.mark.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Removed while still locked: nobody can take the name over in between. A file that stays is harmless.
+            let _ = Disk::real().remove_file(&path);
+        }
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if let Some((_, path)) = self.mark.take() {
-            // Removed while still locked: nobody can take the name over in between. A file that stays is harmless.
-            let _ = Disk::real().remove_file(&path);
-        }
+        self.end();
     }
 }
 
