@@ -431,7 +431,7 @@ describe('a secret registry written in JavaScript, over stores that record an in
       expect(dump).not.toContain('s3cr3t');
       intents += Number(dump.includes('[gone]'));
     });
-    expect(intents).toBe(2);
+    expect(intents).toBe(3);
     expect(await dumpOf(place!)).not.toContain('s3cr3t');
   });
 
@@ -442,5 +442,8 @@ describe('a secret registry written in JavaScript, over stores that record an in
       if (state === null) await handle.remove({ id: '1', opts, apply: async () => (await look(), void owner.delete('1')) });
       else await handle.mutate({ id: '1', opts, apply: async () => (await look(), owner.set('1', state), state) });
     }
+    // The state before has a secret that no history tells of.
+    owner.set('2', { token: 's3cr3t-a' });
+    await handle.mutate({ id: '2', opts: { runId: 'r' }, apply: async () => (await look(), { token: 's3cr3t-b' }) });
   }
 });

@@ -261,13 +261,14 @@ export class HandleCore<T extends State> {
         failure.applied = true;
         failure.stage = 'validate';
         next = removal || result === null ? null : ((await this.context.schema.validate(result)) as State);
+        change.take(next);
       } catch (error) {
         change.discard();
         throw error;
       }
 
       failure.stage = 'append';
-      const recorded = await this.append(change, next, id, recorder, failure);
+      const recorded = await this.append(change, id, recorder, failure);
       if (recorded !== null) {
         if (prev !== null) this.warnOfDefaults(prev, recorded.changedFields);
         failure.stage = 'emit';
@@ -293,13 +294,12 @@ export class HandleCore<T extends State> {
 
   private async append(
     change: RecordedChange,
-    next: State | null,
     id: string,
     recorder: Recorder,
     failure: EntityFailure,
   ): Promise<SendableChange | null> {
     try {
-      return this.appended(await change.append(next), id);
+      return this.appended(await change.append(), id);
     } catch (error) {
       if (this.context.store() !== null) {
         failure.pending = true;
@@ -365,8 +365,11 @@ export class HandleCore<T extends State> {
     let recorded: SendableChange | null;
     if (orphan.change === null) {
       const now = this.own(await this.context.read([intent.entityId]), intent.entityId);
-      orphan.change = recorder.adopt(intent);
-      recorded = await orphan.change.append(now);
+      const change = recorder.adopt(intent);
+      change.take(now);
+      // From here on it is as staged as any other.
+      orphan.change = change;
+      recorded = await change.append();
     } else {
       recorded = await orphan.change.appendAgain();
     }

@@ -132,24 +132,30 @@ class NativeChange implements RecordedChange {
     }
   }
 
-  async append(next: State | null): Promise<SendableChange | null> {
-    const { log, internals, context } = this.recorder;
+  take(next: State | null): void {
+    const { context } = this.recorder;
     const runId = this.start.opts?.runId;
-    const now = internals.now();
-    const occurredAt = new Date().toISOString();
     const isOriginal = context.compat === 'original';
     const foreign = runId && secretsOfRun(context.secrets, runId) === undefined;
-    const usual = !isOriginal && this.prev === null && (next === null || isPlainJson(next)) && !foreign;
-    if (usual || this.isAdopted) {
-      if (next !== null) this.nextText = isPlainJson(next) ? JSON.stringify(next) : textOf(snapshotState(next, (message) => context.logger?.warn(message)));
-      if (this.nextText !== undefined && this.nextText === this.prevText) {
-        this.discard();
-        return null;
-      }
-      return this.sendable(await this.guard(log.append(this.token, this.nextText, occurredAt, now)), occurredAt);
+    const isPlain = next === null || isPlainJson(next);
+    const warn = (message: string): void => context.logger?.warn(message);
+    if (this.isAdopted || (!isOriginal && this.prev === null && isPlain && !foreign)) {
+      if (next !== null) this.nextText = isPlain ? JSON.stringify(next) : textOf(snapshotState(next, warn));
+    } else {
+      this.next = next === null || isOriginal ? next : (snapshotState(next, warn) as State);
     }
-    this.next = next === null || isOriginal ? next : (snapshotState(next, (message) => context.logger?.warn(message)) as State);
-    return this.appendDerived(this.next, occurredAt, now);
+  }
+
+  async append(): Promise<SendableChange | null> {
+    const { log, internals } = this.recorder;
+    const now = internals.now();
+    const occurredAt = new Date().toISOString();
+    if (this.next !== undefined) return this.appendDerived(this.next, occurredAt, now);
+    if (this.nextText !== undefined && this.nextText === this.prevText) {
+      this.discard();
+      return null;
+    }
+    return this.sendable(await this.guard(log.append(this.token, this.nextText, occurredAt, now)), occurredAt);
   }
 
   async appendAgain(): Promise<SendableChange | null> {

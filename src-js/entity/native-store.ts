@@ -67,7 +67,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
 
   async function historyRows(query: Record<string, unknown>): Promise<{ id: string; field: string; fromValue: string | null; toValue: string; masked: boolean; changeId: string | null; atUs: number; seq: number }[]> {
     await opened();
-    return JSON.parse(await call(log.history(JSON.stringify(query)))) as never;
+    return JSON.parse(await call(log.history(JSON.stringify(query, wellFormed)))) as never;
   }
 
   const store: NativeEntityStore = {
@@ -78,7 +78,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
       await opened();
       try {
         const result = await fn(tx);
-        if (rows.length > 0) await call(log.appendRows(JSON.stringify(rows), core.now())).catch(appendFailed);
+        if (rows.length > 0) await call(log.appendRows(JSON.stringify(rows, wellFormed), core.now())).catch(appendFailed);
         return result;
       } finally {
         open.delete(tx);
@@ -211,6 +211,11 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
   };
   registerStore(store, core);
   return store;
+}
+
+/** The databases hold no lone surrogates, and the engine reads no text with one. */
+function wellFormed(_key: string, value: unknown): unknown {
+  return typeof value === 'string' ? value.toWellFormed() : value;
 }
 
 function needsEvents(durability: EntityDurability): void {

@@ -49,8 +49,11 @@ class PlainChange implements RecordedChange {
     this.prev = prev === null || recorder.context.compat === 'original' ? prev : this.copy(prev);
   }
 
-  append(next: State | null): Promise<SendableChange | null> {
+  take(next: State | null): void {
     this.next = next === null || this.recorder.context.compat === 'original' ? next : this.copy(next);
+  }
+
+  append(): Promise<SendableChange | null> {
     return this.appendAgain();
   }
 

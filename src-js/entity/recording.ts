@@ -18,8 +18,10 @@ export interface ChangeStart {
 export interface RecordedChange {
   /** Resolves when the store knows what is going to happen; `undefined` if it does not need to know. */
   readonly begun: Promise<void> | undefined;
+  /** Takes the state after the owner's write by value. Throws what a getter or `toJSON` of the state throws; the change is lost then. */
+  take(next: State | null): void;
   /** Appends what has changed; resolves to the change to send, or `null` if nothing had changed. */
-  append(next: State | null): Promise<SendableChange | null>;
+  append(): Promise<SendableChange | null>;
   /** Tries a failed append again. */
   appendAgain(): Promise<SendableChange | null>;
   /** Forgets the change: its write did not happen, or it changed nothing. */

@@ -35,11 +35,8 @@ fn resolve(disk: &Disk, path: &Path, make: bool) -> Result<(PathBuf, Vec<PathBuf
 }
 
 fn refused(path: &Path, why: &str) -> HfError {
-    HfError::new(
-        Code::InvalidArgument,
-        format!("cannot open {} as a database: {why}", path.display()),
-    )
-    .with_field("path", path.to_string_lossy())
+    HfError::new(Code::InvalidArgument, format!("cannot open {} as a database: {why}", path.display()))
+        .with_field("path", path.to_string_lossy())
 }
 
 /// Opens the writing connection of a file: looks whose it is before anything is changed, switches it to a write-ahead log,

@@ -76,6 +76,8 @@ const NEEDS: &[Needs] = &[
 
 /// How long a batch is tried again while the server is away, before its jobs fail.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often a log looks whether it still counts as alive; less than the grace after a restart of the server.
+const PRESENT_EVERY: Duration = Duration::from_secs(1);
 /// How long writes that nobody waits for may wait for company.
 const LATER: Duration = Duration::from_millis(20);
 /// Change ids in one notification, which must stay below 8000 bytes.
@@ -110,6 +112,8 @@ struct Inner {
     skew_ms: Mutex<Option<f64>>,
     watch: Watch,
     locks: Arc<Locks>,
+    /// Ends what runs in the background.
+    closing: Arc<tokio::sync::Notify>,
 }
 
 /// Takes what became of a job.
@@ -180,6 +184,7 @@ impl PgLog {
             counters: Counters::default(),
             skew_ms: Mutex::default(),
             watch: Watch::default(),
+            closing: Arc::default(),
             locks: Arc::new(Locks::new(&options.config)?),
             options,
         })))
@@ -225,7 +230,7 @@ impl Inner {
         self.options.durability != Durability::AfterCommit
     }
 
-    async fn open(&self) -> Result<()> {
+    async fn open(self: &Arc<Self>) -> Result<()> {
         if lock(&self.layout).is_some() {
             return Ok(());
         }
@@ -270,6 +275,7 @@ impl Inner {
                 ));
             }
             self.presence.ensure().await?;
+            self.postgres.spawn(Self::stay_present(Arc::downgrade(self), Arc::clone(&self.closing)));
         }
         *lock(&self.layout) = Some(layout);
         Ok(())
@@ -337,7 +343,7 @@ impl Inner {
         }
     }
 
-    async fn write_batch(&self, jobs: Vec<Job>, finishes: Vec<Finish>, later: &Later) {
+    async fn write_batch(self: &Arc<Self>, jobs: Vec<Job>, finishes: Vec<Finish>, later: &Later) {
         // What jobs answer to is not Sync; it waits apart from them.
         let finishes = Mutex::new(finishes);
         let outcomes = self.outcomes(&jobs, later).await;
@@ -348,12 +354,16 @@ impl Inner {
     }
 
     /// What becomes of each job.
-    async fn outcomes(&self, jobs: &[Job], later: &Later) -> Vec<Result<Option<Appended>>> {
+    async fn outcomes(self: &Arc<Self>, jobs: &[Job], later: &Later) -> Vec<Result<Option<Appended>>> {
         let error = match self.commit(jobs, later).await {
             Ok(results) => return results.into_iter().map(Ok).collect(),
             Err(error) => error,
         };
-        if jobs.len() < 2 || is_transient(&error) || error.code() == Code::Closed {
+        let away = is_transient(&error);
+        if away {
+            self.keep_later(later);
+        }
+        if jobs.len() < 2 || away || error.code() == Code::Closed {
             return jobs.iter().map(|_| Err(error.clone())).collect();
         }
         // One of them is bad: each on its own, so that only that one fails.
@@ -362,11 +372,37 @@ impl Inner {
             let one = self.commit(std::slice::from_ref(job), &Later::default()).await;
             outcomes.push(one.map(|mut results| results.pop().flatten()));
         }
-        if !later.is_empty() {
-            // Nobody waits for these; a crash before them would have done the same.
-            let _ = self.commit(&[], later).await;
+        if !later.is_empty()
+            && let Err(error) = self.commit(&[], later).await
+            && is_transient(&error)
+        {
+            self.keep_later(later);
         }
         outcomes
+    }
+
+    /// Puts writes that nobody waits for back, because the server was away: an event that was taken would be sent again.
+    fn keep_later(self: &Arc<Self>, later: &Later) {
+        self.push_later(|queued| {
+            queued.forgotten.extend_from_slice(&later.forgotten);
+            queued.delivered.extend_from_slice(&later.delivered);
+        });
+    }
+
+    /// Sees to it that others know this log for alive, also while it has nothing to write.
+    async fn stay_present(log: std::sync::Weak<Self>, closing: Arc<tokio::sync::Notify>) {
+        let looking = async {
+            loop {
+                tokio::time::sleep(PRESENT_EVERY).await;
+                let Some(inner) = log.upgrade() else { return };
+                // Where the server is away the next round tries again, well before it would count this log as dead.
+                let _ = inner.presence.ensure().await;
+            }
+        };
+        tokio::select! {
+            () = looking => {}
+            () = closing.notified() => {}
+        }
     }
 
     /// Commits a batch, again and again while the server is away: doing it twice does no harm.
@@ -529,6 +565,7 @@ impl Log for PgLog {
         let inner = Arc::clone(&self.0);
         lock(&inner.queue).closed = true;
         inner.watch.stop();
+        inner.closing.notify_one();
         let postgres = inner.postgres.clone();
         let last = Arc::clone(&inner);
         inner.postgres.spawn(async move {
