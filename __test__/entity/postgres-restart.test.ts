@@ -142,9 +142,13 @@ describe('the server is killed under the load of 16 callers, and started again',
     const apply = { ran: false };
     const early = second.handle.mutate({ id: '2', apply: async () => ((apply.ran = true), { n: 1 }) }).catch((error: unknown) => error);
     const asked = first.store.transitionCount({ kind: 'pod', entityId: '1', field: 'n', windowMs: 1e15, now: new Date() });
+    asked.catch(() => {});
+    const started = Date.now();
     await sleep(200);
     await server.start();
-    expect(await asked).toBe(1);
+    // Questions wait for 5 seconds; a busy machine may take longer to start a server.
+    if (Date.now() - started < 4000) expect(await asked).toBe(1);
+    else await expect(asked.catch((error: unknown) => error)).resolves.toSatisfy((answer) => answer === 1 || (answer as { hfCode?: string }).hfCode === 'HF_UNAVAILABLE');
     const outcome = await early;
     // Either it waited, or it was refused before the owner's write, and says so.
     if (outcome instanceof Error) {
