@@ -1847,7 +1847,8 @@ export interface EntityRetention {
 export interface EntityStoreOptions {
   /**
    * What to do about the tables on first use: `auto` creates them and adds what is missing, `check` rejects with a list of what is
-   * missing, `off` uses what is there. Default `auto`; with drizzle the application owns the table, and it is always `off`.
+   * missing, `off` uses what is there. Default `auto`. With drizzle the application owns the tables, so this option changes nothing: it is
+   * `off`, and `check` with `outbox` or `journal`.
    */
   migrate?: "auto" | "check" | "off";
   /**
@@ -1866,7 +1867,10 @@ export interface EntityStoreOptions {
   maxBatchRows?: number;
   /** When old rows are deleted. Default: never. */
   retention?: EntityRetention;
-  /** Embedded only: the time of the rows. Default: the system's clock. Postgres uses the server's. */
+  /**
+   * Embedded only: the time of the rows, and what "now" is for everything that is asked of them. Default: the system's clock. The rows of
+   * Postgres have the server's time.
+   */
   clock?: () => Date;
   /** Gets warnings. Default: nobody. */
   logger?: Logger;
@@ -2012,10 +2016,13 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
    * The changes that are recorded from now on, to iterate over. Needs `outbox` or `journal`. On Postgres these are the changes of all
    * processes: their own at once, those of others as soon as the server tells of them, and after a broken connection those of the
    * last five minutes that were missed; each once, in the order in which they are heard of. What others record before the first
-   * `ready()` after this call may be missed. An SQLite file tells of this process alone.
+   * `ready()` after this call may be missed. An SQLite file tells of this process alone. `close()` ends it.
+   *
+   * @throws {RangeError} `HF_BUSY`, from `next()`: the reader fell 10,000 changes behind
+   * @throws {Error} `HF_CLOSED`: the store is closed
    */
   changes(options?: EntityChangesOptions): EntityChanges;
-  /** Calls `listener` with each change, as `changes()` yields them. It does not keep the process alive. */
+  /** Calls `listener` with each change, as `changes()` yields them, a copy of its own. It does not keep the process alive. */
   onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
   /** Counters. */
   stats(): Promise<EntityStoreStats>;
@@ -2224,10 +2231,10 @@ export interface EntityHandle<T extends Record<string, unknown>> {
   getMany(ids: ReadonlyArray<string>): Promise<Record<string, T>>;
   /** When the field got the value that it has now, by the history; `null` for an absent entity, or when the history does not say. */
   inStateSince(id: string, field: keyof T & string): Promise<Date | null>;
-  /** For how many milliseconds the field has had its value; 0 when the history does not say. */
+  /** For how many milliseconds the field has had its value, by the store's clock; 0 when the history does not say. */
   inStateForMs(id: string, field: keyof T & string): Promise<number>;
   /**
-   * How often the field changed in the last `windowMs` milliseconds, both ends included.
+   * How often the field changed in the last `windowMs` milliseconds by the store's clock, both ends included.
    *
    * @throws {RangeError} `HF_ENTITY_WINDOW_INVALID`: `windowMs` is not a number
    */
@@ -2237,15 +2244,16 @@ export interface EntityHandle<T extends Record<string, unknown>> {
     windowMs: number;
   }): Promise<number>;
   /**
-   * Many mutations with one `read` and shared appends; ids may repeat. Resolves to the states in the order of `inputs`. All are run:
-   * if some fail, it rejects with the error of the first of them, when all have settled.
+   * Many mutations with one `read` (with `serialize: 'database'`: one each, under its lock) and shared appends; ids may repeat.
+   * Resolves to the states in the order of `inputs`. All are run: if some fail, it rejects with the error of the first of them, when all
+   * have settled.
    */
   mutateMany(inputs: ReadonlyArray<MutateInput<T>>): Promise<T[]>;
   /**
    * Resolves with the state (`undefined` = absent) as soon as `predicate` accepts it: now, or after a change that this registry sends
    * or, with a store that holdfast owns, another process.
    *
-   * @throws {HoldfastError} `HF_LOCK_TIMEOUT` after `timeoutMs`
+   * @throws {HoldfastError} `HF_LOCK_TIMEOUT` after `timeoutMs`; `HF_CLOSED` when a store that holdfast owns is closed
    * @throws the signal's reason when it aborts; what `predicate` or `read` throws
    */
   waitUntil(id: string, predicate: (state: T | undefined) => boolean, options?: EntityWaitOptions): Promise<T | undefined>;
@@ -2275,7 +2283,10 @@ export interface EntityFailure {
   stage: "read" | "apply" | "validate" | "append" | "emit";
   /** Whether the owner's write had happened. */
   applied: boolean;
-  /** Whether the change is kept and will be completed: before the next mutation of the entity, or by itself. */
+  /**
+   * Whether the change is kept and will be completed: before the next mutation of the entity, or by itself, or, if the store was closed
+   * meanwhile, when one with `outbox` or `journal` is opened anew.
+   */
   pending: boolean;
   /** The change, as far as it was known. */
   change?: EntityChanged;
@@ -2392,7 +2403,7 @@ export interface EntityChangeBus {
   readonly emit: EmitEntityChanged;
   /** Subscribes; for `subscriptions.wire`. Returns what ends the subscription. */
   readonly onHook: OnHookFn;
-  /** Ends all subscriptions. */
+  /** Ends all subscriptions. A work queue tries nothing again after that: `emit` rejects with what it failed with. */
   close(): void;
 }
 
@@ -2458,21 +2469,27 @@ export type GetService = <T>(ref: {
  * Makes a registry: the kinds of one process, and the store that they share. The store may be bound later; until then `get`, `getMany`
  * and the resolvers work.
  *
- * @throws {HoldfastError} `HF_INVALID_ARGUMENT`: `compat` or `serialize` is none of its values
+ * @throws {HoldfastError} `HF_INVALID_ARGUMENT`: `compat` or `serialize` is none of its values; the emitter, the registry of secrets or
+ *   the logger is missing or lacks a function
  */
 export declare function createEntityRegistry(args: EntityRegistryArgs): EntityRegistry;
 type State = Record<string, unknown>;
 
 /**
- * Makes a handle without a registry.
+ * Makes a handle without a registry. Make it once per kind, and share it: mutations keep their order within one handle only, and a store
+ * of holdfast's own knows its handles until it is closed. (One over `withTransaction` is as short-lived as the transaction.)
  *
+ * @throws {TypeError} `HF_INVALID_ARGUMENT`: an argument is missing, or has not the functions that it needs
  * @throws {Error} `HF_ENTITY_STATE_SCHEMA_INVALID`
  */
 export declare function createEntityHandle<T extends State>(args: EntityHandleArgs<T>): EntityHandle<T>;
 
 /**
  * Tells at which step the `mutate` or `remove` that rejected with `error` stopped, and whether the owner's write had already happened.
- * `undefined` for any other error.
+ *
+ * `undefined` for any other error, and for a thrown string, number or other primitive, to which nothing can be attached: whether the
+ * write had happened is not known then. Where one object was thrown by several mutations, it answers for one whose write had happened,
+ * if there is one.
  */
 export declare function getEntityFailure(error: unknown): EntityFailure | undefined;
 
@@ -2480,7 +2497,7 @@ export declare function getEntityFailure(error: unknown): EntityFailure | undefi
  * Makes a store for the history of entities. Nothing is opened before the first use, or `ready()`.
  *
  * @throws {TypeError} `HF_ENTITY_STORE_INPUT_INVALID`: the target is of none of the known shapes
- * @throws {Error} `HF_INVALID_ARGUMENT`: an option has the wrong type
+ * @throws {Error} `HF_INVALID_ARGUMENT`: an option does not exist or has the wrong type, or `path` is no plain path
  *
  * @example
  * ```ts
@@ -2517,6 +2534,8 @@ export declare const EntityChangedSchema: EntityChangedParser;
  *   again. If the process dies before that, whoever takes its changes over does it.
  * - `instance-local`: hears what its own process made.
  *
+ * `close()` ends all of that; what a work queue would have tried again rejects with what it failed with.
+ *
  * A listener that throws in one of the other two modes is reported to `logger`, and stops nobody else.
  *
  * @example
@@ -2530,7 +2549,9 @@ export declare function createEntityChangeBus(args?: EntityChangeBusArgs): Entit
 
 /**
  * Makes an emitter. Until `wire` is called it keeps the changes in memory, at most `bufferLimit`; above that the oldest is dropped,
- * with a warning.
+ * with a warning. A store that records changes (`outbox`, `journal`) still has it then, and delivers it later.
+ *
+ * @throws {TypeError} `HF_INVALID_ARGUMENT`: `bufferLimit` is no number, or `logger` no logger
  */
 export declare function createChangeEmitter(args?: ChangeEmitterArgs): ChangeEmitter;
 

@@ -36,7 +36,7 @@ describe('the packed tarball', () => {
 
   test('holds the built package and its licences, no sources, no scripts', () => {
     const names = readdirSync(installed);
-    for (const name of ['dist', 'index.d.ts', 'native.cjs', 'README.md', 'LICENSE-MIT', 'LICENSE-APACHE']) {
+    for (const name of ['dist', 'index.d.ts', 'native.cjs', 'README.md', 'docs', 'examples', 'LICENSE-MIT', 'LICENSE-APACHE']) {
       expect(names).toContain(name);
     }
     expect(names.filter((name) => /^holdfast\..*\.node$/.test(name))).toHaveLength(1);

@@ -87,7 +87,7 @@ export const entityChanges = pgTable(
     actor: json('actor').notNull(),
     /** The event, masked. Not `jsonb`, which refuses some texts and sorts the keys. */
     payload: json('payload').notNull(),
-    /** The process that delivers it, and its start. */
+    /** The store object that delivers it: each has a UUID of its own. */
     owner: text('owner').notNull(),
     createdAt: timestamp('created_at', { withTimezone: true }).notNull(),
     deliveredAt: timestamp('delivered_at', { withTimezone: true }),
@@ -116,7 +116,7 @@ export const entityIntents = pgTable(
     /** Who makes the change. */
     actor: json('actor').notNull(),
     runId: text('run_id'),
-    /** The process that writes, and its start. */
+    /** The store object that writes: each has a UUID of its own. */
     owner: text('owner').notNull(),
     createdAt: timestamp('created_at', { withTimezone: true }).notNull(),
   },

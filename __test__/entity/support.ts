@@ -146,9 +146,10 @@ export async function rejection(promise: Promise<unknown>): Promise<any> {
   return result;
 }
 
-/** Waits until `condition` holds, at most five seconds; the assertion that follows tells what was missing. */
+/** Waits until `condition` holds, at most `ms` milliseconds; fails the test if it never does. */
 export async function until(condition: () => boolean | Promise<boolean>, ms = 5000): Promise<void> {
   for (const end = Date.now() + ms; Date.now() < end; await sleep(5)) if (await condition()) return;
+  throw new Error(`waited ${ms} ms in vain for ${condition.toString()}`);
 }
 
 /** A promise to be settled from outside. */

@@ -1,6 +1,9 @@
 /** An event bus for entity changes, for programs that have none of their own. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { checkFunction, checkNonEmptyString, invalidArgument } from '../check';
-import { messageOf, storeInternals } from './store-core';
+import { messageOf, quietLogger } from './logging';
+import { storeInternals } from './store-core';
 import { ENTITY_CHANGED_HOOK } from './subscriptions';
 import type { EntityChangeBus, EntityChangeBusArgs, EntityChanged, EntityChangedUnsubscribe, OnHookFn } from './types';
 
@@ -26,6 +29,8 @@ interface Group {
  *   again. If the process dies before that, whoever takes its changes over does it.
  * - `instance-local`: hears what its own process made.
  *
+ * `close()` ends all of that; what a work queue would have tried again rejects with what it failed with.
+ *
  * A listener that throws in one of the other two modes is reported to `logger`, and stops nobody else.
  *
  * @example
@@ -36,10 +41,13 @@ interface Group {
  * ```
  */
 export function createEntityChangeBus(args: EntityChangeBusArgs = {}): EntityChangeBus {
-  const { store, logger } = args;
+  const { store } = args;
+  const logger = quietLogger(args.logger);
   const everywhere = new Set<Hear>();
   const here = new Set<Hear>();
   const groups = new Map<string, Group>();
+  /** Ends the waits between two tries. */
+  const closing = new AbortController();
   const unlisten = store && storeInternals(store)?.listen((change, elsewhere) => {
     if (elsewhere) void tell(everywhere, change);
   });
@@ -80,7 +88,7 @@ export function createEntityChangeBus(args: EntityChangeBusArgs = {}): EntityCha
 
   return {
     async emit(change) {
-      const queued = [...groups.values()].filter(({ members }) => members.length > 0).map((group) => handOut(group, change));
+      const queued = [...groups.values()].filter(({ members }) => members.length > 0).map((group) => handOut(group, change, closing.signal));
       const outcomes = await Promise.allSettled([tell([...here, ...everywhere], change), ...queued]);
       const failed = outcomes.find((outcome) => outcome.status === 'rejected');
       if (failed) throw failed.reason;
@@ -88,6 +96,7 @@ export function createEntityChangeBus(args: EntityChangeBusArgs = {}): EntityCha
     onHook,
     close() {
       unlisten?.();
+      closing.abort();
       everywhere.clear();
       here.clear();
       groups.clear();
@@ -95,8 +104,8 @@ export function createEntityChangeBus(args: EntityChangeBusArgs = {}): EntityCha
   };
 }
 
-/** Has one member of a group handle a change; the others take their turn if it fails. */
-async function handOut(group: Group, change: EntityChanged): Promise<void> {
+/** Has one member of a group handle a change; the others take their turn if it fails, unless the bus is closed by then. */
+async function handOut(group: Group, change: EntityChanged, closed: AbortSignal): Promise<void> {
   let wait = FIRST_WAIT_MS;
   for (let attempt = 0; ; attempt++) {
     const member = group.members[group.turn++ % group.members.length];
@@ -105,9 +114,10 @@ async function handOut(group: Group, change: EntityChanged): Promise<void> {
       await member.hear(change);
       return;
     } catch (error) {
-      if (attempt >= member.maxRetries) throw error;
+      if (attempt >= member.maxRetries || closed.aborted) throw error;
+      await sleep(wait, undefined, { signal: closed }).catch(() => {});
+      if (closed.aborted) throw error;
     }
-    await new Promise((go) => setTimeout(go, wait));
     wait = Math.min(wait * 2, LONGEST_WAIT_MS);
   }
 }

@@ -1,4 +1,5 @@
 /** Changes as an async iterator. */
+import { builtinError } from '../errors';
 import type { EntityChanged, EntityChanges, EntityChangesOptions } from './types';
 
 /** Changes that wait for a slow reader; beyond that the stream fails rather than skip one in silence. */
@@ -69,7 +70,8 @@ export class EntityChangeStream implements EntityChanges {
     } else if (this.waiting.length < WAITING_LIMIT) {
       this.waiting.push(change);
     } else {
-      this.failure = new RangeError(`the reader of entity changes is ${WAITING_LIMIT} changes behind; read faster, or begin anew and read the current states`);
+      const message = `the reader of entity changes is ${WAITING_LIMIT} changes behind; read faster, or begin anew and read the current states`;
+      this.failure = builtinError(RangeError, message, { hfCode: 'HF_BUSY' });
       this.end();
     }
   }

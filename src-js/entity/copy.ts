@@ -127,9 +127,11 @@ function copyArray(source: readonly unknown[], rules: CopyRules, depth: number):
 function copyKeyed(source: object, rules: CopyRules, depth: number): object {
   // A spread copies the layout of the source, which is far cheaper than adding key by key, and defines `__proto__`.
   const copy: Record<string, unknown> = { ...source };
-  const keys = Object.keys(copy);
-  for (let i = 0; i < keys.length; i++) {
-    const key = keys[i] as string;
+  // A list of the keys of each of many small objects would be as much garbage again as the copies themselves.
+  for (const key in copy) {
+    if (!Object.hasOwn(copy, key)) {
+      continue;
+    }
     const item = copy[key];
     let made = item;
     if (typeof item === 'object' && item !== null) {
@@ -142,7 +144,7 @@ function copyKeyed(source: object, rules: CopyRules, depth: number): object {
     }
   }
   dropSymbols(copy);
-  return rules.text === null ? copy : rename(copy, keys, rules.text);
+  return rules.text === null ? copy : rename(copy, Object.keys(copy), rules.text);
 }
 
 function isToJson(key: unknown, value: unknown): boolean {

@@ -1,19 +1,24 @@
 /** `createEntityStore`: tells the targets apart and checks the options. */
 import { resolve } from 'node:path';
-import { checkNonEmptyString, checkOneOf, checkPositiveInteger, invalidArgument } from '../check';
+import { checkNonEmptyString, checkOneOf, checkPath, checkPositiveInteger, invalidArgument, isRecord } from '../check';
 import { builtinError, HoldfastError } from '../errors';
 import { call, callSync, native } from '../native';
+import { checkLogger, checkNames, refuse } from './check-input';
 import { parseFacts, placeDifference, probeText, type PlaceFacts } from './drizzle-probe';
 import { drizzleStore, type OpenedBeside } from './drizzle-store';
 import { deriveTls, isDrizzle, type DerivedConnection } from './drizzle-target';
 import { storeOver } from './native-store';
-import type { EntityStoreOptions, EntityStorePostgresTarget, EntityStoreTarget, EntityTx, EntityStore, NativeEntityStore } from './types';
+import type { EntityRetention, EntityStoreOptions, EntityStorePostgresTarget, EntityStoreTarget, EntityTx, EntityStore, NativeEntityStore } from './types';
+
+const where = 'createEntityStore: ';
+const OPTIONS = ['migrate', 'driver', 'durability', 'synchronous', 'maxBatchRows', 'retention', 'clock', 'logger'] as const satisfies (keyof EntityStoreOptions)[];
+const RETENTION = ['maxAgeMs', 'maxRowsPerField', 'everyMs'] as const satisfies (keyof EntityRetention)[];
 
 /**
  * Makes a store for the history of entities. Nothing is opened before the first use, or `ready()`.
  *
  * @throws {TypeError} `HF_ENTITY_STORE_INPUT_INVALID`: the target is of none of the known shapes
- * @throws {Error} `HF_INVALID_ARGUMENT`: an option has the wrong type
+ * @throws {Error} `HF_INVALID_ARGUMENT`: an option does not exist or has the wrong type, or `path` is no plain path
  *
  * @example
  * ```ts
@@ -25,7 +30,9 @@ export function createEntityStore(target: EntityStoreTarget, options: EntityStor
   const known = (typeof target === 'object' && target !== null) || typeof target === 'function' ? (target as Record<string, unknown>) : {};
   checkOptions(options);
   if (isDrizzle(target)) return drizzleStore(target, options, (connection, place) => openBeside(connection, place, options));
-  if (typeof known.path === 'string' && known.path !== '') return embedded(resolve(known.path), options, 'journal');
+  checkNoOptions(known);
+  if (known.path instanceof URL) throw plainPath(known.path);
+  if (typeof known.path === 'string' && known.path !== '') return embedded(resolve(checkFile(known.path)), options, 'journal');
   if (known.memory === true) return embedded(undefined, options, 'after-commit');
   if (typeof known.connectionString === 'string' && known.connectionString !== '') {
     return postgres(known as unknown as EntityStorePostgresTarget, options);
@@ -120,20 +127,43 @@ function embedded(path: string | undefined, options: EntityStoreOptions, durabil
   return storeOver({ log, durability: config.durability, isShared: path !== undefined, appendInside }, options);
 }
 
+/** What SQLite itself would take for something else than a path. */
+function checkFile(path: string): string {
+  if (path.trim().toLowerCase() === ':memory:') throw refuse('path', 'the path of a file', path, { where, hint: 'for a database in memory pass { memory: true }' });
+  if (/^file:/i.test(path)) throw plainPath(path);
+  return checkPath(path, 'path');
+}
+
+function plainPath(path: string | URL): HoldfastError {
+  return refuse('path', 'a plain path, not a file: URL', path, { where, hint: 'convert it with fileURLToPath() of node:url' });
+}
+
+/** An option in the target would do nothing. */
+function checkNoOptions(target: Record<string, unknown>): void {
+  const name = OPTIONS.find((option) => Object.hasOwn(target, option));
+  if (name === undefined) return;
+  throw refuse(name, 'in the second argument, the options', target[name], { where, hint: `write createEntityStore(target, { ${name}: … })` });
+}
+
 function checkOptions(options: EntityStoreOptions): void {
   if (typeof options !== 'object' || options === null) throw invalidArgument('options', 'an object', options);
-  const { migrate, driver, durability, synchronous, maxBatchRows, retention, clock } = options;
+  checkNames(options, OPTIONS, 'options');
+  const { migrate, driver, durability, synchronous, maxBatchRows, retention, clock, logger } = options;
   if (migrate !== undefined) checkOneOf(migrate, 'options.migrate', ['auto', 'check', 'off']);
   if (driver !== undefined) checkOneOf(driver, 'options.driver', ['auto', 'native', 'delegate']);
   if (durability !== undefined) checkOneOf(durability, 'options.durability', ['after-commit', 'outbox', 'journal']);
   if (synchronous !== undefined) checkOneOf(synchronous, 'options.synchronous', ['normal', 'full']);
   if (maxBatchRows !== undefined) checkPositiveInteger(maxBatchRows, 'options.maxBatchRows');
   if (clock !== undefined && typeof clock !== 'function') throw invalidArgument('options.clock', 'a function', clock);
+  checkLogger(logger, 'options.logger');
+  if (retention === undefined) return;
+  if (!isRecord(retention)) throw invalidArgument('options.retention', 'an object { maxAgeMs, maxRowsPerField, everyMs }', retention);
+  checkNames(retention, RETENTION, 'options.retention');
   for (const name of ['maxAgeMs', 'everyMs'] as const) {
-    const ms = retention?.[name];
+    const ms = retention[name];
     if (ms !== undefined && !(typeof ms === 'number' && ms > 0)) throw invalidArgument(`options.retention.${name}`, 'a positive number of milliseconds', ms);
   }
-  if (retention?.maxRowsPerField !== undefined) checkPositiveInteger(retention.maxRowsPerField, 'options.retention.maxRowsPerField');
+  if (retention.maxRowsPerField !== undefined) checkPositiveInteger(retention.maxRowsPerField, 'options.retention.maxRowsPerField');
 }
 
 /** Only an application's own driver can share its transactions. */

@@ -109,7 +109,10 @@ function rowOf(name: string, prev: State | null, next: State | null, raw: unknow
     field: name,
     fromValue: prev === null ? null : serializeFieldValue(own(prev, name), warn),
     toValue,
-    canonical: stableStringify(value),
+    // A store written in JavaScript has no use for it, and of a large value it takes long.
+    get canonical() {
+      return stableStringify(value);
+    },
     masked: value !== raw && toValue !== serializeFieldValue(raw),
   };
 }

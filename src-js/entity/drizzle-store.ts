@@ -4,11 +4,13 @@
  */
 import { HoldfastError } from '../errors';
 import { Lifecycle } from '../lifecycle';
+import { checkDate, checkFlapping, checkHistoryQuery, checkTimeInState } from './check-input';
 import { createDelegate, type Delegate } from './delegate-store';
 import { assertUsable, oddTable, probeThroughDrizzle, type PlaceFacts } from './drizzle-probe';
 import { deriveConnection, isEnded, type DerivedConnection, type DrizzleDatabase } from './drizzle-target';
 import { EntityChangeStream } from './change-stream';
 import { LateInternals } from './late-internals';
+import { messageOf, quietLogger } from './logging';
 import { registerStore, storeInternals } from './store-core';
 import type { EntityChangedUnsubscribe, EntityChangesOptions, EntityStoreOptions, NativeEntityStore } from './types';
 
@@ -26,7 +28,8 @@ type Chosen = { store: NativeEntityStore } | { delegate: Delegate };
 
 /** Makes the store. Nothing is asked before the first use. */
 export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = {}, openNative?: OpenNative): NativeEntityStore {
-  const { driver = 'auto', durability = 'after-commit', logger, retention } = options;
+  const { driver = 'auto', durability = 'after-commit', retention } = options;
+  const logger = quietLogger(options.logger);
   const life = new Lifecycle('entity store');
   /** For transactions of the caller, whichever way the store itself works. */
   const delegate = createDelegate(db, { logger, retention });
@@ -90,9 +93,10 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
     const everyMs = retention?.everyMs;
     // A store that keeps events has more to delete than rows, and does it itself.
     if (everyMs === undefined || late !== null || timer !== undefined) return;
+    // With more, a timer of Node would not wait at all.
     timer = setInterval(() => {
-      store.prune().catch((error: unknown) => logger?.warn(`entity retention failed: ${error instanceof Error ? error.message : String(error)}`));
-    }, everyMs);
+      store.prune().catch((error: unknown) => logger?.warn(`entity retention failed: ${messageOf(error)}`));
+    }, Math.min(everyMs, 2 ** 31 - 1));
     timer.unref?.();
   }
 
@@ -131,10 +135,22 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
     ready: () => use(async (one) => void (await one.ready())),
     close,
     [Symbol.asyncDispose]: close,
-    history: (query) => useFull((one) => one.history(query)),
-    prune: (now) => useFull((one) => one.prune(now)),
-    timeInState: (query) => useFull((one) => one.timeInState(query)),
-    isFlapping: (query) => use((one) => one.isFlapping(query)),
+    history: async (query) => {
+      checkHistoryQuery(query);
+      return useFull((one) => one.history(query));
+    },
+    prune: async (now) => {
+      checkDate(now, 'now', 'prune', 'optional');
+      return useFull((one) => one.prune(now));
+    },
+    timeInState: async (query) => {
+      checkTimeInState(query);
+      return useFull((one) => one.timeInState(query));
+    },
+    isFlapping: async (query) => {
+      checkFlapping(query);
+      return use((one) => one.isFlapping(query));
+    },
     withTransaction: (tx) => delegate.withTransaction(tx),
     changes: (changesOptions: EntityChangesOptions = {}) => {
       const from = late ?? notRecorded();

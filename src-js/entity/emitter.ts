@@ -1,5 +1,7 @@
 /** Sends changes to a target that is wired later: what comes before is kept, in order. */
 import { checkFunction } from '../check';
+import { checkLogger, checkNamed, refuse } from './check-input';
+import { quietLogger } from './logging';
 import type { ChangeEmitter, ChangeEmitterArgs, EmitEntityChanged, EntityChanged } from './types';
 
 const BUFFER_LIMIT_DEFAULT = 10_000;
@@ -37,10 +39,16 @@ export async function emitTracked(emitter: ChangeEmitter, payload: EntityChanged
 
 /**
  * Makes an emitter. Until `wire` is called it keeps the changes in memory, at most `bufferLimit`; above that the oldest is dropped,
- * with a warning.
+ * with a warning. A store that records changes (`outbox`, `journal`) still has it then, and delivers it later.
+ *
+ * @throws {TypeError} `HF_INVALID_ARGUMENT`: `bufferLimit` is no number, or `logger` no logger
  */
 export function createChangeEmitter(args: ChangeEmitterArgs = {}): ChangeEmitter {
-  const { logger, bufferLimit = BUFFER_LIMIT_DEFAULT } = args;
+  checkNamed(args, '{ logger, bufferLimit }', 'createChangeEmitter');
+  const { bufferLimit = BUFFER_LIMIT_DEFAULT } = args;
+  if (typeof bufferLimit !== 'number') throw refuse('bufferLimit', 'a number of changes', bufferLimit, { where: 'createChangeEmitter: ' });
+  checkLogger(args.logger, 'logger', 'createChangeEmitter: ', ['debug', 'warn']);
+  const logger = quietLogger(args.logger);
   // A limit of 0 would lose every change. No length is greater than NaN.
   const limit = Math.max(bufferLimit, 1);
   const buffer: Kept[] = [];
@@ -56,7 +64,9 @@ export function createChangeEmitter(args: ChangeEmitterArgs = {}): ChangeEmitter
       const dropped = buffer.shift() as Kept;
       dropped.settled?.(false);
       const { kind, id } = dropped.payload;
-      logger?.warn(`entity change buffer full (${bufferLimit}); dropping the oldest buffered ${kind}:${id} change event`);
+      // Who tracks it has it on record.
+      const fate = dropped.settled === undefined ? 'dropping' : 'the store keeps, and delivers later,';
+      logger?.warn(`entity change buffer full (${bufferLimit}); ${fate} the oldest buffered ${kind}:${id} change event`);
     }
   }
 

@@ -1,15 +1,17 @@
 /** The reactive side of one kind: puts the caller's `read`, `apply` and schema, the store and the emitter in their order. */
 import { HoldfastError, builtinError } from '../errors';
+import { checkEmitter, checkField, checkId, checkIds, checkLogger, checkNamed, checkSecretRegistry, checkStore, refuse, refusedWrite, refusedWrites } from './check-input';
 import { emitTracked } from './emitter';
 import { noteFailure } from './failures';
 import type { HandleContext } from './handle-context';
 import { Frame, Lanes, currentFrame, inFrame } from './lanes';
+import { messageOf, quietLogger } from './logging';
 import { NativeRecorder } from './native-recorder';
 import { OutgoingChanges, type Outgoing } from './outgoing';
 import { PlainRecorder } from './plain-recorder';
 import type { RecordedChange, Recorder, SendableChange, State } from './recording';
 import { compileStateSchema } from './state-schema';
-import { messageOf, storeInternals, type OrphanIntent, type Orphans } from './store-core';
+import { storeInternals, type OrphanIntent, type Orphans } from './store-core';
 import type {
   EntityChanged,
   EntityFailure,
@@ -33,11 +35,11 @@ export function makeHandle<T extends State>(context: HandleContext<T>): EntityHa
     mutate: (input) => core.mutate(input),
     remove: (input) => core.remove(input),
     get: (id) => core.get(id),
-    getMany: (ids) => context.read(ids),
-    inStateSince: (id, field) => core.inStateSince(id, field),
+    getMany: (ids) => core.getMany(ids),
+    inStateSince: (id, field) => core.inStateSince(id, field, 'inStateSince'),
     inStateForMs: async (id, field) => {
-      const since = await core.inStateSince(id, field);
-      return since === null ? 0 : Math.max(Date.now() - since.getTime(), 0);
+      const since = await core.inStateSince(id, field, 'inStateForMs');
+      return since === null ? 0 : Math.max(core.now() - since.getTime(), 0);
     },
     transitionCount: (args) => core.transitionCount(args),
     mutateMany: (inputs) => core.mutateMany(inputs),
@@ -58,18 +60,29 @@ export function handleCore<T extends State>(handle: EntityHandle<T>): HandleCore
 }
 
 /**
- * Makes a handle without a registry.
+ * Makes a handle without a registry. Make it once per kind, and share it: mutations keep their order within one handle only, and a store
+ * of holdfast's own knows its handles until it is closed. (One over `withTransaction` is as short-lived as the transaction.)
  *
+ * @throws {TypeError} `HF_INVALID_ARGUMENT`: an argument is missing, or has not the functions that it needs
  * @throws {Error} `HF_ENTITY_STATE_SCHEMA_INVALID`
  */
 export function createEntityHandle<T extends State>(args: EntityHandleArgs<T>): EntityHandle<T> {
-  const { kind, store, emitter, secretRegistry: secrets, read, logger } = args;
+  const where = 'createEntityHandle';
+  checkNamed(args, '{ kind, schema, store, emitter, secretRegistry, read }', where);
+  if (typeof args.kind !== 'string') throw refuse('kind', 'a string', args.kind, { where: `${where}: ` });
+  if (typeof args.read !== 'function') throw refuse('read', 'a function', args.read, { where: `${where}: `, kind: args.kind });
+  const { kind, store, emitter, secretRegistry: secrets, read } = args;
   const schema = compileStateSchema(args.schema);
   if ('rejected' in schema) {
     const message = `createEntityHandle: kind "${kind}" — \`schema\` must be a z.object (got ${schema.rejected})`;
     throw new HoldfastError(message, { hfCode: 'HF_ENTITY_STATE_SCHEMA_INVALID', fields: { kind } });
   }
   const compat = 'holdfast';
+  checkStore(store, `${where}: `, compat);
+  checkEmitter(emitter, where);
+  checkSecretRegistry(secrets, where, compat);
+  checkLogger(args.logger, 'logger', `${where}: `);
+  const logger = quietLogger(args.logger);
   const handle = makeHandle<T>({ kind, schema, read, store: () => store, emitter, secrets, logger, compat, serialize: 'id' });
   bindStore(handle, store);
   return handle;
@@ -88,24 +101,36 @@ export class HandleCore<T extends State> {
 
   constructor(readonly context: HandleContext<T>) {
     this.outgoing = new OutgoingChanges(this, context.kind, context.logger);
-    this.unfinished = new UnfinishedChanges(this, this.lanes);
+    this.unfinished = new UnfinishedChanges(this, context.kind, this.lanes, context.logger);
     this.inOrder = context.serialize === 'database' || (context.compat === 'holdfast' && context.serialize !== 'none');
   }
 
   mutate(input: MutateInput<T>): Promise<T> {
+    const refused = refusedWrite(input, 'mutate', this.context);
+    if (refused !== null) return Promise.reject(refused);
     return this.inOwnFrame(input.id, (frame) => this.change(frame, input, false)) as Promise<T>;
   }
 
   async remove(input: RemoveInput): Promise<void> {
+    const refused = refusedWrite(input, 'remove', this.context);
+    if (refused !== null) throw refused;
     await this.inOwnFrame(input.id, (frame) => this.change(frame, input, true));
   }
 
   async get(id: string): Promise<T | undefined> {
+    checkId(id, 'get', this.context);
     const found = await this.context.read([id]);
     return this.context.compat === 'original' ? found[id] : (this.own(found, id) ?? undefined);
   }
 
-  async inStateSince(id: string, field: string): Promise<Date | null> {
+  async getMany(ids: ReadonlyArray<string>): Promise<Record<string, T>> {
+    checkIds(ids, 'getMany', this.context);
+    return this.context.read(ids);
+  }
+
+  async inStateSince(id: string, field: string, method: string): Promise<Date | null> {
+    checkId(id, method, this.context);
+    checkField(field, method, this.context);
     const state = await this.get(id);
     if (state === undefined) return null;
     const store = this.store();
@@ -113,20 +138,33 @@ export class HandleCore<T extends State> {
     return store.inStateSince({ kind: this.context.kind, entityId: id, field, currentValue });
   }
 
-  async transitionCount({ id, field, windowMs }: { id: string; field: string; windowMs: number }): Promise<number> {
+  async transitionCount(args: { id: string; field: string; windowMs: number }): Promise<number> {
+    checkNamed(args, '{ id, field, windowMs }', 'transitionCount');
+    const { id, field, windowMs } = args;
+    checkId(id, 'transitionCount', this.context);
+    checkField(field, 'transitionCount', this.context);
     if (typeof windowMs !== 'number' || Number.isNaN(windowMs)) {
       throw builtinError(RangeError, 'transitionCount: windowMs must be a number', { hfCode: 'HF_ENTITY_WINDOW_INVALID' });
     }
-    return this.store().transitionCount({ kind: this.context.kind, entityId: id, field, windowMs, now: new Date() });
+    return this.store().transitionCount({ kind: this.context.kind, entityId: id, field, windowMs, now: new Date(this.now()) });
+  }
+
+  /** The time by the clock that the rows have theirs from, in milliseconds. */
+  now(): number {
+    const store = this.context.store();
+    return (store === null ? undefined : storeInternals(store)?.now()) ?? Date.now();
   }
 
   async mutateMany(inputs: ReadonlyArray<MutateInput<T>>): Promise<T[]> {
-    // One read for all: each mutation takes its own out of it, unless it had to wait for its lane and the state may be newer.
-    const ids = [...new Set(inputs.map(({ id }) => id))];
+    const refused = refusedWrites(inputs, 'mutateMany', this.context);
+    if (refused !== null) throw refused;
+    // One read for all: each mutation takes its own out of it, unless it had to wait for its lane and the state may be newer. With locks
+    // between processes it may always be: nothing that was read before the lock counts.
+    const ids = this.context.serialize === 'database' ? [] : [...new Set(inputs.map(({ id }) => id))];
     const first = new Set(ids);
-    const shared = this.context.read(ids);
+    const shared = ids.length === 0 ? undefined : this.context.read(ids);
     // Whoever needs it hears of its failure.
-    shared.catch(() => {});
+    shared?.catch(() => {});
     const outcomes = await Promise.allSettled(
       inputs.map((input) => {
         const prefetched = first.delete(input.id) ? shared : undefined;
@@ -138,17 +176,19 @@ export class HandleCore<T extends State> {
     return outcomes.map((outcome) => (outcome as PromiseFulfilledResult<T>).value);
   }
 
-  /** Runs `work` as a mutation of the entity would run: in its turn, after what is unfinished of it. `waited`: others were before. */
+  /** Runs `work` as a mutation of the entity would run: in its turn, after what is unfinished of it. `waited`: others may have been before. */
   inTurn<R>(id: string, work: (store: EntityStore, waited: boolean) => Promise<R>): Promise<R> {
     return this.inOwnFrame(id, async (frame) => {
       const entered = this.inOrder ? this.lanes.enter(frame) : null;
       const waited = entered instanceof Promise;
-      const leave = waited ? await entered : entered;
+      let leave = waited ? await entered : entered;
       try {
         const recorder = this.recorderFor(this.store());
         await recorder.ready();
+        const isLocked = this.context.serialize === 'database' && leave !== null;
+        if (isLocked) leave = await locked(recorder, id, leave as () => void);
         if (leave !== null) await this.unfinished.complete(id);
-        return await work(recorder.store, waited);
+        return await work(recorder.store, waited || isLocked);
       } finally {
         frame.active = false;
         leave?.();
@@ -190,8 +230,10 @@ export class HandleCore<T extends State> {
       this.outgoing.keep(this.outgoingOf(event.id, { changedFields: event.changedFields, event: () => event, delivered }, recorder));
     }
     for (const intent of orphans.intents) {
-      const orphan: Orphan = { intent, change: null };
-      this.unfinished.keep(intent.entityId, recorder.store, () => this.finishOrphan(orphan, recorder));
+      const orphan: Orphan = { intent, change: null, isTaken: false };
+      const complete = (): Promise<void> => this.finishOrphan(orphan, recorder);
+      // Its intent stays on record until it is completed.
+      this.unfinished.keep({ id: intent.entityId, store: recorder.store, complete, abandon: () => true });
     }
   }
 
@@ -270,13 +312,13 @@ export class HandleCore<T extends State> {
       failure.stage = 'append';
       const recorded = await this.append(change, id, recorder, failure);
       if (recorded !== null) {
-        if (prev !== null) this.warnOfDefaults(prev, recorded.changedFields);
         failure.stage = 'emit';
         const sent = this.send(recorded, frame, recorder, failure);
         // Its place among the outgoing changes is taken: the next mutation may begin.
         leave?.();
         leave = null;
         await sent;
+        if (prev !== null) this.warnOfDefaults(prev, recorded.changedFields);
       }
       if (!removal && result === null) {
         failure.stage = 'validate';
@@ -302,8 +344,15 @@ export class HandleCore<T extends State> {
       return this.appended(await change.append(), id);
     } catch (error) {
       if (this.context.store() !== null) {
-        failure.pending = true;
-        this.unfinished.keep(id, recorder.store, () => this.appendAgain(change, id, recorder));
+        // What has an intent on record is completed by whoever opens the store next, if not here.
+        const hasIntent = change.begun !== undefined;
+        const abandon = (): boolean => {
+          if (!hasIntent) change.discard();
+          return hasIntent;
+        };
+        const complete = (): Promise<void> => this.appendAgain(change, id, recorder);
+        const isKept = this.unfinished.keep({ id, store: recorder.store, complete, abandon });
+        failure.pending = isKept || abandon();
       }
       throw error;
     }
@@ -362,17 +411,14 @@ export class HandleCore<T extends State> {
   /** A change whose process died after its intent: what the entity is now says whether the owner's write happened. */
   private async finishOrphan(orphan: Orphan, recorder: NativeRecorder): Promise<void> {
     const { intent } = orphan;
-    let recorded: SendableChange | null;
-    if (orphan.change === null) {
+    if (!orphan.isTaken) {
       const now = this.own(await this.context.read([intent.entityId]), intent.entityId);
-      const change = recorder.adopt(intent);
-      change.take(now);
-      // From here on it is as staged as any other.
-      orphan.change = change;
-      recorded = await change.append();
-    } else {
-      recorded = await orphan.change.appendAgain();
+      // Staged once, however often it is tried: what is forgotten loses its intent.
+      orphan.change ??= recorder.adopt(intent);
+      orphan.change.take(now);
+      orphan.isTaken = true;
     }
+    const recorded = await (orphan.change as RecordedChange).appendAgain();
     recorder.internals.counters.recovered++;
     if (this.appended(recorded, intent.entityId) !== null) this.outgoing.keep(this.outgoingOf(intent.entityId, recorded as SendableChange, recorder));
   }
@@ -390,7 +436,10 @@ export class HandleCore<T extends State> {
 
 interface Orphan {
   readonly intent: OrphanIntent;
+  /** What goes on with it, from the first try on. */
   change: RecordedChange | null;
+  /** Whether the change knows the state after the write. */
+  isTaken: boolean;
 }
 
 /** Takes the lock between processes on top of the lane; both end together. */

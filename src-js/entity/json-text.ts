@@ -6,6 +6,7 @@
  * where they cannot go on. A set of {@link TextRules} says what is printed.
  */
 import { types } from 'node:util';
+import { bufferText, isBuffer, numbersText } from './binary';
 
 /** How many levels of arrays and objects a value may have: `[]` has one. */
 export const LEVELS_MAX = 10_000;
@@ -24,7 +25,7 @@ export interface TextRules {
   readonly opensCollections: boolean;
 }
 
-/** The canonical text of holdfast: right column of the table in `docs/entity.md`. */
+/** The canonical text of holdfast: what `stableStringify` (`canonical.ts`) says in its description. */
 export const CANONICAL_RULES: TextRules = {
   sorted: true,
   hole: 'null',
@@ -150,10 +151,14 @@ class Printer {
     }
   }
 
-  /** Returns the text of a scalar; for a container returns `''` and opens its frame. */
+  /** Returns the text of a scalar or of a binary value; for another container returns `''` and opens its frame. */
   private start(value: unknown, key: string, opened: boolean, inProperty: boolean): string {
     let meant = value;
     if (this.rules.callsToJson && typeof meant === 'object' && meant !== null) {
+      // Two levels: the object, and the array in it.
+      if (!opened && isBuffer(meant) && this.depth + this.frames.length + 2 <= LEVELS_MAX) {
+        return bufferText(meant, this.rules.sorted);
+      }
       const toJson = opened ? undefined : (meant as { toJSON?: unknown }).toJSON;
       meant = typeof toJson === 'function' ? (toJson.call(meant, key) as unknown) : meant;
       meant = types.isBoxedPrimitive(meant) ? (meant.valueOf() as unknown) : meant;
@@ -176,10 +181,13 @@ class Printer {
     }
   }
 
-  private open(source: object): '' {
+  private open(source: object): string {
     const cyclic = this.around.has(source);
     if (cyclic || this.depth + this.frames.length >= LEVELS_MAX) {
       throw noText(cyclic);
+    }
+    if (this.rules.opensCollections && types.isTypedArray(source)) {
+      return numbersText(source);
     }
     this.around.add(source);
     this.frames.push(frameOf(source, this.rules));
@@ -197,9 +205,6 @@ function frameOf(source: object, rules: TextRules): Frame {
     }
     if (types.isSet(source)) {
       return new Frame(source, 'pairs', [...source], '{"$set":[', ']}');
-    }
-    if (types.isTypedArray(source)) {
-      return new Frame(source, 'array', source, '[', ']');
     }
   }
   const keys = Object.keys(source);

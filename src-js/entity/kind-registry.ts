@@ -1,7 +1,9 @@
 /** The kinds of one process, and the store that they share. */
-import { checkOneOf, invalidArgument, isBlank, isRecord } from '../check';
+import { checkOneOf, isBlank } from '../check';
 import { HoldfastError, builtinError } from '../errors';
+import { checkEmitter, checkLogger, checkNamed, checkSecretRegistry, checkStore } from './check-input';
 import type { HandleContext, HandleMaker } from './handle-context';
+import { quietLogger } from './logging';
 import { compileStateSchema, type CompiledSchema } from './state-schema';
 import type {
   DefineEntityInput,
@@ -16,9 +18,15 @@ import type {
 
 /** Makes a registry whose handles come from `maker`. */
 export function registryOver(maker: HandleMaker, args: EntityRegistryArgs): EntityRegistry {
-  const { secretRegistry: secrets, emitter, logger } = args;
+  checkNamed(args, '{ secretRegistry, emitter }', 'createEntityRegistry');
+  const { secretRegistry: secrets, emitter } = args;
   const compat = checkOneOf(args.compat ?? 'holdfast', 'compat', ['holdfast', 'original']);
   const serialize = checkOneOf(args.serialize ?? 'id', 'serialize', ['id', 'none', 'database']);
+  checkEmitter(emitter, 'createEntityRegistry');
+  checkSecretRegistry(secrets, 'createEntityRegistry', compat);
+  // The original's callers pass what they have; a level that is missing there is not written.
+  checkLogger(args.logger, 'logger', 'createEntityRegistry: ', compat === 'original' ? [] : undefined);
+  const logger = quietLogger(args.logger);
   let store: EntityStore | null = null;
   const kinds: string[] = [];
   const declarations: NonReactiveDeclaration[] = [];
@@ -42,8 +50,10 @@ export function registryOver(maker: HandleMaker, args: EntityRegistryArgs): Enti
     declareNonReactiveState(input) {
       declarations.push({ ...input });
     },
-    setStore({ store: bound }) {
-      if (!isRecord(bound)) throw invalidArgument('store', 'an EntityStore', bound);
+    setStore(input) {
+      checkNamed(input, '{ store }', 'setStore');
+      const { store: bound } = input;
+      checkStore(bound, '', compat);
       store = bound;
       for (const bind of binders) bind(bound);
     },

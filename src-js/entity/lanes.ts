@@ -10,8 +10,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 export class Frame {
   /** Whether the call is still running; work that it left behind is on its own. */
   active = true;
-  /** The lanes that this call, or a call inside of it, waits for. */
-  readonly waits = new Set<Lane>();
+  /** The lanes that this call, or calls inside of it, wait for: one as often as they do. */
+  readonly waits: Lane[] = [];
 
   constructor(
     readonly handle: object,
@@ -67,9 +67,9 @@ export class Lanes {
   }
 
   private async wait(lane: Lane, frame: Frame): Promise<() => void> {
-    for (let each: Frame | undefined = frame; each; each = each.parent) each.waits.add(lane);
+    for (let each: Frame | undefined = frame; each; each = each.parent) each.waits.push(lane);
     await new Promise<void>((go) => lane.waiting.push(go));
-    for (let each: Frame | undefined = frame; each; each = each.parent) each.waits.delete(lane);
+    for (let each: Frame | undefined = frame; each; each = each.parent) each.waits.splice(each.waits.indexOf(lane), 1);
     lane.holder = frame;
     return () => this.leave(frame.id, lane);
   }

@@ -3,7 +3,8 @@
  * the log is. Everything that needs the log waits for `open`; what was said before that is passed on then.
  */
 import { HoldfastError } from '../errors';
-import type { Listener, Log, Participant, StoreInternals } from './store-core';
+import { quietLogger } from './logging';
+import { storeClosed, type Listener, type Log, type Participant, type StoreInternals } from './store-core';
 import type { EntityChanged, EntityDurability, Logger } from './types';
 
 interface Listening {
@@ -20,6 +21,8 @@ export class LateInternals implements StoreInternals {
   private readonly kinds: Parameters<Log['defineKind']>[] = [];
   private readonly participants = new Set<Participant>();
   private readonly heard = new Set<Listening>();
+  private isClosed = false;
+  readonly logger: Logger | undefined;
 
   /**
    * @param open Finds the log, opens it and calls {@link settle}; rejects if the store cannot be used
@@ -27,10 +30,11 @@ export class LateInternals implements StoreInternals {
    */
   constructor(
     readonly durability: EntityDurability,
-    readonly logger: Logger | undefined,
+    logger: Logger | undefined,
     private readonly open: () => Promise<unknown>,
     private readonly assertUsable: () => void,
   ) {
+    this.logger = quietLogger(logger);
     this.log = this.lateLog();
   }
 
@@ -70,6 +74,8 @@ export class LateInternals implements StoreInternals {
   }
 
   listen(listener: Listener, ended?: () => void): () => void {
+    if (this.isClosed) throw storeClosed();
+    this.assertUsable();
     if (this.core !== null) return this.core.listen(listener, ended);
     const each: Listening = { listener, ended, stop: () => void this.heard.delete(each) };
     this.heard.add(each);
@@ -77,11 +83,17 @@ export class LateInternals implements StoreInternals {
   }
 
   listening(): Promise<void> | undefined {
-    return this.core === null ? this.open().then(() => this.core?.listening()) : this.core.listening();
+    if (this.core !== null) return this.core.listening();
+    // Whoever uses the store is told why it cannot be opened; the next use tries again.
+    return this.open().then(
+      () => this.core?.listening(),
+      () => {},
+    );
   }
 
   /** The store is closed, perhaps without ever having been opened. */
   end(): void {
+    this.isClosed = true;
     for (const { ended } of this.heard) ended?.();
     this.heard.clear();
     for (const participant of this.participants) participant.stop();

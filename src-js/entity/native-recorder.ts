@@ -6,6 +6,7 @@ import { HoldfastError } from '../errors';
 import { call, native } from '../native';
 import { SYSTEM_ACTOR } from './change-schema';
 import { stableStringify } from './canonical';
+import { define } from './copy';
 import { deriveChange } from './derive';
 import { UNSERIALIZABLE, serializeFieldValue } from './field-text';
 import { DEFAULT_MASK_TOKEN } from './mask';
@@ -23,6 +24,18 @@ let lastToken = 0;
 function nextToken(): number {
   lastToken = (lastToken + 1) >>> 0;
   return lastToken;
+}
+
+/** The numbers of the kinds of each log: handles for one kind and the same fields share one, because a log keeps its kinds for ever. */
+const kindNumbers = new WeakMap<Log, Map<string, number>>();
+function kindNumber(log: Log, kind: string, known: ReadonlySet<string> | null): number {
+  const fields = known === null ? undefined : [...known].sort();
+  const name = JSON.stringify([kind, fields]);
+  let numbers = kindNumbers.get(log);
+  if (numbers === undefined) kindNumbers.set(log, (numbers = new Map()));
+  let number = numbers.get(name);
+  if (number === undefined) numbers.set(name, (number = log.defineKind(kind, fields)));
+  return number;
 }
 
 /** The secrets of each run, compiled, until the run learns another one. */
@@ -45,8 +58,7 @@ export class NativeRecorder implements Recorder {
     this.log = internals.log;
     this.keepsEvents = internals.durability !== 'after-commit';
     this.journal = internals.durability === 'journal';
-    const { known } = context.schema;
-    this.kindNumber = this.log.defineKind(context.kind, known === null ? undefined : [...known]);
+    this.kindNumber = kindNumber(this.log, context.kind, context.schema.known);
   }
 
   ready(): Promise<void> | undefined {
@@ -84,6 +96,10 @@ class NativeChange implements RecordedChange {
   /** The state after, where it has to be derived here and is not yet; `undefined` before and after that. */
   private next: State | null | undefined;
   private derived: ReturnType<typeof deriveChange> | undefined;
+  /** The text of the derived `prev`, as the engine got it. */
+  private derivedPrevText: string | null = null;
+  /** When the outcome was handed over to the engine, which keeps it from then on; `null` before that. */
+  private occurredAt: string | null = null;
 
   constructor(
     private readonly recorder: NativeRecorder,
@@ -148,6 +164,7 @@ class NativeChange implements RecordedChange {
 
   async append(): Promise<SendableChange | null> {
     const { log, internals } = this.recorder;
+    // A clock or a secret registry of the program may throw, and work at the next try: nothing is handed over then.
     const now = internals.now();
     const occurredAt = new Date().toISOString();
     if (this.next !== undefined) return this.appendDerived(this.next, occurredAt, now);
@@ -155,14 +172,14 @@ class NativeChange implements RecordedChange {
       this.discard();
       return null;
     }
-    return this.sendable(await this.guard(log.append(this.token, this.nextText, occurredAt, now)), occurredAt);
+    const appending = log.append(this.token, this.nextText, occurredAt, now);
+    this.occurredAt = occurredAt;
+    return this.sendable(await this.guard(appending), occurredAt);
   }
 
   async appendAgain(): Promise<SendableChange | null> {
-    const occurredAt = new Date().toISOString();
-    // A secret registry of the program may throw, and work at the next try.
-    if (this.next !== undefined) return this.appendDerived(this.next, occurredAt, this.recorder.internals.now());
-    return this.sendable(await this.guard(this.recorder.log.appendAgain(this.token)), occurredAt);
+    if (this.occurredAt === null) return this.append();
+    return this.sendable(await this.guard(this.recorder.log.appendAgain(this.token)), this.occurredAt);
   }
 
   discard(): void {
@@ -180,23 +197,27 @@ class NativeChange implements RecordedChange {
       mask: runId ? (value: unknown) => context.secrets.maskDeep(runId, value) : undefined,
       maskText: runId ? (text: string) => context.secrets.maskText(runId, text) : undefined,
     });
-    this.next = undefined;
     if (derived === null) {
       this.discard();
       return null;
     }
-    this.derived = derived;
+    const prevText = derived.prev === null ? null : textOf(derived.prev);
     const text = JSON.stringify({
       changedFields: derived.changedFields.map((field) => field.toWellFormed()),
       // The databases hold no lone surrogates.
       rows: derived.rows.map((row) => {
         return { ...row, field: row.field.toWellFormed(), fromValue: row.fromValue?.toWellFormed() ?? null, toValue: row.toValue.toWellFormed() };
       }),
-      prev: derived.prev === null ? null : textOf(derived.prev),
+      prev: prevText,
       next: derived.next === null ? null : textOf(derived.next),
       delta: textOf(derived.delta),
     });
-    return this.sendable(await this.guard(log.appendDerived(this.token, text, occurredAt, now)), occurredAt);
+    const appending = log.appendDerived(this.token, text, occurredAt, now);
+    this.occurredAt = occurredAt;
+    this.next = undefined;
+    this.derived = derived;
+    this.derivedPrevText = prevText;
+    return this.sendable(await this.guard(appending), occurredAt);
   }
 
   private async guard(appending: Promise<string | null>): Promise<string | null> {
@@ -225,7 +246,9 @@ class NativeChange implements RecordedChange {
       const base = { kind: context.kind, id };
       const rest = { changedFields, actor: opts?.actor ?? { ...SYSTEM_ACTOR }, occurredAt, changeId };
       if (derived) {
-        return { ...base, prev: derived.prev, next: derived.next, delta: derived.delta, ...rest };
+        const isShown = maskedPrev === '' || maskedPrev === this.derivedPrevText || derived.prev === null;
+        const prev = isShown ? derived.prev : hiddenAs(derived.prev as State, JSON.parse(maskedPrev) as State);
+        return { ...base, prev, next: derived.next, delta: derived.delta, ...rest };
       }
       return lazyEvent(base, maskedPrev || this.prevText, maskedNext || this.nextText, deltaText, rest);
     };
@@ -276,6 +299,15 @@ function lazyEvent(
     occurredAt: rest.occurredAt,
     changeId: rest.changeId as string,
   };
+}
+
+/** A state with what the history hides of it: `shown` has another value there. */
+function hiddenAs(state: State, shown: State): State {
+  const hidden = { ...state };
+  for (const [field, value] of Object.entries(shown)) {
+    if (stableStringify(readable(state[field])) !== stableStringify(value)) define(hidden, field, value);
+  }
+  return hidden;
 }
 
 function compile(known: { values: readonly string[] }): Secrets {

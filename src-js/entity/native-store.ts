@@ -4,6 +4,7 @@ import { isRecord, invalidArgument } from '../check';
 import { HoldfastError, builtinError } from '../errors';
 import { call, callSync } from '../native';
 import { stableStringify } from './canonical';
+import { checkDate, checkFlapping, checkHistoryQuery, checkTimeInState } from './check-input';
 import { changeNameOf } from './change-name';
 import { EntityChangeStream } from './change-stream';
 import { StoreCore, registerStore, type Log } from './store-core';
@@ -46,6 +47,7 @@ interface PlainRow extends TransitionAppend {
   entityId: string;
   index: number;
   changeId: string;
+  masked: boolean;
 }
 
 /** Makes the public side of a log. */
@@ -91,10 +93,12 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
         throw invalidArgument('tx', 'the transaction that runInTransaction() gave, while it runs', tx);
       }
       // A failed append may have been committed, so the next try has its ids again; the database skips what it has.
-      const changeId = changeNameOf(transitions)?.changeId ?? randomUUID();
+      const name = changeNameOf(transitions);
+      const changeId = name?.changeId ?? randomUUID();
       transitions.forEach(({ field, fromValue, toValue }, index) => {
         const from = fromValue === null ? null : String(fromValue).toWellFormed();
-        rows.push({ kind, entityId, field: field.toWellFormed(), fromValue: from, toValue: String(toValue).toWellFormed(), index, changeId });
+        const masked = name?.masked?.[index] ?? false;
+        rows.push({ kind, entityId, field: field.toWellFormed(), fromValue: from, toValue: String(toValue).toWellFormed(), index, changeId, masked });
       });
     },
 
@@ -111,6 +115,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
       if (typeof windowMs !== 'number' || Number.isNaN(windowMs)) {
         throw builtinError(RangeError, 'transitionCount: windowMs must be a number', { hfCode: 'HF_ENTITY_WINDOW_INVALID' });
       }
+      checkDate(now, 'now', 'transitionCount');
       return count(kind, entityId, field, now.getTime() - windowMs);
     },
 
@@ -119,6 +124,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
     [Symbol.asyncDispose]: () => core.close(),
 
     async history(query: HistoryQuery): Promise<HistoryPage> {
+      checkHistoryQuery(query);
       const limit = query.limit ?? 100;
       if (!Number.isInteger(limit) || limit < 1 || limit > PAGE_LIMIT) {
         throw invalidArgument('limit', `a whole number from 1 to ${PAGE_LIMIT}`, query.limit);
@@ -136,10 +142,13 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
     },
 
     async prune(now?: Date) {
+      checkDate(now, 'now', 'prune', 'optional');
       return { deleted: await core.prune(now === undefined ? core.now() : now.getTime()) };
     },
 
-    async timeInState({ kind, entityId, field, from, to }: TimeInStateQuery): Promise<TimeInState[]> {
+    async timeInState(query: TimeInStateQuery): Promise<TimeInState[]> {
+      checkTimeInState(query);
+      const { kind, entityId, field, from, to } = query;
       const [fromMs, toMs] = [from.getTime(), to === undefined ? core.now() : to.getTime()];
       const times = new Map<string, number>();
       const add = (value: string | null, ms: number): void => {
@@ -168,9 +177,9 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
       return [...times].map(([text, ms]) => ({ value: text, ms })).sort((a, b) => b.ms - a.ms);
     },
 
-    async isFlapping({ kind, entityId, field, count: least, windowMs }: FlappingQuery) {
-      if (!Number.isInteger(least) || least < 1) throw invalidArgument('count', 'a whole number, 1 or more', least);
-      if (typeof windowMs !== 'number' || Number.isNaN(windowMs)) throw invalidArgument('windowMs', 'a number of milliseconds', windowMs);
+    async isFlapping(query: FlappingQuery) {
+      checkFlapping(query);
+      const { kind, entityId, field, count: least, windowMs } = query;
       return (await count(kind, entityId, field, core.now() - windowMs)) >= least;
     },
 

@@ -3,6 +3,7 @@ import { hasToJson, isKeyed } from './canonical';
 import { copyValue, define, type CopyRules } from './copy';
 import type { State } from './diff';
 import { UNSERIALIZABLE } from './field-text';
+import type { EntityChanged } from './types';
 
 /** How many levels a state may have for {@link isPlainJson}: a fraction of what Node's default stack holds. */
 const PLAIN_LEVELS_MAX = 500;
@@ -32,6 +33,19 @@ export function snapshotState(state: State | null, warn?: (message: string) => v
     define(copy, key, typeof value === 'object' && value !== null ? snapshotField(copy, key, value, warn) : value);
   }
   return copy;
+}
+
+/** Copies a change by value, for one more reader. Functions, which no event that comes over a wire has, stay what they are. */
+export function snapshotChange(change: EntityChanged): EntityChanged {
+  const { prev, next, delta, changedFields, actor } = change;
+  return {
+    ...change,
+    prev: snapshotState(prev),
+    next: snapshotState(next),
+    delta: snapshotState(delta),
+    changedFields: [...changedFields],
+    actor: snapshotState(actor as unknown as State) as unknown as EntityChanged['actor'],
+  };
 }
 
 /** The fields whose copies are strings, though their values were objects that JSON makes a string of. */

@@ -1,5 +1,9 @@
 /** The life of a store of holdfast's own: opening, taking over what a crash left, closing. The same for every database. */
+import { HoldfastError } from '../errors';
 import { call, native } from '../native';
+import { clockMs } from './check-input';
+import { messageOf, quietLogger } from './logging';
+import { snapshotChange } from './snapshot';
 import type { EntityChanged, EntityDurability, EntityRetention, EntityStore, EntityStoreOptions, Logger } from './types';
 
 /** Clocks that differ by more are worth a warning, in milliseconds. */
@@ -23,9 +27,15 @@ export interface StoreInternals {
   join(participant: Participant): void;
   /** Tells those who listen on the store of a recorded change. */
   publish(event: () => EntityChanged): void;
-  /** Calls `listener` with each change that is recorded here or, where the store hears of those, elsewhere. Returns what ends it. */
+  /**
+   * Calls `listener` with each change that is recorded here or, where the store hears of those, elsewhere, and `ended` when the store is
+   * closed. Returns what ends it. Throws `HF_CLOSED` if the store is closed already.
+   */
   listen(listener: Listener, ended?: () => void): () => void;
-  /** Resolves when no change of another process can be missed any more; `undefined` where the store hears only its own. */
+  /**
+   * Resolves when no change of another process can be missed any more, or when it is clear that none can be heard yet; `undefined` where
+   * the store hears only its own. Never rejects.
+   */
   listening(): Promise<void> | undefined;
   /** Counts. */
   readonly counters: { redelivered: number; recovered: number };
@@ -71,6 +81,11 @@ export function storeInternals(store: EntityStore): StoreInternals | undefined {
   return internalsOf.get(store);
 }
 
+/** What a call on a closed store fails with. */
+export function storeClosed(): HoldfastError {
+  return new HoldfastError('the entity store is closed; make a new one', { hfCode: 'HF_CLOSED' });
+}
+
 /** Says that `store` is the public side of `internals`. */
 export function registerStore(store: EntityStore, internals: StoreInternals): void {
   internalsOf.set(store, internals);
@@ -85,23 +100,27 @@ export class StoreCore implements StoreInternals {
   private closing: Promise<void> | null = null;
   private watching: Promise<void> | null = null;
   private readonly timers: ReturnType<typeof setInterval>[] = [];
+  readonly logger: Logger | undefined;
 
   constructor(
     readonly log: Log,
     readonly durability: EntityDurability,
-    readonly logger: Logger | undefined,
+    logger: Logger | undefined,
     private readonly clock: EntityStoreOptions['clock'],
     private readonly retention: EntityRetention | undefined,
     /** Whether other processes can use the same database. */
     private readonly isShared: boolean,
-  ) {}
+  ) {
+    this.logger = quietLogger(logger);
+  }
 
   now(): number {
-    return this.clock === undefined ? Date.now() : this.clock().getTime();
+    return this.clock === undefined ? Date.now() : clockMs(this.clock());
   }
 
   /** Opens the database, once; after a failure the next call tries again. */
   open(): Promise<void> {
+    if (this.closing !== null) return Promise.reject(storeClosed());
     this.opening ??= this.openNow().catch((error: unknown) => {
       this.opening = null;
       throw error;
@@ -136,6 +155,7 @@ export class StoreCore implements StoreInternals {
   }
 
   listen(listener: Listener, ended?: () => void): () => void {
+    if (this.closing !== null) throw storeClosed();
     this.listeners.set(listener, ended);
     void this.listening();
     return () => this.listeners.delete(listener);
@@ -150,7 +170,7 @@ export class StoreCore implements StoreInternals {
   publish(event: () => EntityChanged, elsewhere = false): void {
     for (const listener of this.listeners.keys()) {
       try {
-        listener(structuredClone({ ...event() }), elsewhere);
+        listener(snapshotChange(event()), elsewhere);
       } catch (error) {
         this.logger?.warn(`a listener of the entity store threw: ${messageOf(error)}`);
       }
@@ -200,7 +220,10 @@ export class StoreCore implements StoreInternals {
     for (;;) {
       const payloads = await call(this.log.heard());
       if (payloads.length === 0) return;
-      for (const payload of payloads) this.publish(() => JSON.parse(payload) as EntityChanged, true);
+      for (const payload of payloads) {
+        let change: EntityChanged | undefined;
+        this.publish(() => (change ??= JSON.parse(payload) as EntityChanged), true);
+      }
     }
   }
 
@@ -219,7 +242,8 @@ export class StoreCore implements StoreInternals {
 
   private every(ms: number, run: () => void): void {
     if (this.closing) return;
-    const timer = setInterval(run, ms);
+    // With more, a timer of Node would not wait at all.
+    const timer = setInterval(run, Math.min(ms, 2 ** 31 - 1));
     timer.unref?.();
     this.timers.push(timer);
   }
@@ -267,8 +291,4 @@ export class StoreCore implements StoreInternals {
     this.listeners.clear();
     await call(this.log.close());
   }
-}
-
-export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : typeof error === 'string' ? error : 'An error occurred';
 }

@@ -102,7 +102,8 @@ export interface EntityRetention {
 export interface EntityStoreOptions {
   /**
    * What to do about the tables on first use: `auto` creates them and adds what is missing, `check` rejects with a list of what is
-   * missing, `off` uses what is there. Default `auto`; with drizzle the application owns the table, and it is always `off`.
+   * missing, `off` uses what is there. Default `auto`. With drizzle the application owns the tables, so this option changes nothing: it is
+   * `off`, and `check` with `outbox` or `journal`.
    */
   migrate?: 'auto' | 'check' | 'off';
   /**
@@ -121,7 +122,10 @@ export interface EntityStoreOptions {
   maxBatchRows?: number;
   /** When old rows are deleted. Default: never. */
   retention?: EntityRetention;
-  /** Embedded only: the time of the rows. Default: the system's clock. Postgres uses the server's. */
+  /**
+   * Embedded only: the time of the rows, and what "now" is for everything that is asked of them. Default: the system's clock. The rows of
+   * Postgres have the server's time.
+   */
   clock?: () => Date;
   /** Gets warnings. Default: nobody. */
   logger?: Logger;
@@ -267,10 +271,13 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
    * The changes that are recorded from now on, to iterate over. Needs `outbox` or `journal`. On Postgres these are the changes of all
    * processes: their own at once, those of others as soon as the server tells of them, and after a broken connection those of the
    * last five minutes that were missed; each once, in the order in which they are heard of. What others record before the first
-   * `ready()` after this call may be missed. An SQLite file tells of this process alone.
+   * `ready()` after this call may be missed. An SQLite file tells of this process alone. `close()` ends it.
+   *
+   * @throws {RangeError} `HF_BUSY`, from `next()`: the reader fell 10,000 changes behind
+   * @throws {Error} `HF_CLOSED`: the store is closed
    */
   changes(options?: EntityChangesOptions): EntityChanges;
-  /** Calls `listener` with each change, as `changes()` yields them. It does not keep the process alive. */
+  /** Calls `listener` with each change, as `changes()` yields them, a copy of its own. It does not keep the process alive. */
   onChange(listener: (change: EntityChanged) => void, options?: EntityChangesOptions): EntityChangedUnsubscribe;
   /** Counters. */
   stats(): Promise<EntityStoreStats>;

@@ -2,6 +2,7 @@
 import { checkFunction, isBlank } from '../check';
 import { HoldfastError } from '../errors';
 import { EntityChangedSchema } from './change-schema';
+import { messageOf, quietLogger } from './logging';
 import type { EntityChangedSubscriptions, EntityChangedUnsubscribe, Logger, OnEntityChangedInput, OnHookFn } from './types';
 
 /** The host's event that carries changes. */
@@ -29,7 +30,7 @@ export function createEntityChangedSubscriptions(): EntityChangedSubscriptions {
       };
     },
     wire({ onHook, logger }) {
-      bus = { onHook: checkFunction(onHook, 'onHook'), logger };
+      bus = { onHook: checkFunction(onHook, 'onHook'), logger: quietLogger(logger) };
       for (const subscription of subscriptions) subscription.connect(bus);
     },
     async disposeAll() {
@@ -96,11 +97,4 @@ function optionsOf(delivery: OnEntityChangedInput['delivery']): Options {
 
 function invalid(message: string): HoldfastError {
   return new HoldfastError(message, { hfCode: 'HF_ENTITY_SUBSCRIBE_INVALID' });
-}
-
-function messageOf(error: unknown): string {
-  if (typeof error === 'string') return error;
-  // By its tag as well: an error of another realm is no instance of this one's class.
-  const isError = error instanceof Error || Object.prototype.toString.call(error) === '[object Error]';
-  return isError ? String((error as Error).message) : 'An error occurred';
 }

@@ -205,24 +205,25 @@ export interface EntityHandle<T extends Record<string, unknown>> {
   getMany(ids: ReadonlyArray<string>): Promise<Record<string, T>>;
   /** When the field got the value that it has now, by the history; `null` for an absent entity, or when the history does not say. */
   inStateSince(id: string, field: keyof T & string): Promise<Date | null>;
-  /** For how many milliseconds the field has had its value; 0 when the history does not say. */
+  /** For how many milliseconds the field has had its value, by the store's clock; 0 when the history does not say. */
   inStateForMs(id: string, field: keyof T & string): Promise<number>;
   /**
-   * How often the field changed in the last `windowMs` milliseconds, both ends included.
+   * How often the field changed in the last `windowMs` milliseconds by the store's clock, both ends included.
    *
    * @throws {RangeError} `HF_ENTITY_WINDOW_INVALID`: `windowMs` is not a number
    */
   transitionCount(args: { id: string; field: keyof T & string; windowMs: number }): Promise<number>;
   /**
-   * Many mutations with one `read` and shared appends; ids may repeat. Resolves to the states in the order of `inputs`. All are run:
-   * if some fail, it rejects with the error of the first of them, when all have settled.
+   * Many mutations with one `read` (with `serialize: 'database'`: one each, under its lock) and shared appends; ids may repeat.
+   * Resolves to the states in the order of `inputs`. All are run: if some fail, it rejects with the error of the first of them, when all
+   * have settled.
    */
   mutateMany(inputs: ReadonlyArray<MutateInput<T>>): Promise<T[]>;
   /**
    * Resolves with the state (`undefined` = absent) as soon as `predicate` accepts it: now, or after a change that this registry sends
    * or, with a store that holdfast owns, another process.
    *
-   * @throws {HoldfastError} `HF_LOCK_TIMEOUT` after `timeoutMs`
+   * @throws {HoldfastError} `HF_LOCK_TIMEOUT` after `timeoutMs`; `HF_CLOSED` when a store that holdfast owns is closed
    * @throws the signal's reason when it aborts; what `predicate` or `read` throws
    */
   waitUntil(id: string, predicate: (state: T | undefined) => boolean, options?: EntityWaitOptions): Promise<T | undefined>;
@@ -252,7 +253,10 @@ export interface EntityFailure {
   stage: 'read' | 'apply' | 'validate' | 'append' | 'emit';
   /** Whether the owner's write had happened. */
   applied: boolean;
-  /** Whether the change is kept and will be completed: before the next mutation of the entity, or by itself. */
+  /**
+   * Whether the change is kept and will be completed: before the next mutation of the entity, or by itself, or, if the store was closed
+   * meanwhile, when one with `outbox` or `journal` is opened anew.
+   */
   pending: boolean;
   /** The change, as far as it was known. */
   change?: EntityChanged;
@@ -363,7 +367,7 @@ export interface EntityChangeBus {
   readonly emit: EmitEntityChanged;
   /** Subscribes; for `subscriptions.wire`. Returns what ends the subscription. */
   readonly onHook: OnHookFn;
-  /** Ends all subscriptions. */
+  /** Ends all subscriptions. A work queue tries nothing again after that: `emit` rejects with what it failed with. */
   close(): void;
 }
 

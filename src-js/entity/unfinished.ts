@@ -2,104 +2,63 @@
  * Changes whose owner's write happened, but whose history is not written: kept per entity, in order, and completed before the next
  * mutation of the entity, or in the background.
  */
-import { Frame, inFrame } from './lanes';
+import { BACKLOG_LIMIT, Backlog, inLane, type Waiting } from './backlog';
 import type { Lanes } from './lanes';
+import type { Logger } from './types';
 
-const FIRST_DELAY_MS = 100;
-const LONGEST_DELAY_MS = 30_000;
-
-/** Completes one change: appends it, and hands it on to be sent. Rejects if it has to be tried again. */
-export type Completion = () => Promise<void>;
-
-interface Item {
-  readonly complete: Completion;
+/** A change to complete. */
+export interface Unfinished extends Waiting {
   /** The store that the change goes to. */
   readonly store: object;
-}
-
-interface Queue {
-  items: Item[];
-  delayMs: number;
-  timer: ReturnType<typeof setTimeout> | null;
+  /** Appends the change, and hands it on to be sent. Rejects if it has to be tried again. */
+  complete(): Promise<void>;
+  /** Lets go of the change, because too many wait. `true`: the store knows of it, and whoever opens that next completes it. */
+  abandon(): boolean;
 }
 
 /** The unfinished changes of one handle. */
 export class UnfinishedChanges {
-  private readonly queues = new Map<string, Queue>();
-  private readonly ended = new WeakSet<object>();
+  private readonly backlog: Backlog<Unfinished>;
 
   constructor(
-    private readonly handle: object,
-    private readonly lanes: Lanes,
-  ) {}
+    handle: object,
+    private readonly kind: string,
+    lanes: Lanes,
+    private readonly logger: Logger | undefined,
+  ) {
+    this.backlog = new Backlog((id) => inLane(lanes, handle, id, () => this.complete(id)), (item) => this.dropped(item));
+  }
 
-  /** Keeps a change to complete in `store`, behind the others of its entity. */
-  keep(id: string, store: object, complete: Completion): void {
-    if (this.ended.has(store)) return;
-    let queue = this.queues.get(id);
-    if (!queue) this.queues.set(id, (queue = { items: [], delayMs: FIRST_DELAY_MS, timer: null }));
-    queue.items.push({ complete, store });
-    this.schedule(id, queue);
+  /** Keeps a change to complete, behind the others of its entity. `false`: its store is closed, and nobody here will. */
+  keep(change: Unfinished): boolean {
+    return this.backlog.keep(change);
   }
 
   /** Completes what is unfinished of an entity; to be called in its lane. `undefined` if there is nothing. */
   complete(id: string): Promise<void> | undefined {
-    const queue = this.queues.get(id);
-    return queue === undefined ? undefined : this.run(id, queue);
+    return this.backlog.of(id) === undefined ? undefined : this.run(id);
   }
 
   /** Completes everything. Rejects with the first error. */
-  async flush(): Promise<void> {
-    await Promise.all([...this.queues.keys()].map((id) => this.retry(id)));
+  flush(): Promise<void> {
+    return this.backlog.flush();
   }
 
-  /** Ends all tries of a store that is being closed. Another one may be bound by then: what goes there stays. */
+  /** Ends all tries of a store that is being closed. */
   stop(store: object): void {
-    this.ended.add(store);
-    for (const [id, queue] of this.queues) {
-      queue.items = queue.items.filter((item) => item.store !== store);
-      if (queue.items.length === 0) this.forget(id, queue);
+    this.backlog.stop(store);
+  }
+
+  private async run(id: string): Promise<void> {
+    for (let queue = this.backlog.of(id); queue !== undefined; queue = this.backlog.of(id)) {
+      const [change] = queue as ReadonlySet<Unfinished>;
+      await (change as Unfinished).complete();
+      this.backlog.done(change as Unfinished);
     }
   }
 
-  private async run(id: string, queue: Queue): Promise<void> {
-    for (let [item] = queue.items; item !== undefined; [item] = queue.items) {
-      await item.complete();
-      const done = item;
-      queue.items = queue.items.filter((each) => each !== done);
-    }
-    this.forget(id, queue);
-  }
-
-  private forget(id: string, queue: Queue): void {
-    if (queue.timer !== null) clearTimeout(queue.timer);
-    if (this.queues.get(id) === queue) this.queues.delete(id);
-  }
-
-  private schedule(id: string, queue: Queue): void {
-    if (queue.timer !== null) return;
-    queue.timer = setTimeout(() => {
-      queue.timer = null;
-      queue.delayMs = Math.min(queue.delayMs * 2, LONGEST_DELAY_MS);
-      this.retry(id).catch(() => {
-        if (this.queues.get(id) === queue) this.schedule(id, queue);
-      });
-    }, queue.delayMs);
-    queue.timer.unref?.();
-  }
-
-  /** In the entity's lane, and outside of any caller's context: the call that failed has ended. */
-  private retry(id: string): Promise<void> {
-    const frame = new Frame(this.handle, id, undefined);
-    return inFrame(frame, async () => {
-      const entered = this.lanes.enter(frame);
-      const leave = entered instanceof Promise ? await entered : entered;
-      try {
-        await this.complete(id);
-      } finally {
-        frame.active = false;
-        leave?.();
-      }
-    });
+  private dropped(change: Unfinished): void {
+    const stays = change.abandon() ? 'it is completed when the store is opened anew' : 'its history and its event are lost';
+    this.logger?.warn(`more than ${BACKLOG_LIMIT} changes of kind "${this.kind}" wait for their history; giving up the oldest, of ${this.kind}:${change.id}: ${stays}`);
   }
 }
