@@ -17,6 +17,8 @@ pub struct Presence {
     postgres: Postgres,
     key: i64,
     held: Mutex<Option<Client>>,
+    /// Held by whoever connects: the pool has one place, and a second one would wait for it in vain.
+    connecting: tokio::sync::Mutex<()>,
 }
 
 impl Presence {
@@ -26,7 +28,12 @@ impl Presence {
     /// As [`Postgres::new`].
     pub fn new(config: &Config, owner: &str) -> Result<Self> {
         let config = Config { pool_size: 1, ..config.clone() };
-        Ok(Self { postgres: Postgres::new(config)?, key: key_of(owner), held: Mutex::default() })
+        Ok(Self {
+            postgres: Postgres::new(config)?,
+            key: key_of(owner),
+            held: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Sees to it that the lock is held.
@@ -34,14 +41,15 @@ impl Presence {
     /// # Errors
     /// Where the server cannot be reached.
     pub async fn ensure(&self) -> Result<()> {
-        let stale = {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*held {
-                Some(client) if !client.is_closed() => return Ok(()),
-                _ => held.take(),
-            }
-        };
-        drop(stale);
+        if self.is_held() {
+            return Ok(());
+        }
+        let _connecting = self.connecting.lock().await;
+        if self.is_held() {
+            return Ok(());
+        }
+        // A broken one goes back first.
+        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
         let client = self.postgres.client().await?;
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&self.key, Type::INT8)];
         // A session of ours that the server still believes in holds it as well; then the next call tries again.
@@ -50,6 +58,11 @@ impl Presence {
             *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
         }
         Ok(())
+    }
+
+    fn is_held(&self) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().is_some_and(|client| !client.is_closed())
     }
 
     /// Lets go.
