@@ -167,7 +167,7 @@ pub async fn commit(
             })),
         }
     }
-    let ((mut known, now), hidden) = futures_util::try_join!(ask(client, layout, &news), hidden(client, layout, jobs))?;
+    let ((mut known, now), hidden) = tokio::try_join!(ask(client, layout, &news), hidden(client, layout, jobs))?;
     for (job, each) in jobs.iter().enumerate() {
         let hidden = hidden.get(&job).map_or(&[][..], Vec::as_slice);
         match (each, results.get_mut(job).and_then(Option::as_mut)) {
