@@ -169,6 +169,9 @@ pub struct PlainRow {
     pub index: usize,
     /// Which change.
     pub change_id: String,
+    /// Whether secrets were masked in the new value.
+    #[serde(default)]
+    pub masked: bool,
 }
 
 /// What a dead process left behind for a kind.

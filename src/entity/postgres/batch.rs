@@ -162,7 +162,7 @@ pub async fn commit(
                     to_value: row.to_value.clone(),
                     to_key: plain_key(&row.to_value),
                     from_key: None,
-                    masked: false,
+                    masked: row.masked,
                 }),
             })),
         }

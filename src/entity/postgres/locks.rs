@@ -5,7 +5,7 @@
 //! finds a lock taken asks again. Within the process the server would give a lock twice, so a set keeps those apart.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -65,9 +65,13 @@ impl Locks {
         let params: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
         if let Some(place) = place {
             loop {
-                let client = self.session().await?;
-                let asked = client.fetch("locking an entity", "SELECT pg_try_advisory_lock($1)", &params).await?;
-                if asked.first().is_some_and(|row| row.get(0)) {
+                // A connection that breaks held nothing for this call yet: it asks on the next one.
+                let ask = async || {
+                    let client = self.session().await?;
+                    let asked = client.fetch("locking an entity", "SELECT pg_try_advisory_lock($1)", &params).await?;
+                    Ok(asked.first().is_some_and(|row| row.get(0)).then(|| Arc::downgrade(&client)))
+                };
+                if let Some(client) = self.postgres.retry_idempotent(super::RETRY, ask).await? {
                     return Ok(unlock(client, place));
                 }
                 if Instant::now() > deadline {
@@ -123,14 +127,15 @@ impl Locks {
     }
 }
 
-fn unlock(client: Arc<Client>, place: Place) -> Unlock {
+fn unlock(client: Weak<Client>, place: Place) -> Unlock {
     Box::new(move || {
         let postgres = place.locks.postgres.clone();
         postgres.spawn(async move {
             let params: [(&(dyn ToSql + Sync), Type); 1] = [(&place.key, Type::INT8)];
-            // Whether this succeeds or the connection is gone: the lock is.
-            let _ = client.fetch("unlocking an entity", "SELECT pg_advisory_unlock($1)", &params).await;
-            drop(client);
+            // A connection that is gone has taken the lock with it, and must leave its place in the pool to the next one.
+            if let Some(client) = client.upgrade() {
+                let _ = client.fetch("unlocking an entity", "SELECT pg_advisory_unlock($1)", &params).await;
+            }
             // Only now may the next of this process ask the server.
             drop(place);
         });

@@ -360,7 +360,7 @@ impl Inner {
             Err(error) => error,
         };
         let away = is_transient(&error);
-        if away {
+        if away || jobs.len() == 1 {
             self.keep_later(later);
         }
         if jobs.len() < 2 || away || error.code() == Code::Closed {

@@ -2,6 +2,9 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use super::{Inner, lock};
 use crate::entity::log::Heard;
@@ -12,11 +15,15 @@ use crate::postgres::{Listener, Notice};
 
 /// Changes that were told are remembered, so that looking again after a broken connection tells none twice.
 const REMEMBERED: usize = 20_000;
+/// How long after a failed reading the next is tried.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// The listening of one log.
 #[derive(Default)]
 pub struct Watch {
     listener: Mutex<Option<Listener>>,
+    /// Who waits for the listening to be in force.
+    starting: Mutex<Option<Done<()>>>,
     told: Mutex<Told>,
 }
 
@@ -47,54 +54,94 @@ impl Told {
 impl Watch {
     /// Begins to listen; `heard` gets the payloads of changes of other processes that are committed after `done`.
     pub(super) fn start(&self, inner: &Arc<Inner>, channel: &str, heard: Heard, done: Done<()>) {
-        let done = Mutex::new(Some(done));
+        *lock(&self.starting) = Some(done);
+        // One reader, so that changes are told in the order in which they were recorded.
+        let (ask, asked) = mpsc::unbounded_channel();
+        inner.postgres.spawn(tell_in_order(Arc::downgrade(inner), heard, asked));
         let log = Arc::downgrade(inner);
-        let heard: Arc<Heard> = Arc::new(heard);
         let listener = inner.postgres.listen(channel, move |notice| {
             let Some(inner) = Weak::upgrade(&log) else { return };
-            let heard = Arc::clone(&heard);
+            // Where nobody reads any more, the log is being closed.
+            let ask = |wanted| _ = ask.send(wanted);
             match notice {
-                Notice::Message(payload) => {
-                    let Some((origin, ids)) = payload.split_once(':') else { return };
-                    if origin == inner.shared.owner {
-                        return;
+                Notice::Message(payload) => match payload.split_once(':') {
+                    Some((origin, ids)) if origin != inner.shared.owner => {
+                        ask(Wanted::Ids(ids.split(',').map(str::to_owned).collect()));
                     }
-                    let ids: Vec<String> = ids.split(',').map(str::to_owned).collect();
-                    let postgres = inner.postgres.clone();
-                    postgres.spawn(async move { tell(&inner, &heard, Some(ids)).await });
-                }
+                    _ => {}
+                },
                 Notice::Reconnected => {
-                    if let Some(done) = lock(&done).take() {
-                        done(Ok(()));
-                    }
+                    inner.watch.started(Ok(()));
                     if std::mem::replace(&mut lock(&inner.watch.told).before, true) {
-                        let postgres = inner.postgres.clone();
-                        postgres.spawn(async move { tell(&inner, &heard, None).await });
+                        ask(Wanted::Recent);
                     }
                 }
-                Notice::Lost(error) => {
-                    // Attempts go on; who waits for the first one is told why it takes so long.
-                    if let Some(done) = lock(&done).take() {
-                        done(Err(error));
-                    }
-                }
+                // Attempts go on; who waits for the first one is told why it takes so long.
+                Notice::Lost(error) => inner.watch.started(Err(error)),
             }
         });
         *lock(&self.listener) = Some(listener);
+    }
+
+    fn started(&self, outcome: Result<()>) {
+        let starting = lock(&self.starting).take();
+        if let Some(done) = starting {
+            done(outcome);
+        }
     }
 
     /// Ends the listening.
     pub(super) fn stop(&self) {
         let listener = lock(&self.listener).take();
         drop(listener);
+        self.started(Err(super::closed()));
     }
 }
 
-/// Reads changes, those of `ids` or all recent ones, and tells those that were not told.
-async fn tell(inner: &Inner, heard: &Heard, ids: Option<Vec<String>>) {
-    let read = async || read(inner, ids.as_deref()).await;
-    // Where the server stays away, the next reconnection looks again.
-    let Ok(found) = inner.postgres.retry_idempotent(super::RETRY, read).await else { return };
+/// What is to be read.
+enum Wanted {
+    /// Changes that were announced.
+    Ids(Vec<String>),
+    /// All of the last minutes: some announcements may have been missed.
+    Recent,
+}
+
+impl Wanted {
+    fn and(self, more: Self) -> Self {
+        match (self, more) {
+            (Wanted::Ids(mut ids), Wanted::Ids(more)) => {
+                ids.extend(more);
+                Wanted::Ids(ids)
+            }
+            _ => Wanted::Recent,
+        }
+    }
+}
+
+/// Reads what was announced, everything that waits at a time, and tells it; until the listening ends.
+async fn tell_in_order(log: Weak<Inner>, heard: Heard, mut asked: mpsc::UnboundedReceiver<Wanted>) {
+    while let Some(mut wanted) = asked.recv().await {
+        while let Ok(more) = asked.try_recv() {
+            wanted = wanted.and(more);
+        }
+        loop {
+            let Some(inner) = log.upgrade().filter(|inner| !lock(&inner.queue).closed) else { return };
+            let ids = match &wanted {
+                Wanted::Ids(ids) => Some(ids.as_slice()),
+                Wanted::Recent => None,
+            };
+            if let Ok(found) = read(&inner, ids).await {
+                tell(&inner, &heard, found);
+                break;
+            }
+            drop(inner);
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Tells what was not told yet.
+fn tell(inner: &Inner, heard: &Heard, found: Vec<(String, String)>) {
     let fresh: Vec<String> = {
         let mut told = lock(&inner.watch.told);
         found.into_iter().filter(|(id, _)| told.add(id)).map(|(_, payload)| payload).collect()

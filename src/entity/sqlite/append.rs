@@ -62,9 +62,13 @@ impl WriteJob for AppendChange {
 
     fn done(mut self: Box<Self>, outcome: Result<()>) {
         if let Some(result) = self.result.as_ref().filter(|_| outcome.is_ok()) {
+            let rows = match &self.derived {
+                Some(Ok(Some(derived))) => derived.rows.len() as u64,
+                _ => 0,
+            };
             self.shared.counters.changes.fetch_add(1, Ordering::Relaxed);
-            self.shared.counters.rows.fetch_add(result.count as u64, Ordering::Relaxed);
-            self.shared.counters.gaps.fetch_add(result.gaps.len() as u64, Ordering::Relaxed);
+            self.shared.counters.rows.fetch_add(rows, Ordering::Relaxed);
+            self.shared.counters.gaps.fetch_add(u64::from(!result.gaps.is_empty()), Ordering::Relaxed);
         }
         if let Some(done) = self.done.take() {
             let result = self.result.take();
@@ -216,7 +220,7 @@ pub fn append_plain(shared: &Shared, db: &Connection, rows: &[PlainRow], now_ms:
             to_value: row.to_value.clone(),
             to_key: plain_key(&row.to_value),
             from_key: None,
-            masked: false,
+            masked: row.masked,
         };
         let from = row.from_value.as_deref();
         insert(db, &row.change_id, row.index, &row.kind, &row.entity_id, &made, from, at, ordinal)?;

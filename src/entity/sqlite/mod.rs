@@ -218,7 +218,14 @@ impl Log for Arc<SqliteLog> {
     }
 
     fn append_rows(&self, rows: Vec<PlainRow>, now_ms: f64, done: Done<()>) {
-        self.write(move |shared, db| append::append_plain(shared, db, &rows, now_ms), done);
+        let (count, shared) = (rows.len() as u64, self.opened().map(|opened| Arc::clone(&opened.shared)));
+        let counted: Done<()> = Box::new(move |outcome| {
+            if let (Ok(()), Ok(shared)) = (&outcome, shared) {
+                shared.counters.rows.fetch_add(count, Ordering::Relaxed);
+            }
+            done(outcome);
+        });
+        self.write(move |shared, db| append::append_plain(shared, db, &rows, now_ms), counted);
     }
 
     fn claim(&self, kind: Arc<Kind>, done: Done<Orphans>) {

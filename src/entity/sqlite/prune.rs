@@ -112,8 +112,8 @@ impl Prune {
             )
             .map_err(failed)?;
         db.execute(
-            "DELETE FROM entity_changes WHERE created_at < ?1 AND delivered_at IS NOT NULL \
-             AND seq IN (SELECT seq FROM entity_changes WHERE created_at < ?1 ORDER BY seq LIMIT ?2)",
+            "DELETE FROM entity_changes WHERE seq IN (SELECT seq FROM entity_changes \
+             WHERE created_at < ?1 AND delivered_at IS NOT NULL ORDER BY seq LIMIT ?2)",
             params![before, SLICE],
         )
         .map_err(failed)?;
