@@ -45,13 +45,22 @@ pub fn plain_key(text: &str) -> ValueKey {
 /// another type that has the same text (`42` and `"42"`), because owners read numbers back as strings and the other way round.
 #[must_use]
 pub fn keys_to_find(value: &str) -> [ValueKey; 3] {
+    let own = value_key(value);
+    let [plain, twin] = other_keys_to_find(value, own);
+    [own, plain, twin]
+}
+
+/// As [`keys_to_find`], without the value's own key, which is `own`. Where no value of another type has the same text, `own`
+/// stands in its place.
+#[must_use]
+pub fn other_keys_to_find(value: &str, own: ValueKey) -> [ValueKey; 2] {
     let text = field_text(value);
     let twin = match json::kind(value) {
         Kind::String if json::validate(text.as_bytes()).is_ok() => value_key(&text),
-        Kind::String => value_key(value),
+        Kind::String => own,
         _ => value_key(&json::quote(&text)),
     };
-    [value_key(value), plain_key(&text), twin]
+    [plain_key(&text), twin]
 }
 
 /// As [`value_key`], given the canonical text.

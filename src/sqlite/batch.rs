@@ -62,19 +62,33 @@ pub(super) fn lost(entries: &mut [Entry], error: HfError) -> Verdict {
     Verdict::Lost(error)
 }
 
-/// Runs all jobs in one transaction; if the transaction as a whole is refused, each in its own.
+/// How the jobs of a transaction are kept apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    /// Not at all: there is but one, or it is hoped that none fails.
+    No,
+    /// Each in a savepoint of its own.
+    Savepoints,
+}
+
+/// Runs all jobs in one transaction; if one of them fails, again with a savepoint for each, which costs more; if the transaction as
+/// a whole is refused, each in its own.
 pub(super) fn run(db: &Connection, entries: &mut [Entry], shared: &Shared) -> Verdict {
     let counters = &shared.counters;
     counters.batches.fetch_add(1, Ordering::Relaxed);
     counters.jobs.fetch_add(entries.len() as u64, Ordering::Relaxed);
     counters.largest_batch.fetch_max(entries.len() as u64, Ordering::Relaxed);
     let mut pending: Vec<&mut Entry> = entries.iter_mut().filter(|entry| entry.outcome.is_none()).collect();
-    let mut cause = transaction(db, &mut pending, shared);
+    let mut cause = transaction(db, &mut pending, Apart::No, shared);
     pending.retain(|entry| entry.outcome.is_none());
+    if cause.is_none() && pending.len() > 1 {
+        cause = transaction(db, &mut pending, Apart::Savepoints, shared);
+        pending.retain(|entry| entry.outcome.is_none());
+    }
     for entry in pending {
         if cause.is_none() {
             counters.retried.fetch_add(1, Ordering::Relaxed);
-            cause = transaction(db, &mut [&mut *entry], shared);
+            cause = transaction(db, &mut [&mut *entry], Apart::No, shared);
         }
         if let (Some(cause), None) = (&cause, &entry.outcome) {
             entry.outcome = Some(Err(cause.clone()));
@@ -84,8 +98,9 @@ pub(super) fn run(db: &Connection, entries: &mut [Entry], shared: &Shared) -> Ve
 }
 
 /// Runs jobs in one transaction and gives each its outcome. Those left without one were rolled back through no fault of their
-/// own and are to be run again, singly; of a single job that never happens. Returns the cause if the database is lost.
-fn transaction(db: &Connection, jobs: &mut [&mut Entry], shared: &Shared) -> Option<HfError> {
+/// own and are to be run again, in savepoints or singly; of a single job that never happens. Returns the cause if the database is
+/// lost.
+fn transaction(db: &Connection, jobs: &mut [&mut Entry], apart: Apart, shared: &Shared) -> Option<HfError> {
     let single = jobs.len() == 1;
     if jobs.is_empty() {
         return None;
@@ -99,15 +114,20 @@ fn transaction(db: &Connection, jobs: &mut [&mut Entry], shared: &Shared) -> Opt
     let mut kept = 0;
     for index in 0..jobs.len() {
         let Some(entry) = jobs.get_mut(index) else { break };
-        let (result, alive) = if single { alone(db, entry, shared) } else { in_savepoint(db, entry, shared) };
+        let (result, alive) = match apart {
+            Apart::No => alone(db, entry, shared),
+            Apart::Savepoints => in_savepoint(db, entry, shared),
+        };
         match result {
             // Its outcome is known only after the commit.
             Ok(()) if alive => kept += 1,
             Ok(()) => {}
             Err(error) => {
                 let lost = loses_trust(&error);
-                // A disk that filled up while many wrote may have room for one.
-                if single || lost || alive || primary_code(&error) != Some(ffi::SQLITE_FULL) {
+                // A disk that filled up while many wrote may have room for one; without savepoints nobody knows yet whether a job
+                // failed by itself.
+                let counts = alive || (apart == Apart::Savepoints && primary_code(&error) != Some(ffi::SQLITE_FULL));
+                if single || lost || counts {
                     entry.outcome = Some(Err(error.clone()));
                 }
                 if lost {

@@ -52,7 +52,7 @@ impl Checkpoints {
             self.not_before = 0;
         }
         self.last = frames;
-        let limit = if shared.queue.len() == 0 { IDLE_FRAMES } else { BUSY_FRAMES };
+        let limit = if shared.queue.is_pressed() { BUSY_FRAMES } else { IDLE_FRAMES };
         if frames < limit.max(self.not_before) {
             return Ok(());
         }

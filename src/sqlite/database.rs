@@ -73,8 +73,9 @@ impl Database {
         self.push(job, true);
     }
 
-    /// Hands in a job that nobody waits for. It keeps its place in the order, goes with the next transaction, or alone 20 ms
-    /// after the first such job; closing runs it too.
+    /// Hands in a job that nobody waits for. It goes with the next transaction that [takes it along](WriteJob::takes_along), or
+    /// alone 20 ms after the first such job; closing runs it too. It runs after all that was handed in before it, and perhaps
+    /// after jobs that were handed in later.
     pub fn write_later(&self, job: Box<dyn WriteJob>) {
         self.push(job, false);
     }

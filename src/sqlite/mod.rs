@@ -1,7 +1,7 @@
 //! SQLite, embedded: one thread writes, in batches; everybody reads.
 //!
-//! A [`Database`] owns one writing thread. Jobs ([`WriteJob`]) that arrive while it is busy share the next transaction, each in
-//! a savepoint of its own, and hear of their end only after the commit. Readers use connections of their own on their own
+//! A [`Database`] owns one writing thread. Jobs ([`WriteJob`]) that arrive while it is busy share the next transaction, in
+//! savepoints once one of them has failed, and hear of their end only after the commit. Readers use connections of their own on their own
 //! threads. What is promised:
 //!
 //! - **killed process**: every job that was told "ok" is there once, no other is there in part;
@@ -51,12 +51,18 @@ pub type Closed = Box<dyn FnOnce(Result<()>) + Send>;
 
 /// Something to be written. Owns all it needs. Its methods run on the writer's thread and must not wait for other jobs.
 pub trait WriteJob: Send {
+    /// Whether jobs that nobody waits for go along in its transaction. Not where another job follows soon that touches the
+    /// same pages as they do, so that the log need not hold those twice.
+    fn takes_along(&self) -> bool {
+        true
+    }
+
     /// Runs first, outside of the transaction, for work that needs no database: nobody else is held up by it but those
     /// behind it in the queue.
     fn prepare(&mut self) {}
 
-    /// Runs inside the transaction. Must not end it. May be called again after a rollback, when the jobs of a batch are tried
-    /// one by one, and must then do the same.
+    /// Runs inside the transaction. Must not end it. May be called again after a rollback, when another job of its batch has
+    /// failed, and must then do the same.
     ///
     /// # Errors
     /// Whatever it likes: its own statements are undone and `done` gets the error, other jobs are not concerned. Errors of

@@ -17,15 +17,21 @@ pub(super) enum Next {
     End(Vec<Closed>),
 }
 
+struct Waiting {
+    job: Box<dyn WriteJob>,
+    /// Somebody waits for it.
+    urgent: bool,
+}
+
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Box<dyn WriteJob>>,
+    jobs: VecDeque<Waiting>,
     /// How many of `jobs` somebody waits for.
     urgent: usize,
-    /// The same as `jobs`, in the same order: is this one waited for?
-    waited: VecDeque<bool>,
     /// When the first job that nobody waits for stops looking for company.
     due: Option<Instant>,
+    /// The writer sleeps until it is woken, however long that takes.
+    asleep: bool,
     /// No more jobs are taken in.
     ending: bool,
     /// Who wants to hear of the end.
@@ -54,21 +60,20 @@ impl Queue {
         if state.ending {
             return Err(job);
         }
-        state.jobs.push_back(job);
-        state.waited.push_back(waited_for);
-        if waited_for {
+        state.jobs.push_back(Waiting { job, urgent: waited_for });
+        let wake = if waited_for {
             state.urgent += 1;
-            if state.urgent > 1 {
-                // The writer was woken by the first and has not come yet.
-                return Ok(());
-            }
-        } else if state.due.is_none() {
-            state.due = Some(Instant::now() + LATER);
+            // Of further ones the writer hears when it comes.
+            state.urgent == 1
         } else {
-            return Ok(());
-        }
+            state.due.get_or_insert_with(|| Instant::now() + LATER);
+            // A writer that has just worked looks again by itself: waking it would cost more than the job.
+            std::mem::take(&mut state.asleep)
+        };
         drop(state);
-        self.wake.notify_one();
+        if wake {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -106,35 +111,69 @@ impl Queue {
         self.lock().jobs.len()
     }
 
-    /// Waits for work. A job that somebody waits for never waits for company; one that nobody waits for goes with the next,
-    /// or alone after [`LATER`].
+    /// Tells whether somebody waits for a job.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.lock().urgent > 0
+    }
+
+    /// Waits for work. A job that somebody waits for never waits for company; one that nobody waits for goes with the next
+    /// that takes others along, or alone after [`LATER`].
     pub(super) fn next(&self, max_batch: usize) -> Next {
         let mut state = self.lock();
+        // Long enough to see by itself, in time, what is handed in for later.
+        let mut look_again = Some(Instant::now() + LATER);
         loop {
             let now = Instant::now();
             let due = state.due.is_some_and(|due| due <= now);
             if !state.jobs.is_empty() && (state.urgent > 0 || due || state.ending || state.jobs.len() >= max_batch) {
-                return Next::Batch(take(&mut state, max_batch));
+                return Next::Batch(take(&mut state, max_batch, due));
             }
             if state.ending {
                 return Next::End(std::mem::take(&mut state.closing));
             }
-            state = match state.due {
-                Some(due) => {
-                    self.wake.wait_timeout(state, due - now).map_or_else(|e| e.into_inner().0, |woken| woken.0)
+            look_again = look_again.filter(|time| *time > now);
+            state = match state.due.or(look_again) {
+                Some(time) => {
+                    self.wake.wait_timeout(state, time - now).map_or_else(|e| e.into_inner().0, |woken| woken.0)
                 }
-                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.asleep = true;
+                    let mut state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.asleep = false;
+                    state
+                }
             };
         }
     }
 }
 
-fn take(state: &mut State, max_batch: usize) -> Vec<Box<dyn WriteJob>> {
-    let count = state.jobs.len().min(max_batch.max(1));
-    let jobs = state.jobs.drain(..count).collect();
-    state.urgent -= state.waited.drain(..count).filter(|waited| *waited).count();
-    if state.waited.len() == state.urgent {
+/// Takes the next batch out, in order; jobs that nobody waits for stay behind where nothing takes them along.
+fn take(state: &mut State, max_batch: usize, due: bool) -> Vec<Box<dyn WriteJob>> {
+    let max_batch = max_batch.max(1);
+    let all = due
+        || state.ending
+        || state.jobs.len() >= max_batch
+        || state.jobs.iter().any(|waiting| waiting.urgent && waiting.job.takes_along());
+    let mut batch = Vec::with_capacity(state.jobs.len().min(max_batch));
+    if all {
+        let count = state.jobs.len().min(max_batch);
+        for waiting in state.jobs.drain(..count) {
+            state.urgent -= usize::from(waiting.urgent);
+            batch.push(waiting.job);
+        }
+    } else {
+        // Fewer than a batch, so all of them.
+        for waiting in std::mem::take(&mut state.jobs) {
+            if waiting.urgent {
+                batch.push(waiting.job);
+            } else {
+                state.jobs.push_back(waiting);
+            }
+        }
+        state.urgent = 0;
+    }
+    if state.jobs.len() == state.urgent {
         state.due = None;
     }
-    jobs
+    batch
 }

@@ -40,13 +40,13 @@ impl WriteJob for AppendChange {
             Some(Err(error)) => return Err(error.clone()),
             None => return Err(HfError::new(Code::Panic, "a change was appended before it was derived")),
         };
-        if staged.has_intent {
-            forget(db, &staged.change_id)?;
-        }
+        // The intent goes in the transaction that records the change: without one, an earlier attempt got through. (A change
+        // without an intent is not in doubt either: an attempt whose end is not known poisons the database.)
+        let recorded = staged.has_intent && !forget(db, &staged.change_id)? && self.outcome.again;
         let Some(derived) = derived else { return Ok(()) };
         let mut prev = derived.prev.clone();
         let mut gaps = Vec::new();
-        if !(self.outcome.again && is_recorded(db, &staged.change_id)?) {
+        if !recorded {
             self.append(db, &derived, &mut prev, &mut gaps)?;
         }
         self.result = Some(Appended {
@@ -99,19 +99,19 @@ impl AppendChange {
         for (index, (row, last)) in derived.rows.iter().zip(&lasts).enumerate() {
             let from = continuity::from_value(row, last.as_ref().map(|(last, _)| last), prev, gaps)?;
             let ordinal = last.as_ref().map_or(1, |(_, ordinal)| ordinal + 1);
-            insert(db, &staged.change_id, index, kind, &staged.id, row, from.as_deref(), at, ordinal)?;
+            insert(db, &staged.change_id, index, kind, &staged.id, row, from.as_deref(), at, ordinal, false)?;
         }
         if self.shared.durability != Durability::AfterCommit {
             let (id, change) = (&staged.id, &staged.change_id);
             let event = Derived { prev: prev.clone(), ..derived.clone() };
             let payload = event_text(kind, id, &event, &staged.actor, &self.outcome.occurred_at, change);
             db.prepare_cached(
-                "INSERT INTO entity_changes (change_id, kind, entity_id, op, actor, payload, owner, created_at) \
+                "INSERT INTO entity_changes (change_id, kind, entity_id, op, owner, created_at, actor, payload) \
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .and_then(|mut insert| {
                 let op = staged.op.as_str();
-                insert.execute(params![change, kind, id, op, staged.actor, payload, self.shared.owner.name(), at])
+                insert.execute(params![change, kind, id, op, self.shared.owner.name(), at, staged.actor, payload])
             })
             .map_err(|error| sql_error("recording a change event", error))?;
         }
@@ -130,16 +130,19 @@ fn insert(
     from: Option<&str>,
     at: i64,
     ordinal: i64,
+    plain: bool,
 ) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO entity_transitions \
-         (id, kind, entity_id, field, from_value, to_value, to_key, masked, change_id, transitioned_at, ordinal) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+         (change_id, position, kind, entity_id, field, to_key, masked, transitioned_at, ordinal, plain, to_value, \
+          from_value) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (change_id, position) WHERE plain = 1 DO NOTHING",
     )
     .and_then(|mut insert| {
-        let id = format!("{change_id}.{index}");
-        let (to, key) = (&row.to_value, &row.to_key[..]);
-        insert.execute(params![id, kind, entity_id, row.field, from, to, key, row.masked, change_id, at, ordinal])
+        let (position, key, to) = (index as i64, &row.to_key[..], &row.to_value);
+        insert.execute(params![
+            change_id, position, kind, entity_id, row.field, key, row.masked, at, ordinal, plain, to, from
+        ])
     })
     .map_err(|error| sql_error("appending a transition", error))?;
     Ok(())
@@ -184,23 +187,19 @@ pub fn hidden(db: &Connection, kind: &str, entity_id: &str, prev: &str) -> Resul
     Ok(hidden)
 }
 
-/// Tells whether a change was committed before: an attempt whose answer was lost.
-fn is_recorded(db: &Connection, change_id: &str) -> Result<bool> {
-    let first = format!("{change_id}.0");
-    db.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM entity_transitions WHERE id = ?1) \
-         OR EXISTS (SELECT 1 FROM entity_changes WHERE change_id = ?2)",
-    )
-    .and_then(|mut select| select.query_row(params![first, change_id], |row| row.get(0)))
-    .map_err(|error| sql_error("looking for a change", error))
+/// The place of a change's intent in its table. Two that are under way at once do not share one: 64 bits of a hash.
+pub fn slot(change_id: &str) -> i64 {
+    let mut slot = [0; 8];
+    blake3::Hasher::new().update(change_id.as_bytes()).finalize_xof().fill(&mut slot);
+    i64::from_le_bytes(slot)
 }
 
-/// Ends an intent.
-pub fn forget(db: &Connection, change_id: &str) -> Result<()> {
-    db.prepare_cached("DELETE FROM entity_intents WHERE change_id = ?")
-        .and_then(|mut delete| delete.execute(params![change_id]))
-        .map_err(|error| sql_error("ending an intent", error))?;
-    Ok(())
+/// Ends an intent; tells whether there was one.
+pub fn forget(db: &Connection, change_id: &str) -> Result<bool> {
+    db.prepare_cached("DELETE FROM entity_intents WHERE slot = ? AND change_id = ?")
+        .and_then(|mut delete| delete.execute(params![slot(change_id), change_id]))
+        .map(|ended| ended > 0)
+        .map_err(|error| sql_error("ending an intent", error))
 }
 
 /// Appends rows that a caller made himself, in one transaction.
@@ -223,7 +222,7 @@ pub fn append_plain(shared: &Shared, db: &Connection, rows: &[PlainRow], now_ms:
             masked: row.masked,
         };
         let from = row.from_value.as_deref();
-        insert(db, &row.change_id, row.index, &row.kind, &row.entity_id, &made, from, at, ordinal)?;
+        insert(db, &row.change_id, row.index, &row.kind, &row.entity_id, &made, from, at, ordinal, true)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::append::hidden;
+use super::append::{hidden, slot};
 use super::{Shared, owner};
 use crate::entity::clock::micros;
 use crate::entity::model::{Done, Kind, OrphanIntent, Orphans, Staged};
@@ -17,21 +17,23 @@ pub fn begin(shared: &Shared, db: &Connection, staged: &Staged) -> Result<()> {
     let hidden = staged.prev.as_deref().map_or(Ok(Vec::new()), |prev| hidden(db, kind, id, prev))?;
     let concealed = staged.concealed(&hidden)?;
     db.prepare_cached(
-        "INSERT INTO entity_intents (change_id, kind, entity_id, op, prev, marks, actor, run_id, owner, created_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO entity_intents \
+         (slot, change_id, kind, entity_id, op, run_id, owner, created_at, marks, actor, prev) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .and_then(|mut insert| {
         insert.execute(params![
+            slot(&staged.change_id),
             staged.change_id,
             kind,
             id,
             staged.op.as_str(),
-            concealed.as_ref().map(|concealed| &*concealed.prev),
-            concealed.as_ref().and_then(|concealed| concealed.marks.as_deref()),
-            staged.actor,
             staged.run_id,
             shared.owner.name(),
-            micros(staged.began_ms),
+            shared.begun(micros(staged.began_ms)),
+            concealed.as_ref().and_then(|concealed| concealed.marks.as_deref()),
+            staged.actor,
+            concealed.as_ref().map(|concealed| &*concealed.prev),
         ])
     })
     .map_err(|error| sql_error("recording an intent", error))?;
@@ -72,12 +74,16 @@ impl WriteJob for Claim {
             // Only what is taken over now: what this store itself has under way carries its own name.
             self.orphans.intents.extend(intents(db, &self.kind.name, &dead)?);
             self.orphans.events.extend(events(db, &self.kind.name, &dead)?);
-            for (table, what) in [("entity_intents", "an intent"), ("entity_changes", "an event")] {
-                db.execute(
-                    &format!("UPDATE {table} SET owner = ?1 WHERE owner = ?2 AND kind = ?3"),
-                    params![me, dead, self.kind.name],
-                )
-                .map_err(|error| sql_error(&format!("taking {what} over"), error))?;
+            for (what, sql) in [
+                ("an intent", "UPDATE entity_intents SET owner = ?1 WHERE owner = ?2 AND kind = ?3"),
+                (
+                    "an event",
+                    "UPDATE entity_changes INDEXED BY entity_changes_pending_idx SET owner = ?1 \
+                     WHERE owner = ?2 AND kind = ?3 AND delivered_at IS NULL",
+                ),
+            ] {
+                db.execute(sql, params![me, dead, self.kind.name])
+                    .map_err(|error| sql_error(&format!("taking {what} over"), error))?;
             }
         }
         Ok(())
@@ -94,7 +100,7 @@ impl WriteJob for Claim {
 fn owners(db: &Connection, kind: &str, me: &str) -> Result<Vec<String>> {
     db.prepare_cached(
         "SELECT owner FROM entity_intents WHERE kind = ?1 AND owner <> ?2 \
-         UNION SELECT owner FROM entity_changes WHERE kind = ?1 AND owner <> ?2 AND delivered_at IS NULL",
+         UNION SELECT owner FROM entity_changes INDEXED BY entity_changes_pending_idx WHERE kind = ?1 AND owner <> ?2 AND delivered_at IS NULL",
     )
     .and_then(|mut select| select.query_map(params![kind, me], |row| row.get(0))?.collect())
     .map_err(|error| sql_error("looking for orphans", error))
@@ -103,7 +109,7 @@ fn owners(db: &Connection, kind: &str, me: &str) -> Result<Vec<String>> {
 fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>> {
     db.prepare_cached(
         "SELECT change_id, entity_id, op, prev, marks, actor, run_id FROM entity_intents \
-         WHERE kind = ? AND owner = ? ORDER BY created_at, rowid",
+         WHERE kind = ? AND owner = ? ORDER BY created_at",
     )
     .and_then(|mut select| {
         select
@@ -125,7 +131,8 @@ fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>
 
 fn events(db: &Connection, kind: &str, owner: &str) -> Result<Vec<String>> {
     db.prepare_cached(
-        "SELECT payload FROM entity_changes WHERE kind = ? AND owner = ? AND delivered_at IS NULL ORDER BY seq",
+        "SELECT payload FROM entity_changes INDEXED BY entity_changes_pending_idx \
+         WHERE kind = ? AND owner = ? AND delivered_at IS NULL ORDER BY seq",
     )
     .and_then(|mut select| select.query_map(params![kind, owner], |row| row.get(0))?.collect())
     .map_err(|error| sql_error("reading orphaned events", error))

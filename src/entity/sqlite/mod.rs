@@ -5,9 +5,11 @@ mod journal;
 mod owner;
 mod prune;
 mod query;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -62,7 +64,18 @@ pub struct Shared {
     path: Option<PathBuf>,
     owner: Owner,
     clock: Clock,
+    /// When the last change began, in microseconds.
+    begun: AtomicI64,
     counters: Counters,
+}
+
+impl Shared {
+    /// The time at which a change begins: `now`, or the least one after the last. For the writer's thread.
+    fn begun(&self, now: i64) -> i64 {
+        let time = now.max(self.begun.load(Ordering::Relaxed).saturating_add(1));
+        self.begun.store(time, Ordering::Relaxed);
+        time
+    }
 }
 
 #[derive(Default)]
@@ -102,20 +115,27 @@ impl SqliteLog {
         if let Some(path) = &path {
             owner::sweep(path, &owner);
         }
-        let shared =
-            Shared { durability: self.durability, path, owner, clock: Clock::default(), counters: Counters::default() };
+        let shared = Shared {
+            durability: self.durability,
+            path,
+            owner,
+            clock: Clock::default(),
+            begun: AtomicI64::new(i64::MIN),
+            counters: Counters::default(),
+        };
         Ok(Arc::new(Opened { database, shared: Arc::new(shared) }))
     }
 
     fn write<T: Send + 'static>(
         &self,
+        takes_along: bool,
         run: impl FnMut(&Shared, &Connection) -> Result<T> + Send + 'static,
         done: Done<T>,
     ) {
         match self.opened() {
             Ok(opened) => {
                 let shared = Arc::clone(&opened.shared);
-                opened.database.write(Box::new(Job { shared, run, result: None, done: Some(done) }));
+                opened.database.write(Box::new(Job { shared, takes_along, run, result: None, done: Some(done) }));
             }
             Err(error) => done(Err(error)),
         }
@@ -125,7 +145,7 @@ impl SqliteLog {
         // Nobody waits: a closed log is as good as a crash before this point, from which the log recovers.
         if let Ok(opened) = self.opened() {
             let shared = Arc::clone(&opened.shared);
-            opened.database.write_later(Box::new(Job { shared, run, result: None, done: None }));
+            opened.database.write_later(Box::new(Job { shared, takes_along: true, run, result: None, done: None }));
         }
     }
 
@@ -144,12 +164,17 @@ fn closed() -> HfError {
 /// A write that is one closure.
 struct Job<T, F> {
     shared: Arc<Shared>,
+    takes_along: bool,
     run: F,
     result: Option<T>,
     done: Option<Done<T>>,
 }
 
 impl<T: Send, F: FnMut(&Shared, &Connection) -> Result<T> + Send> WriteJob for Job<T, F> {
+    fn takes_along(&self) -> bool {
+        self.takes_along
+    }
+
     fn run(&mut self, db: &Connection) -> Result<()> {
         self.result = Some((self.run)(&self.shared, db)?);
         Ok(())
@@ -194,7 +219,8 @@ impl Log for Arc<SqliteLog> {
     }
 
     fn begin(&self, staged: Arc<Staged>, done: Done<()>) {
-        self.write(move |shared, db| journal::begin(shared, db, &staged), done);
+        // What ends earlier changes goes with the append, which touches the same pages.
+        self.write(false, move |shared, db| journal::begin(shared, db, &staged), done);
     }
 
     fn append(&self, staged: Arc<Staged>, outcome: Outcome, done: Done<Option<Appended>>) {
@@ -210,7 +236,7 @@ impl Log for Arc<SqliteLog> {
     }
 
     fn forget(&self, change_id: String) {
-        self.write_later(move |_, db| append::forget(db, &change_id));
+        self.write_later(move |_, db| append::forget(db, &change_id).map(drop));
     }
 
     fn delivered(&self, change_ids: Vec<String>) {
@@ -225,7 +251,7 @@ impl Log for Arc<SqliteLog> {
             }
             done(outcome);
         });
-        self.write(move |shared, db| append::append_plain(shared, db, &rows, now_ms), counted);
+        self.write(true, move |shared, db| append::append_plain(shared, db, &rows, now_ms), counted);
     }
 
     fn claim(&self, kind: Arc<Kind>, done: Done<Orphans>) {

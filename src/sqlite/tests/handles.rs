@@ -53,6 +53,47 @@ fn jobs_that_nobody_waits_for_join_or_go_alone() {
     });
 }
 
+/// A job that leaves those behind that nobody waits for.
+struct Hurried(Box<Job>);
+
+impl WriteJob for Hurried {
+    fn takes_along(&self) -> bool {
+        false
+    }
+    fn run(&mut self, db: &Connection) -> Result<()> {
+        self.0.run(db)
+    }
+    fn done(self: Box<Self>, outcome: Result<()>) {
+        self.0.done(outcome);
+    }
+}
+
+#[test]
+fn jobs_that_nobody_waits_for_stay_behind_where_they_are_not_taken_along_but_not_for_long() {
+    both(|database| {
+        let told = Told::new();
+        let before = database.stats().commits;
+        database.write_later(told.insert("first later"));
+        database.write(Box::new(Hurried(told.insert("hurried"))));
+        assert_eq!(told.next().0, "hurried");
+        database.write(told.insert("takes along"));
+        assert_eq!([told.next().0, told.next().0], ["first later", "takes along"]);
+        assert_eq!(database.stats().commits, before + 2);
+        let begun = Instant::now();
+        database.write_later(told.insert("second later"));
+        let mut hurried = 0;
+        loop {
+            database.write(Box::new(Hurried(told.insert(&format!("{hurried}")))));
+            if told.next().0 == "second later" {
+                break;
+            }
+            hurried += 1;
+        }
+        assert!(begun.elapsed() >= queue::LATER, "{:?}", begun.elapsed());
+        assert!(hurried > 0 && told.next().0 == hurried.to_string(), "it went with one of them in the end");
+    });
+}
+
 #[test]
 fn closing_runs_what_is_queued_and_refuses_the_rest() {
     both(|database| {
