@@ -61,6 +61,10 @@ pub struct Config {
     /// Whether statements are prepared by name once per connection. `false` suits poolers that switch servers between
     /// transactions (PgBouncer); `pgbouncer=true` in the URL says the same.
     pub statement_cache: bool,
+    /// SQL without parameters with which each session of the pool begins, such as `SET jit = off`; not where `statement_cache` is
+    /// off. A server that refuses it is used without.
+    #[serde(skip)]
+    pub session: Option<String>,
 }
 
 impl Default for Config {
@@ -82,6 +86,7 @@ impl Default for Config {
             close_timeout: None,
             ssl: Ssl::FromUrl,
             statement_cache: true,
+            session: None,
         }
     }
 }

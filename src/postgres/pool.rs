@@ -95,6 +95,12 @@ impl Pool {
         let raw = self.server.open().await?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         let connection = Connection::start(raw, &self.runtime, self.cut.subscribe(), &self.live);
+        if settings.statement_cache
+            && let Some(sql) = &settings.session
+        {
+            // What went wrong with the connection shows with its first use.
+            let _ = timeout(settings.connect_timeout, connection.client.batch_execute(sql)).await;
+        }
         Ok(Client::new(Arc::new(connection), permit, Arc::clone(self)))
     }
 

@@ -53,6 +53,7 @@ pub(super) struct Settings {
     pub(super) acquire_timeout: Duration,
     pub(super) close_timeout: Duration,
     pub(super) statement_cache: bool,
+    pub(super) session: Option<String>,
 }
 
 fn invalid(key: &str, expected: &str) -> HfError {
@@ -121,6 +122,7 @@ pub(super) fn resolve(config: Config, variable: impl Fn(&str) -> Option<String>)
         acquire_timeout: config.acquire_timeout.unwrap_or(ACQUIRE),
         close_timeout: config.close_timeout.unwrap_or(CLOSE),
         statement_cache: config.statement_cache && pairs.get("pgbouncer").is_none_or(|value| value != "true"),
+        session: config.session,
     })
 }
 

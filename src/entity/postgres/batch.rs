@@ -1,7 +1,9 @@
 //! One transaction for everything that waits: intents, rows, events, ends of intents, stamps.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Shared;
 use super::layout::{Layout, micros, storable};
@@ -25,6 +27,19 @@ pub enum Job {
 }
 
 impl Job {
+    /// The entities whose history it continues or whose intents it adds, as hashes.
+    pub fn entities(&self) -> Vec<u64> {
+        let one = |kind: &str, id: &str| {
+            let mut hasher = DefaultHasher::new();
+            (kind, id).hash(&mut hasher);
+            hasher.finish()
+        };
+        match self {
+            Job::Begin { staged } | Job::Append { staged, .. } => vec![one(&staged.kind.name, &staged.id)],
+            Job::Rows { rows } => rows.iter().map(|row| one(&row.kind, &row.entity_id)).collect(),
+        }
+    }
+
     /// How many rows it adds, for the bound of a batch.
     pub fn weight(&self) -> usize {
         match self {
@@ -42,6 +57,8 @@ pub struct Later {
     pub forgotten: Vec<String>,
     /// Events that were taken.
     pub delivered: Vec<String>,
+    /// Since when the oldest of them waits.
+    pub since: Option<Instant>,
 }
 
 impl Later {
@@ -120,7 +137,7 @@ pub async fn commit(
     shared: &Shared,
     client: &Client,
     layout: &Layout,
-    jobs: &[Job],
+    jobs: &[&Job],
     later: &Later,
     again: bool,
 ) -> Result<Results> {
@@ -234,7 +251,7 @@ pub async fn commit(
     let mut stamps = later.delivered.clone();
     // In one order everywhere, so that two processes never wait for each other.
     stamps.sort_unstable();
-    send(shared, client, layout, &transitions, &events, &intents, &ended, &stamps).await?;
+    send(shared, client, layout, jobs.is_empty(), &transitions, &events, &intents, &ended, &stamps).await?;
     Ok(results)
 }
 
@@ -245,7 +262,7 @@ pub fn trimmed(mut appended: Appended, staged: &Staged, outcome: &Outcome) -> Ap
     appended
 }
 
-fn appended(derived: &Derived) -> Appended {
+pub fn appended(derived: &Derived) -> Appended {
     Appended {
         changed_fields: derived.changed_fields_json.clone(),
         count: derived.changed_fields.len(),
@@ -286,7 +303,7 @@ impl Intents {
 }
 
 /// Finds out which changes of a repeated batch are committed.
-async fn recorded(client: &Client, layout: &Layout, jobs: &[Job]) -> Result<HashSet<String>> {
+async fn recorded(client: &Client, layout: &Layout, jobs: &[&Job]) -> Result<HashSet<String>> {
     let ids: Vec<String> = jobs
         .iter()
         .filter_map(|job| if let Job::Append { staged, .. } = job { Some(staged.change_id.clone()) } else { None })
@@ -351,7 +368,7 @@ async fn ask(client: &Client, layout: &Layout, news: &[New<'_>]) -> Result<(Hash
 }
 
 /// Asks, for intents and removals, which fields' history ends with a masked value, and with which text; by job.
-async fn hidden(client: &Client, layout: &Layout, jobs: &[Job]) -> Result<HashMap<usize, Vec<(String, String)>>> {
+async fn hidden(client: &Client, layout: &Layout, jobs: &[&Job]) -> Result<HashMap<usize, Vec<(String, String)>>> {
     let mut found = HashMap::new();
     let states: Vec<(usize, &Staged, &str)> = jobs
         .iter()
@@ -407,6 +424,7 @@ async fn send(
     shared: &Shared,
     client: &Client,
     layout: &Layout,
+    nobody_waits: bool,
     transitions: &Transitions,
     events: &Events,
     intents: &Intents,
@@ -434,11 +452,6 @@ async fn send(
     let stamp = format!(
         "UPDATE {schema}.entity_changes SET delivered_at = clock_timestamp() WHERE change_id = ANY($1) \
          AND delivered_at IS NULL"
-    );
-    // Others have read it by now. Whole states are not kept for ever; who changed what is.
-    let empty = format!(
-        "UPDATE {schema}.entity_changes SET payload = '{{}}', held = false WHERE held AND delivered_at IS NOT NULL \
-         AND created_at < clock_timestamp() - interval '5 minutes'"
     );
     let notices = shared.notices(&events.change_id);
     let channel = layout.channel();
@@ -483,6 +496,10 @@ async fn send(
     let notified: [(&(dyn ToSql + Sync), Type); 2] = [(&channel, Type::TEXT), (&notices, Type::TEXT_ARRAY)];
 
     let mut steps: Vec<Step<'_>> = Vec::new();
+    if nobody_waits {
+        // A crash of the server soon after does what a crash of ours just before would have done.
+        steps.push(Step { sql: "SELECT set_config('synchronous_commit', 'off', true)", params: &[] });
+    }
     if !transitions.id.is_empty() {
         let params = if layout.own { &own_rows[..] } else { own_rows.get(..6).unwrap_or_default() };
         steps.push(Step { sql: &add_rows, params });
@@ -499,14 +516,21 @@ async fn send(
     }
     if !stamps.is_empty() {
         steps.push(Step { sql: &stamp, params: &stamped_ids });
-        if shared.is_time_to_empty() {
-            steps.push(Step { sql: &empty, params: &[] });
-        }
     }
-    if !steps.is_empty() {
+    if steps.len() > usize::from(nobody_waits) {
         client.pipelined_transaction("recording entity changes", &steps).await?;
     }
     Ok(())
+}
+
+/// Empties the payloads of delivered events. Others have read them by now. Whole states are not kept for ever; who changed what is.
+pub async fn empty(client: &Client, layout: &Layout) -> Result<()> {
+    let sql = format!(
+        "UPDATE {}.entity_changes SET payload = '{{}}', held = false WHERE held AND delivered_at IS NOT NULL \
+         AND created_at < clock_timestamp() - interval '5 minutes'",
+        layout.schema
+    );
+    client.run("emptying delivered events", &sql, &[]).await.map(drop)
 }
 
 /// Adds rows: with the times and positions that were worked out, or, to a table of the seven columns, with the server's time.

@@ -65,8 +65,18 @@ impl Layout {
 
     /// SQL of the microseconds since the epoch of a value of the column's type; a time without a zone is UTC.
     pub fn micros(&self, time: &str) -> String {
-        let zoned = if self.zoned { time.to_owned() } else { format!("({time} AT TIME ZONE 'UTC')") };
-        micros(&zoned)
+        micros(&self.zoned(time))
+    }
+
+    /// SQL of a value of the column's type as `timestamptz`.
+    pub fn zoned(&self, time: &str) -> String {
+        if self.zoned { time.to_owned() } else { format!("({time} AT TIME ZONE 'UTC')") }
+    }
+
+    /// SQL of a `timestamptz` as a value of the column's type.
+    pub fn unzoned(&self, time: &str) -> String {
+        // The same conversion, the other way round.
+        self.zoned(time)
     }
 
     /// SQL of the server's clock, of the column's type.

@@ -6,9 +6,10 @@ mod locks;
 mod owner;
 mod prune;
 mod query;
+mod queue;
+mod swift;
 mod watch;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use self::batch::{Job, Later};
 use self::layout::Layout;
 use self::locks::Locks;
 use self::owner::Presence;
+use self::queue::{Batch, Finish, Queue};
+use self::swift::Swift;
 use self::watch::Watch;
 use super::clock::Clock;
 use super::log::{Heard, Log, Question, Unlock};
@@ -80,6 +83,14 @@ const RETRY: Duration = Duration::from_secs(5);
 const PRESENT_EVERY: Duration = Duration::from_secs(1);
 /// How long writes that nobody waits for may wait for company.
 const LATER: Duration = Duration::from_millis(20);
+/// States of so many bytes, before and after together, are compared on the engine's threads.
+const SMALL: usize = 32_768;
+/// Most batches that are written at a time.
+const WRITERS: usize = 2;
+/// So many jobs must wait before another writer begins beside one that runs: batches that are too small cost more than they save.
+const COMPANY: usize = 8;
+/// What suits statements that look rows up: a plan is kept, also one that was made when the tables were empty.
+const SESSION: &str = "SET enable_seqscan = off; SET jit = off";
 /// Change ids in one notification, which must stay below 8000 bytes.
 const PER_NOTICE: usize = 200;
 
@@ -114,17 +125,6 @@ struct Inner {
     locks: Arc<Locks>,
     /// Ends what runs in the background.
     closing: Arc<tokio::sync::Notify>,
-}
-
-/// Takes what became of a job.
-type Finish = Done<Option<Appended>>;
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<(Job, Finish)>,
-    later: Later,
-    running: bool,
-    closed: bool,
 }
 
 /// What batches need besides a connection.
@@ -176,7 +176,7 @@ impl PgLog {
         let shared =
             Shared { durability: options.durability, clock: Clock::default(), owner, emptied: Mutex::default() };
         Ok(Self(Arc::new(Inner {
-            postgres: Postgres::new(options.config.clone())?,
+            postgres: Postgres::new(Config { session: Some(SESSION.to_owned()), ..options.config.clone() })?,
             presence: Presence::new(&options.config, &shared.owner)?,
             shared: Arc::new(shared),
             layout: Mutex::default(),
@@ -281,82 +281,113 @@ impl Inner {
         Ok(())
     }
 
-    /// Hands a job to the writer, which is started if it is not running.
+    /// Queues a job; `true` if the caller must see to a writer.
+    fn enqueue(&self, job: Job, finish: Finish) -> bool {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            drop(queue);
+            finish(Err(closed()));
+            return false;
+        }
+        queue.jobs.push_back((job, finish));
+        let wanted = queue.writers == 0 || (queue.writers < WRITERS && queue.jobs.len() >= COMPANY);
+        queue.writers += usize::from(wanted);
+        wanted
+    }
+
     fn push(self: &Arc<Self>, job: Job, finish: Finish) {
-        let start = {
-            let mut queue = lock(&self.queue);
-            if queue.closed {
-                drop(queue);
-                return finish(Err(closed()));
-            }
-            queue.jobs.push_back((job, finish));
-            !std::mem::replace(&mut queue.running, true)
-        };
-        if start {
+        if self.enqueue(job, finish) {
             let inner = Arc::clone(self);
             self.postgres.spawn(async move { inner.write().await });
         }
     }
 
     fn push_later(self: &Arc<Self>, add: impl FnOnce(&mut Later)) {
-        let start = {
+        {
             let mut queue = lock(&self.queue);
             if queue.closed {
                 return;
             }
-            let first = queue.later.is_empty();
             add(&mut queue.later);
-            first && !queue.running
-        };
-        if start {
-            let inner = Arc::clone(self);
-            self.postgres.spawn(async move {
-                tokio::time::sleep(LATER).await;
-                if !std::mem::replace(&mut lock(&inner.queue).running, true) {
-                    inner.write().await;
+            queue.later.since.get_or_insert_with(Instant::now);
+            if std::mem::replace(&mut queue.timed, true) {
+                return;
+            }
+        }
+        let inner = Arc::clone(self);
+        self.postgres.spawn(async move { inner.write_later().await });
+    }
+
+    /// Writes what nobody waits for when no batch took it along for [`LATER`].
+    async fn write_later(self: &Arc<Self>) {
+        loop {
+            let due = {
+                let mut queue = lock(&self.queue);
+                let Some(since) = queue.later.since else {
+                    queue.timed = false;
+                    return;
+                };
+                LATER.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+            };
+            match due {
+                Some(left) => tokio::time::sleep(left).await,
+                None => {
+                    let later = std::mem::take(&mut lock(&self.queue).later);
+                    self.write_kept(&later).await;
+                    self.empty_in_time(&later).await;
                 }
-            });
+            }
         }
     }
 
-    /// The writer: everything that waits goes out together, until nothing waits.
+    /// A writer: everything that waits goes out together, until nothing waits.
     async fn write(self: &Arc<Self>) {
         loop {
-            let (jobs, finishes, later) = {
+            let Some(batch) = ({
                 let mut queue = lock(&self.queue);
-                let (mut jobs, mut finishes, mut weight) = (Vec::new(), Vec::new(), 0);
-                while weight < self.options.max_batch
-                    && let Some((job, finish)) = queue.jobs.pop_front()
-                {
-                    weight += job.weight();
-                    jobs.push(job);
-                    finishes.push(finish);
-                }
-                let later = std::mem::take(&mut queue.later);
-                if jobs.is_empty() && later.is_empty() {
-                    queue.running = false;
-                    return;
-                }
-                (jobs, finishes, later)
+                let batch = queue.take(self.options.max_batch);
+                // What is left belongs to entities of other writers, who will look again.
+                queue.writers -= usize::from(batch.is_none());
+                batch
+            }) else {
+                return;
             };
-            self.write_batch(jobs, finishes, &later).await;
+            self.write_batch(batch).await;
         }
     }
 
-    async fn write_batch(self: &Arc<Self>, jobs: Vec<Job>, finishes: Vec<Finish>, later: &Later) {
+    async fn write_batch(self: &Arc<Self>, batch: Batch) {
         // What jobs answer to is not Sync; it waits apart from them.
-        let finishes = Mutex::new(finishes);
-        let outcomes = self.outcomes(&jobs, later).await;
+        let finishes = Mutex::new(batch.finishes);
+        let jobs: Vec<&Job> = batch.jobs.iter().collect();
+        let outcomes = self.outcomes(&jobs, &batch.later).await;
+        {
+            let mut queue = lock(&self.queue);
+            batch.entities.iter().for_each(|entity| _ = queue.busy.remove(entity));
+        }
         let finishes = finishes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for ((job, finish), outcome) in jobs.iter().zip(finishes).zip(outcomes) {
+        for ((job, finish), outcome) in batch.jobs.iter().zip(finishes).zip(outcomes) {
             finish(outcome.map(|result| self.counted(job, result)));
         }
+        self.empty_in_time(&batch.later).await;
+    }
+
+    /// Once a minute, where there are deliveries.
+    async fn empty_in_time(&self, later: &Later) {
+        if !later.delivered.is_empty() && self.shared.is_time_to_empty() {
+            // What fails now is done the next time.
+            let _ = self.empty().await;
+        }
+    }
+
+    async fn empty(&self) -> Result<()> {
+        batch::empty(&self.postgres.client().await?, &self.layout()?).await
     }
 
     /// What becomes of each job.
-    async fn outcomes(self: &Arc<Self>, jobs: &[Job], later: &Later) -> Vec<Result<Option<Appended>>> {
-        let error = match self.commit(jobs, later).await {
-            Ok(results) => return results.into_iter().map(Ok).collect(),
+    async fn outcomes(self: &Arc<Self>, jobs: &[&Job], later: &Later) -> Vec<Result<Option<Appended>>> {
+        let error = match self.commit(jobs, later, true).await {
+            Ok(results) => return self.left_out(jobs, results).await,
             Err(error) => error,
         };
         let away = is_transient(&error);
@@ -367,18 +398,19 @@ impl Inner {
             return jobs.iter().map(|_| Err(error.clone())).collect();
         }
         // One of them is bad: each on its own, so that only that one fails.
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let one = self.commit(std::slice::from_ref(job), &Later::default()).await;
-            outcomes.push(one.map(|mut results| results.pop().flatten()));
-        }
+        let outcomes = self.one_by_one(jobs).await;
+        self.write_kept(later).await;
+        outcomes
+    }
+
+    /// Writes what nobody waits for, or keeps it while the server is away.
+    async fn write_kept(self: &Arc<Self>, later: &Later) {
         if !later.is_empty()
-            && let Err(error) = self.commit(&[], later).await
+            && let Err(error) = self.commit(&[], later, false).await
             && is_transient(&error)
         {
             self.keep_later(later);
         }
-        outcomes
     }
 
     /// Puts writes that nobody waits for back, because the server was away: an event that was taken would be sent again.
@@ -405,14 +437,43 @@ impl Inner {
         }
     }
 
-    /// Commits a batch, again and again while the server is away: doing it twice does no harm.
-    async fn commit(&self, jobs: &[Job], later: &Later) -> Result<batch::Results> {
+    async fn one_by_one(&self, jobs: &[&Job]) -> Vec<Result<Option<Appended>>> {
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let one = self.commit(std::slice::from_ref(job), &Later::default(), false).await;
+            outcomes.push(one.map(|mut results| results.pop().flatten().flatten()));
+        }
+        outcomes
+    }
+
+    /// Does what a batch left out, the long way.
+    async fn left_out(&self, jobs: &[&Job], results: Swift) -> Vec<Result<Option<Appended>>> {
+        let left: Vec<&Job> =
+            jobs.iter().zip(&results).filter(|(_, result)| result.is_none()).map(|(job, _)| *job).collect();
+        let mut rest = if left.is_empty() {
+            Vec::new()
+        } else {
+            match self.commit(&left, &Later::default(), false).await {
+                Ok(done) => done.into_iter().map(|result| Ok(result.flatten())).collect(),
+                Err(error) if left.len() < 2 || is_transient(&error) => {
+                    left.iter().map(|_| Err(error.clone())).collect()
+                }
+                Err(_) => self.one_by_one(&left).await,
+            }
+        }
+        .into_iter();
+        results.into_iter().filter_map(|result| result.map(Ok).or_else(|| rest.next())).collect()
+    }
+
+    /// Commits a batch, again and again while the server is away: doing it twice does no harm. With `swift` it may leave jobs out.
+    async fn commit(&self, jobs: &[&Job], later: &Later, swift: bool) -> Result<Swift> {
         let layout = self.layout()?;
         let started = Instant::now();
         let mut wait = Duration::from_millis(20);
         let mut again = jobs.iter().any(|job| matches!(job, Job::Append { outcome, .. } if outcome.again));
+        let swift = swift && swift::suits(&layout, jobs);
         loop {
-            let outcome = self.attempt(&layout, jobs, later, again).await;
+            let outcome = self.attempt(&layout, jobs, later, again, swift).await;
             let Err(error) = outcome else {
                 self.counters.batches.fetch_add(1, Ordering::Relaxed);
                 return outcome;
@@ -430,12 +491,16 @@ impl Inner {
         }
     }
 
-    async fn attempt(&self, layout: &Layout, jobs: &[Job], later: &Later, again: bool) -> Result<batch::Results> {
+    async fn attempt(&self, layout: &Layout, jobs: &[&Job], later: &Later, again: bool, swift: bool) -> Result<Swift> {
         if self.keeps_events() && !jobs.is_empty() {
             self.presence.ensure().await?;
         }
         let client = self.postgres.client().await?;
-        batch::commit(&self.shared, &client, layout, jobs, later, again).await
+        if swift && !again {
+            return swift::commit(&self.shared, &client, layout, jobs, later).await;
+        }
+        let results = batch::commit(&self.shared, &client, layout, jobs, later, again).await?;
+        Ok(results.into_iter().map(Some).collect())
     }
 
     fn counted(&self, job: &Job, result: Option<Appended>) -> Option<Appended> {
@@ -466,11 +531,26 @@ impl Log for PgLog {
     }
 
     fn append(&self, staged: Arc<Staged>, outcome: Outcome, done: Done<Option<Appended>>) {
-        // Off the caller's thread; the engine's threads are for waiting, not for work that takes long.
+        // Off the caller's thread; the engine's threads are for waiting, and for work that is shorter than the way to another thread.
         let inner = Arc::clone(&self.0);
-        crate::durable::pool::spawn(move || match staged.derive(&outcome) {
-            Ok(derived) => inner.push(Job::Append { staged, outcome, derived }, done),
-            Err(error) => done(Err(error)),
+        let size = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        if size(&staged.prev) + size(&outcome.next) > SMALL {
+            return crate::durable::pool::spawn(move || match staged.derive(&outcome) {
+                Ok(derived) => inner.push(Job::Append { staged, outcome, derived }, done),
+                Err(error) => done(Err(error)),
+            });
+        }
+        self.0.postgres.spawn(async move {
+            let queued = match staged.derive(&outcome) {
+                Ok(derived) => inner.enqueue(Job::Append { staged, outcome, derived }, done),
+                Err(error) => {
+                    done(Err(error));
+                    false
+                }
+            };
+            if queued {
+                inner.write().await;
+            }
         });
     }
 
@@ -570,12 +650,12 @@ impl Log for PgLog {
         let last = Arc::clone(&inner);
         inner.postgres.spawn(async move {
             // What was queued before is written; a last round for what nobody waits for.
-            while lock(&last.queue).running {
+            while lock(&last.queue).writers > 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let later = std::mem::take(&mut lock(&last.queue).later);
             if !later.is_empty() {
-                let _ = last.commit(&[], &later).await;
+                let _ = last.commit(&[], &later, false).await;
             }
         });
         postgres.close(Box::new(move |outcome| {
