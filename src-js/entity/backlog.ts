@@ -45,6 +45,16 @@ export class Backlog<Item extends Waiting> {
     return this.queues.get(id);
   }
 
+  /** All that waits, the oldest first. */
+  items(): Iterable<Item> {
+    return this.all;
+  }
+
+  /** Tries what waits of an entity now, whenever it is due. */
+  tryNow(id: string): Promise<void> {
+    return this.retry(id);
+  }
+
   /** Keeps an item, behind the others of its entity. `false`: its store has ended, and nobody will try it. */
   keep(item: Item): boolean {
     if (item.store !== undefined && this.ended.has(item.store)) return false;

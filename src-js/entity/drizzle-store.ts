@@ -171,7 +171,7 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
       use(async (one) => {
         if ('stats' in one) return one.stats();
         const { appended, batches } = one.counts;
-        return { appended, batches, gaps: 0, pending: 0, redelivered: 0, recovered: 0, lagMs: 0, clockSkewMs: null };
+        return { appended, batches, gaps: 0, pending: 0, unfinished: 0, redelivered: 0, recovered: 0, lagMs: 0, clockSkewMs: null };
       }),
   };
   if (late !== null) registerStore(store, late);

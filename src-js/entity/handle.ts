@@ -213,9 +213,11 @@ export class HandleCore<T extends State> {
           // What a subscriber refuses is recorded, and tried again: the store is as ready as it can be.
           await this.outgoing.flush().catch((error: unknown) => this.warnOfDelivery('changes', error));
         },
-        stop: () => {
-          this.unfinished.stop(store);
+        unfinished: () => this.unfinished.count(store),
+        end: async (until) => {
+          const end = await this.unfinished.end(store, until);
           this.outgoing.stop(store);
+          return end;
         },
       };
       internals.join(recorder.participant);
@@ -233,7 +235,7 @@ export class HandleCore<T extends State> {
       const orphan: Orphan = { intent, change: null, isTaken: false };
       const complete = (): Promise<void> => this.finishOrphan(orphan, recorder);
       // Its intent stays on record until it is completed.
-      this.unfinished.keep({ id: intent.entityId, store: recorder.store, complete, abandon: () => true });
+      this.unfinished.keep({ id: intent.entityId, store: recorder.store, complete, isOnRecord: true, abandon: () => {} });
     }
   }
 
@@ -282,6 +284,8 @@ export class HandleCore<T extends State> {
     const failure: EntityFailure = { stage: 'read', applied: false, pending: false };
     const entered = this.inOrder ? this.lanes.enter(frame) : null;
     let leave = entered instanceof Promise ? await entered : entered;
+    // From here until the change is recorded its store does not close.
+    let recording: Recorder | null = null;
     try {
       const recorder = this.recorderOf(removal);
       const opening = recorder.ready();
@@ -293,6 +297,8 @@ export class HandleCore<T extends State> {
       const fresh = entered instanceof Promise || prefetched === undefined;
       const prev = this.own(await (fresh ? this.context.read([id]) : prefetched), id);
       const change = recorder.start({ id, removal, prev, opts });
+      recording = recorder;
+      recorder.enter();
       if (change.begun) await at(failure, 'append', change.begun);
 
       let result: unknown;
@@ -311,6 +317,8 @@ export class HandleCore<T extends State> {
 
       failure.stage = 'append';
       const recorded = await this.append(change, id, recorder, failure);
+      recording = null;
+      recorder.leave();
       if (recorded !== null) {
         failure.stage = 'emit';
         const sent = this.send(recorded, frame, recorder, failure);
@@ -330,6 +338,7 @@ export class HandleCore<T extends State> {
       throw noteFailure(error, failure);
     } finally {
       frame.active = false;
+      recording?.leave();
       leave?.();
     }
   }
@@ -345,14 +354,14 @@ export class HandleCore<T extends State> {
     } catch (error) {
       if (this.context.store() !== null) {
         // What has an intent on record is completed by whoever opens the store next, if not here.
-        const hasIntent = change.begun !== undefined;
-        const abandon = (): boolean => {
-          if (!hasIntent) change.discard();
-          return hasIntent;
+        const isOnRecord = change.begun !== undefined;
+        const abandon = (): void => {
+          if (!isOnRecord) change.discard();
         };
         const complete = (): Promise<void> => this.appendAgain(change, id, recorder);
-        const isKept = this.unfinished.keep({ id, store: recorder.store, complete, abandon });
-        failure.pending = isKept || abandon();
+        const isKept = this.unfinished.keep({ id, store: recorder.store, complete, isOnRecord, abandon });
+        if (!isKept) abandon();
+        failure.pending = isKept || isOnRecord;
       }
       throw error;
     }

@@ -69,6 +69,14 @@ export class LateInternals implements StoreInternals {
     else this.core.join(participant);
   }
 
+  enter(): void {
+    this.core?.enter();
+  }
+
+  leave(): void {
+    this.core?.leave();
+  }
+
   publish(event: () => EntityChanged): void {
     this.core?.publish(event);
   }
@@ -96,7 +104,7 @@ export class LateInternals implements StoreInternals {
     this.isClosed = true;
     for (const { ended } of this.heard) ended?.();
     this.heard.clear();
-    for (const participant of this.participants) participant.stop();
+    for (const participant of this.participants) void participant.end(0);
     this.participants.clear();
   }
 

@@ -65,6 +65,14 @@ export class NativeRecorder implements Recorder {
     return this.participant === null ? undefined : this.internals.opened(this.participant);
   }
 
+  enter(): void {
+    this.internals.enter();
+  }
+
+  leave(): void {
+    this.internals.leave();
+  }
+
   async lock(id: string): Promise<() => void> {
     const guard = await call(this.log.lockEntity(this.context.kind, id));
     return () => this.log.releaseEntity(guard);

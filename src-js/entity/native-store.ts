@@ -211,6 +211,7 @@ export function storeOver(parts: StoreParts, options: EntityStoreOptions): Nativ
         batches: counts.batches,
         gaps: counts.gaps,
         pending: counts.undelivered,
+        unfinished: core.unfinished(),
         redelivered: core.counters.redelivered,
         recovered: core.counters.recovered,
         lagMs: counts.oldestUndeliveredMs === null ? 0 : Math.max(core.now() - counts.oldestUndeliveredMs, 0),

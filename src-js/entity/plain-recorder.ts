@@ -21,6 +21,10 @@ export class PlainRecorder implements Recorder {
     return undefined;
   }
 
+  enter(): void {}
+
+  leave(): void {}
+
   lock(): Promise<never> {
     const message = 'serialize: "database" needs a store over { connectionString }: holdfast keeps its locks there, on a connection of its own';
     return Promise.reject(builtinError(TypeError, message, { hfCode: 'HF_ENTITY_STORE_INPUT_INVALID' }));

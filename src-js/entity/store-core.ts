@@ -4,12 +4,18 @@ import { call, native } from '../native';
 import { clockMs } from './check-input';
 import { messageOf, quietLogger } from './logging';
 import { snapshotChange } from './snapshot';
+import type { LostChange } from './unfinished';
 import type { EntityChanged, EntityDurability, EntityRetention, EntityStore, EntityStoreOptions, Logger } from './types';
 
 /** Clocks that differ by more are worth a warning, in milliseconds. */
 const SKEW_MS = 1000;
 
 export type Log = InstanceType<typeof native.EntityLog>;
+
+/** How long closing waits for mutations under way, and for changes that only this process knows of, in milliseconds. */
+const CLOSE_GRACE_MS = 5000;
+/** So many lost changes are named in an error. */
+const NAMED_MAX = 10;
 
 /** How often live processes look for what dead ones left, in milliseconds. */
 const SWEEP_MS = 15_000;
@@ -23,6 +29,10 @@ export interface StoreInternals {
   now(): number;
   /** Resolves when the store is open and the participant knows what it has to finish; `undefined` once that is so. */
   opened(participant: Participant): Promise<void> | undefined;
+  /** An owner is about to write; each call is followed by a {@link leave}. */
+  enter(): void;
+  /** That is recorded, or failed. */
+  leave(): void;
   /** Takes a handle in. */
   join(participant: Participant): void;
   /** Tells those who listen on the store of a recorded change. */
@@ -51,8 +61,13 @@ export interface Participant {
   load(orphans: Orphans): void;
   /** Finishes what it took over; rejects with the first error. */
   drain(): Promise<void>;
-  /** Ends its background work. */
-  stop(): void;
+  /** How many changes could not be recorded yet, and wait in memory. */
+  unfinished(): number;
+  /**
+   * Ends its background work; before that it tries, until `until` by `performance.now()`, to record what only it knows of. Resolves to
+   * what is lost, and why.
+   */
+  end(until: number): Promise<{ lost: LostChange[]; cause?: unknown }>;
 }
 
 /** What a dead process left of a kind. */
@@ -99,6 +114,8 @@ export class StoreCore implements StoreInternals {
   private isOpen = false;
   private closing: Promise<void> | null = null;
   private watching: Promise<void> | null = null;
+  private underWay = 0;
+  private noneUnderWay: (() => void) | null = null;
   private readonly timers: ReturnType<typeof setInterval>[] = [];
   readonly logger: Logger | undefined;
 
@@ -129,7 +146,23 @@ export class StoreCore implements StoreInternals {
   }
 
   opened(participant: Participant): Promise<void> | undefined {
+    if (this.closing !== null) return Promise.reject(storeClosed());
     return this.isOpen && this.participants.get(participant)?.loaded === true ? undefined : this.prepare(participant);
+  }
+
+  enter(): void {
+    this.underWay++;
+  }
+
+  leave(): void {
+    if (--this.underWay === 0) this.noneUnderWay?.();
+  }
+
+  /** Changes of this process that could not be recorded yet. */
+  unfinished(): number {
+    let count = 0;
+    for (const participant of this.participants.keys()) count += participant.unfinished();
+    return count;
   }
 
   join(participant: Participant): void {
@@ -286,9 +319,32 @@ export class StoreCore implements StoreInternals {
 
   private async closeNow(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
-    for (const participant of this.participants.keys()) participant.stop();
+    const until = performance.now() + CLOSE_GRACE_MS;
+    if (this.underWay > 0) await this.waitForThose(until);
+    const ends = await Promise.all([...this.participants.keys()].map((participant) => participant.end(until)));
     for (const ended of this.listeners.values()) ended?.();
     this.listeners.clear();
     await call(this.log.close());
+    const lost = ends.flatMap((end) => end.lost);
+    if (lost.length > 0) throw this.lossOf(lost, ends.find((end) => end.lost.length > 0)?.cause);
+  }
+
+  private async waitForThose(until: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await new Promise<void>((resolve) => {
+      this.noneUnderWay = resolve;
+      timer = setTimeout(resolve, until - performance.now());
+    });
+    clearTimeout(timer);
+  }
+
+  private lossOf(lost: readonly LostChange[], cause: unknown): HoldfastError {
+    const named = lost.slice(0, NAMED_MAX).map(({ kind, id }) => `${kind}:${id}`);
+    const rest = lost.length > named.length ? ` and ${lost.length - named.length} more` : '';
+    const message =
+      `the entity store is closed, and the history and events of ${lost.length} changes are lost, of ${named.join(', ')}${rest}; what their ` +
+      `owners wrote stands. They could not be recorded: ${messageOf(cause)}. With durability "journal" the next opening would complete them`;
+    this.logger?.error(message);
+    return new HoldfastError(message, { hfCode: 'HF_ENTITY_APPEND_FAILED', cause, fields: { lost: lost.length } });
   }
 }

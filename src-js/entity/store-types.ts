@@ -238,6 +238,8 @@ export interface EntityStoreStats {
   gaps: number;
   /** Recorded changes that are not delivered yet, of all processes. */
   pending: number;
+  /** Changes of this process that could not be recorded yet: they wait in memory, and are tried again. */
+  unfinished: number;
   /** Deliveries that were tried again. */
   redelivered: number;
   /** Changes completed after a crash. */
@@ -252,7 +254,13 @@ export interface EntityStoreStats {
 export interface NativeEntityStore extends EntityStore, AsyncDisposable {
   /** Connects, makes or checks the tables, and completes what a crash left. Every other call does it, too. */
   ready(): Promise<void>;
-  /** Waits for what is under way, then lets go of everything. Twice is harmless. Later calls reject with `HF_CLOSED`. */
+  /**
+   * Waits, at most 5 s, for mutations under way and for changes that could not be recorded yet, then lets go of everything. Twice is
+   * harmless. Later calls reject with `HF_CLOSED`, before they change anything.
+   *
+   * @throws {HoldfastError} `HF_ENTITY_APPEND_FAILED`: changes that were made are lost, because they could not be recorded to the end (never
+   *   with `journal`, which completes them at the next opening); the message names their entities. The store is closed all the same.
+   */
   close(): Promise<void>;
   /** Reads an entity's history page by page, newest row first. */
   history(query: HistoryQuery): Promise<HistoryPage>;

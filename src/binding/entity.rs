@@ -185,6 +185,7 @@ impl EntityLog {
         journal: bool,
     ) -> napi::Result<()> {
         failure::sync(env, || {
+            self.log.usable()?;
             let staged = Staged {
                 change_id: ids::uuid(),
                 kind: self.kind(kind)?,

@@ -131,6 +131,14 @@ impl Database {
         self.0.0.is_poisoned()
     }
 
+    /// Tells whether a write can succeed now.
+    ///
+    /// # Errors
+    /// [`Code::Poisoned`] after a failed write, [`Code::Closed`].
+    pub fn usable(&self) -> Result<()> {
+        self.0.0.usable()
+    }
+
     /// Returns where the file is, with links followed; `None` in memory.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {

@@ -526,6 +526,10 @@ impl Log for PgLog {
         self.run(done, |inner: Arc<Inner>| async move { inner.open().await });
     }
 
+    fn usable(&self) -> Result<()> {
+        if lock(&self.0.queue).closed { Err(closed()) } else { Ok(()) }
+    }
+
     fn begin(&self, staged: Arc<Staged>, done: Done<()>) {
         self.0.push(Job::Begin { staged }, Box::new(move |outcome| done(outcome.map(drop))));
     }

@@ -218,6 +218,10 @@ impl Log for Arc<SqliteLog> {
         }
     }
 
+    fn usable(&self) -> Result<()> {
+        self.opened()?.database.usable()
+    }
+
     fn begin(&self, staged: Arc<Staged>, done: Done<()>) {
         // What ends earlier changes goes with the append, which touches the same pages.
         self.write(false, move |shared, db| journal::begin(shared, db, &staged), done);
