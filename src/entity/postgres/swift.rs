@@ -60,14 +60,23 @@ fn kept(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-/// Whether a batch can be tried as one statement: no rows of a caller, no removal, and of each entity one change at most.
+/// States of so many bytes are not worth a statement that looks first: it would hold them several times over.
+const LARGE: usize = 1 << 20;
+
+/// Whether a batch can be tried as one statement: no rows of a caller, no removal, of each entity one change at most, and no large
+/// states.
 pub fn suits(layout: &Layout, jobs: &[&Job]) -> bool {
+    let size = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let mut changed = HashSet::new();
     for job in jobs {
         let usual = match job {
-            Job::Begin { .. } | Job::Append { derived: None, .. } => true,
+            Job::Begin { staged } => size(&staged.prev) < LARGE,
+            Job::Append { derived: None, .. } => true,
             Job::Append { staged, derived: Some(derived), .. } => {
-                derived.next.is_some() && !derived.rows.is_empty() && changed.insert((&staged.kind.name, &staged.id))
+                derived.next.is_some()
+                    && size(&derived.prev) + size(&derived.next) < LARGE
+                    && !derived.rows.is_empty()
+                    && changed.insert((&staged.kind.name, &staged.id))
             }
             Job::Rows { .. } => false,
         };
