@@ -191,6 +191,13 @@ impl HfError {
         self
     }
 
+    /// Puts the place that it is about in front of the message.
+    #[must_use]
+    pub fn at_place(mut self, place: &str) -> Self {
+        self.0.message = format!("{place}: {}", self.0.message);
+        self
+    }
+
     /// Wraps an I/O failure of `operation` on `path`, keeping Node's code (`ENOSPC` …) and `syscall`-like fields.
     #[must_use]
     pub fn io(operation: &str, path: &Path, source: &io::Error) -> Self {

@@ -2,7 +2,7 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { createEntityStore, getEntityFailure, type EntityStoreOptions, type NativeEntityStore } from 'holdfast';
+import { createEntityStore, getEntityFailure, HoldfastError, type EntityStoreOptions, type NativeEntityStore } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
 import { deferred, historyOf, logBook, openStore, rejection, tempDir, until, world, type State } from './support';
@@ -116,7 +116,9 @@ test.each(['journal', 'outbox', 'after-commit'] as const)('a store that can reco
   // The first one finds out.
   await rejection(put('1', { n: 1 }));
   calls.length = 0;
-  expect(await rejection(put('2', { n: 1 }))).toMatchObject({ hfCode: 'HF_POISONED' });
+  const refused = await rejection(put('2', { n: 1 }));
+  expect(refused).toBeInstanceOf(HoldfastError);
+  expect(refused).toMatchObject({ hfCode: 'HF_POISONED', path: expect.stringContaining('e.db') });
   expect(calls).toEqual(['read 2']);
   if (durability === 'journal') await store.close();
   else expect(await rejection(store.close())).toMatchObject({ hfCode: 'HF_ENTITY_APPEND_FAILED', lost: 1 });

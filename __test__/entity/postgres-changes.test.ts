@@ -238,3 +238,11 @@ describe('serialize: "database"', () => {
   });
 });
 
+test('an id that no index has room for is refused before the owner writes; a shorter one is not', async () => {
+  const { a, states } = await pods();
+  const longest = 'ü'.repeat((2000 - 'shared'.length) / 2);
+  await a.put(longest, { n: 1 });
+  expect((await a.store.history({ kind: 'shared', entityId: longest })).rows).toHaveLength(1);
+  await expect(a.put(`${longest}x`, { n: 1 })).rejects.toMatchObject({ name: 'HoldfastError', hfCode: 'HF_INVALID_ARGUMENT', kind: 'shared' });
+  expect([...states.keys()]).toEqual([longest]);
+});

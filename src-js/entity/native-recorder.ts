@@ -3,7 +3,7 @@
  * them (diff, masking, rows, event) is made there, off this thread.
  */
 import { HoldfastError } from '../errors';
-import { call, native } from '../native';
+import { call, callSync, native } from '../native';
 import { SYSTEM_ACTOR } from './change-schema';
 import { stableStringify } from './canonical';
 import { define } from './copy';
@@ -85,7 +85,8 @@ export class NativeRecorder implements Recorder {
   /** A change whose process died between its intent and its append. */
   adopt(intent: OrphanIntent): RecordedChange {
     const token = nextToken();
-    this.log.adopt(token, this.kindNumber, JSON.stringify(intent), this.internals.now());
+    const now = this.internals.now();
+    callSync(() => this.log.adopt(token, this.kindNumber, JSON.stringify(intent), now));
     const opts = { actor: JSON.parse(intent.actor) as Actor };
     const start = { id: intent.entityId, removal: intent.op === 'remove', prev: null, opts };
     return new NativeChange(this, start, { token, prevText: intent.prev ?? undefined });
@@ -143,7 +144,8 @@ class NativeChange implements RecordedChange {
     const actor = opts?.actor === undefined ? undefined : JSON.stringify(opts.actor);
     // What is stored of the intent must not hold a secret either.
     const prevForLog = foreign && this.prevText !== undefined ? textOf(context.secrets.maskDeep(runId, this.prev)) : this.prevText;
-    log.stage(this.token, kindNumber, id, removal, prevForLog, actor, runId, known && compile(known), internals.now(), journal);
+    const now = internals.now();
+    callSync(() => log.stage(this.token, kindNumber, id, removal, prevForLog, actor, runId, known && compile(known), now, journal));
     if (journal) this.begun = this.begin();
   }
 

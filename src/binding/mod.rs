@@ -22,6 +22,7 @@
 mod cancel;
 mod durable;
 mod entity;
+mod entity_questions;
 mod environment;
 mod failure;
 mod resources;

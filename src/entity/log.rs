@@ -18,11 +18,11 @@ pub trait Log: Send + Sync {
     /// Connects, and creates or checks the tables. Idempotent; a failed attempt can be repeated.
     fn open(&self, done: Done<()>);
 
-    /// Whether a change that begins now can be recorded; to be asked before the owner writes.
+    /// Whether a change of an entity that begins now can be recorded; to be asked before the owner writes.
     ///
     /// # Errors
-    /// `HF_POISONED`, `HF_CLOSED`: nothing can be recorded any more.
-    fn usable(&self) -> Result<()>;
+    /// `HF_POISONED`, `HF_CLOSED`: nothing can be recorded any more. `HF_INVALID_ARGUMENT`: nothing of that entity.
+    fn accepts(&self, kind: &str, entity_id: &str) -> Result<()>;
 
     /// Records the intent of a change, durably.
     fn begin(&self, staged: Arc<Staged>, done: Done<()>);

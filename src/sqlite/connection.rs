@@ -43,9 +43,9 @@ fn refused(path: &Path, why: &str) -> HfError {
 /// migrates it, and syncs the names of all that was created.
 pub(super) fn open_file(path: &Path, options: &Options) -> Result<(Connection, PathBuf)> {
     let disk = Disk::real();
-    let create = options.migrate != Migrate::Check;
+    let create = options.migrate == Migrate::Auto;
     if !create && optional(disk.metadata(path)).at("stat", path)?.is_none() {
-        return Err(refused(path, "there is no such file, and `migrate: \"check\"` makes none"));
+        return Err(refused(path, "there is no such file, and only `migrate: \"auto\"` makes one"));
     }
     let (path, made) = resolve(&disk, path, create)?;
     look(&path, options)?;

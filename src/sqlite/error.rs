@@ -112,7 +112,10 @@ pub(super) fn located(error: HfError, path: Option<&Path>) -> HfError {
     let about_the_file = matches!(error.code(), Code::Io | Code::DiskFull | Code::Corrupt | Code::Busy);
     match path {
         Some(path) if about_the_file && !error.fields().contains_key("path") => {
-            error.with_field("path", path.to_string_lossy())
+            let place = path.to_string_lossy();
+            let named = error.message().contains(&*place);
+            let error = error.with_field("path", &*place);
+            if named { error } else { error.at_place(&place) }
         }
         _ => error,
     }

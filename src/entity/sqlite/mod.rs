@@ -218,7 +218,7 @@ impl Log for Arc<SqliteLog> {
         }
     }
 
-    fn usable(&self) -> Result<()> {
+    fn accepts(&self, _kind: &str, _entity_id: &str) -> Result<()> {
         self.opened()?.database.usable()
     }
 
