@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createEntityStore, getEntityFailure, HoldfastError, type EntityStoreOptions, type NativeEntityStore } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
+import { restartablePostgres } from '../support/postgres';
 import { deferred, historyOf, logBook, openStore, rejection, tempDir, until, world, type State } from './support';
 
 /** A store whose clock fails while `clock.broken`: no append gets through then. */
@@ -77,6 +78,30 @@ describe.each(['journal', 'outbox', 'after-commit'] as const)('changes that coul
     expect(await reopened(path, durability)).toEqual(['n: null -> 0']);
   }, 30_000);
 
+  test('a mutation that was just begun is waited for, also while it reads', async () => {
+    const path = `${tempDir()}/e.db`;
+    const store = createEntityStore({ path }, { durability });
+    const { owner, registry, calls } = world({ store });
+    const [reading, go] = [deferred(), deferred()];
+    const slow = registry.defineEntity<State>({
+      kind: 'slow',
+      state: { '~standard': { version: 1, vendor: 'test', validate: (value) => ({ value: value as State }) } },
+      read: async () => (reading.resolve(), await go.promise, {}),
+    });
+    const put = slow.mutate({ id: '1', apply: async () => (calls.push('slow'), owner.set('1', { n: 1 }), { n: 1 }) });
+    await reading.promise;
+    const { put: quick } = world({ store, kind: 'quick' });
+    await quick('1', { n: 0 });
+    const atOnce = quick('1', { n: 1 });
+    const closed = store.close();
+    setTimeout(() => go.resolve(), 50);
+    expect(await Promise.all([put, atOnce])).toEqual([{ n: 1 }, { n: 1 }]);
+    await closed;
+    const again = openStore({ path }, { durability });
+    expect(await historyOf(again, '1', 'slow')).toEqual(['n: null -> 1']);
+    expect(await historyOf(again, '1', 'quick')).toEqual(['n: null -> 0', 'n: 0 -> 1']);
+  });
+
   test('a mutation under way is waited for; one that comes later does not begin', async () => {
     const path = `${tempDir()}/e.db`;
     const { store } = withClock(path, { durability });
@@ -97,6 +122,33 @@ describe.each(['journal', 'outbox', 'after-commit'] as const)('changes that coul
     expect(await reopened(path, durability)).toEqual(['n: null -> 0', 'n: 0 -> 1']);
   });
 });
+
+test('an apply that hangs takes no other change its chance to be recorded', async () => {
+  const path = `${tempDir()}/e.db`;
+  const { store, clock } = withClock(path, { durability: 'outbox' });
+  const { handle } = await stuck(store, clock);
+  clock.broken = false;
+  const applying = deferred();
+  void handle.mutate({ id: '2', apply: () => (applying.resolve(), new Promise<State>(() => {})) });
+  // (Its beginning needs the time.)
+  await applying.promise;
+  clock.broken = true;
+  setTimeout(() => (clock.broken = false), 5300);
+  await store.close();
+  expect(await reopened(path, 'outbox')).toEqual(['n: null -> 0', 'n: 0 -> 1']);
+}, 20_000);
+
+test('where the server is away, the error says so', async () => {
+  const server = await restartablePostgres();
+  const store = createEntityStore({ connectionString: server.url }, { durability: 'outbox' });
+  const { put } = world({ store });
+  await put('1', { n: 0 });
+  await server.kill();
+  expect(getEntityFailure(await rejection(put('1', { n: 1 })))).toMatchObject({ stage: 'append', pending: true });
+  const error = await rejection(store.close());
+  expect(error).toMatchObject({ hfCode: 'HF_ENTITY_APPEND_FAILED', lost: 1, cause: { message: expect.stringContaining('refused') } });
+  expect(error.message).toMatch(/of pod:1;.*could not be recorded: .*refused/);
+}, 60_000);
 
 test('an apply that hangs does not keep the store open for ever', async () => {
   const store = openStore({ memory: true });

@@ -85,6 +85,21 @@ describe.each(['create', 'mutate', 'remove'])('A37: a process that is killed in 
   });
 });
 
+test.each(['nothing', 'throw'])('killed in the middle of a mutation, right after one that came to nothing (%s): it is completed once', async (op) => {
+  for (const step of ['applied', 'apply']) {
+    const folder = place();
+    const child = start('journal-child.mjs', folder, 'pause', step, op);
+    await child.line(`step ${step}`);
+    await child.kill();
+    const { store, events, stats } = await recover(folder);
+    expect(await historyOf(store, '1')).toEqual(['n: null -> 1', ...(step === 'applied' ? ['n: 1 -> 2'] : [])]);
+    expect(events.filter(({ to }) => to === 2)).toHaveLength(step === 'applied' ? 1 : 0);
+    expect(stats).toMatchObject({ gaps: 0, pending: 0 });
+    await store.close();
+    await expectNothingLeft(folder);
+  }
+});
+
 describe('a run whose secrets died with its process', () => {
   test.each([
     ['run', 'applied', ['n: null -> 1', 'token: null -> ****', 'n: 1 -> 2']],

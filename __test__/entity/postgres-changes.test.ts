@@ -238,6 +238,20 @@ describe('serialize: "database"', () => {
   });
 });
 
+test.each(['journal', 'outbox', 'after-commit'] as const)('fields, and ids, that Postgres cannot tell apart are recorded all the same, %s', async (durability) => {
+  const { url, schema } = await freshSchema();
+  const store = createEntityStore({ connectionString: url, schema }, { durability });
+  opened.push(store);
+  const { put } = world({ store });
+  await put('1', { 'a\u0000': 1, 'a\ufffd': 2 });
+  await put('2', { '\ud800': 1, '\ud801': 2 });
+  await Promise.all([put('x\u0000', { n: 1 }), put('x\ufffd', { n: 2 })]);
+  const values = async (entityId: string) => (await store.history({ kind: 'pod', entityId })).rows.map(({ toValue }) => toValue).sort();
+  expect([await values('1'), await values('2'), await values('x\ufffd')]).toEqual([['1', '2'], ['1', '2'], ['1', '2']]);
+  // Not again and again until time is up.
+  expect((await store.stats()).batches).toBeLessThan(60);
+});
+
 test('an id that no index has room for is refused before the owner writes; a shorter one is not', async () => {
   const { a, states } = await pods();
   const longest = 'ü'.repeat((2000 - 'shared'.length) / 2);

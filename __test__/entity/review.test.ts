@@ -255,20 +255,20 @@ describe('too much that waits', () => {
     }
   });
 
-  test('appends: as deliveries, and the change is let go of', async () => {
+  test('appends: as deliveries, and the change is let go of', () => {
     const { lines, logger } = logBook();
     const unfinished = new UnfinishedChanges({}, 'pod', new Lanes(), logger);
     const store = {};
     const abandoned: number[] = [];
     for (let n = 0; n < many; n++) {
-      unfinished.keep({ id: `${n}`, store, complete: () => Promise.reject(new Error('no')), isOnRecord: n === 0, abandon: () => void abandoned.push(n) });
+      unfinished.keep({ id: `${n}`, store, complete: () => Promise.reject(new Error('no')), cause: null, isOnRecord: n === 0, abandon: () => void abandoned.push(n) });
     }
     expect(abandoned).toEqual([0, 1, 2, 3, 4]);
     expect(lines[0]).toContain('pod:0: it is completed when the store is opened anew');
     expect(lines[1]).toContain('pod:1: its history and its event are lost');
-    const { lost } = await unfinished.end(store, 0);
+    const { lost } = unfinished.stop(store);
     expect(lost).toHaveLength(BACKLOG_LIMIT);
-    expect(unfinished.keep({ id: '1', store, complete: async () => {}, isOnRecord: true, abandon: () => {} })).toBe(false);
+    expect(unfinished.keep({ id: '1', store, complete: async () => {}, cause: null, isOnRecord: true, abandon: () => {} })).toBe(false);
   });
 
   test('one timer tries all of them: after 100 ms, then after 200, each entity by its own time', async () => {

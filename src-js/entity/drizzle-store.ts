@@ -116,8 +116,8 @@ export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = 
 
   async function close(): Promise<void> {
     clearInterval(timer);
-    await life.close();
     late?.end();
+    await life.close();
     const made = await choice?.catch(() => null);
     if (made && 'store' in made) await made.store.close();
   }

@@ -214,10 +214,10 @@ export class HandleCore<T extends State> {
           await this.outgoing.flush().catch((error: unknown) => this.warnOfDelivery('changes', error));
         },
         unfinished: () => this.unfinished.count(store),
-        end: async (until) => {
-          const end = await this.unfinished.end(store, until);
+        finish: (until) => this.unfinished.finish(store, until),
+        stop: () => {
           this.outgoing.stop(store);
-          return end;
+          return this.unfinished.stop(store);
         },
       };
       internals.join(recorder.participant);
@@ -235,7 +235,7 @@ export class HandleCore<T extends State> {
       const orphan: Orphan = { intent, change: null, isTaken: false };
       const complete = (): Promise<void> => this.finishOrphan(orphan, recorder);
       // Its intent stays on record until it is completed.
-      this.unfinished.keep({ id: intent.entityId, store: recorder.store, complete, isOnRecord: true, abandon: () => {} });
+      this.unfinished.keep({ id: intent.entityId, store: recorder.store, cause: null, complete, isOnRecord: true, abandon: () => {} });
     }
   }
 
@@ -290,6 +290,8 @@ export class HandleCore<T extends State> {
       const recorder = this.recorderOf(removal);
       const opening = recorder.ready();
       if (opening) await opening;
+      recorder.enter();
+      recording = recorder;
       if (this.context.serialize === 'database' && leave !== null) leave = await locked(recorder, id, leave);
       const earlier = leave === null ? undefined : this.unfinished.complete(id);
       if (earlier) await at(failure, 'append', earlier);
@@ -297,8 +299,6 @@ export class HandleCore<T extends State> {
       const fresh = entered instanceof Promise || prefetched === undefined;
       const prev = this.own(await (fresh ? this.context.read([id]) : prefetched), id);
       const change = recorder.start({ id, removal, prev, opts });
-      recording = recorder;
-      recorder.enter();
       if (change.begun) await at(failure, 'append', change.begun);
 
       let result: unknown;
@@ -359,7 +359,7 @@ export class HandleCore<T extends State> {
           if (!isOnRecord) change.discard();
         };
         const complete = (): Promise<void> => this.appendAgain(change, id, recorder);
-        const isKept = this.unfinished.keep({ id, store: recorder.store, complete, isOnRecord, abandon });
+        const isKept = this.unfinished.keep({ id, store: recorder.store, cause: error, complete, isOnRecord, abandon });
         if (!isKept) abandon();
         failure.pending = isKept || isOnRecord;
       }

@@ -60,6 +60,7 @@ export class LateInternals implements StoreInternals {
   }
 
   opened(participant: Participant): Promise<void> | undefined {
+    if (this.isClosed) return Promise.reject(storeClosed());
     this.assertUsable();
     return this.core === null ? this.openFor(participant) : this.core.opened(participant);
   }
@@ -70,11 +71,14 @@ export class LateInternals implements StoreInternals {
   }
 
   enter(): void {
-    this.core?.enter();
+    if (this.isClosed) throw storeClosed();
+    this.assertUsable();
+    // Whoever enters has waited for the store to be open.
+    (this.core as StoreInternals).enter();
   }
 
   leave(): void {
-    this.core?.leave();
+    (this.core as StoreInternals).leave();
   }
 
   publish(event: () => EntityChanged): void {
@@ -104,7 +108,7 @@ export class LateInternals implements StoreInternals {
     this.isClosed = true;
     for (const { ended } of this.heard) ended?.();
     this.heard.clear();
-    for (const participant of this.participants) void participant.end(0);
+    for (const participant of this.participants) participant.stop();
     this.participants.clear();
   }
 

@@ -50,9 +50,9 @@ export interface Recorder {
   readonly noteRetry: () => void;
   /** Resolves when the store can be used; `undefined` once it can. */
   ready(): Promise<void> | undefined;
-  /** The owner is about to write: the store waits with its closing, a while at least, until that is recorded. */
+  /** A mutation begins: the store waits with its closing, a while at least, until it is recorded. Throws if the store is being closed. */
   enter(): void;
-  /** The change is recorded, or failed. */
+  /** The mutation is recorded, or failed. */
   leave(): void;
   /** Keeps other processes from changing an entity; resolves to what ends that. */
   lock(id: string): Promise<() => void>;

@@ -1,10 +1,11 @@
 /** The life of a store of holdfast's own: opening, taking over what a crash left, closing. The same for every database. */
+import { setImmediate as immediate } from 'node:timers/promises';
 import { HoldfastError } from '../errors';
 import { call, native } from '../native';
 import { clockMs } from './check-input';
 import { messageOf, quietLogger } from './logging';
 import { snapshotChange } from './snapshot';
-import type { LostChange } from './unfinished';
+import type { Loss, LostChange } from './unfinished';
 import type { EntityChanged, EntityDurability, EntityRetention, EntityStore, EntityStoreOptions, Logger } from './types';
 
 /** Clocks that differ by more are worth a warning, in milliseconds. */
@@ -14,6 +15,8 @@ export type Log = InstanceType<typeof native.EntityLog>;
 
 /** How long closing waits for mutations under way, and for changes that only this process knows of, in milliseconds. */
 const CLOSE_GRACE_MS = 5000;
+/** How long it tries those at least, in milliseconds. */
+const LAST_CHANCE_MS = 1000;
 /** So many lost changes are named in an error. */
 const NAMED_MAX = 10;
 
@@ -29,9 +32,9 @@ export interface StoreInternals {
   now(): number;
   /** Resolves when the store is open and the participant knows what it has to finish; `undefined` once that is so. */
   opened(participant: Participant): Promise<void> | undefined;
-  /** An owner is about to write; each call is followed by a {@link leave}. */
+  /** A mutation begins; each call is followed by a {@link leave}. Throws `HF_CLOSED` if the store is being closed. */
   enter(): void;
-  /** That is recorded, or failed. */
+  /** A mutation is recorded, or failed. */
   leave(): void;
   /** Takes a handle in. */
   join(participant: Participant): void;
@@ -63,11 +66,10 @@ export interface Participant {
   drain(): Promise<void>;
   /** How many changes could not be recorded yet, and wait in memory. */
   unfinished(): number;
-  /**
-   * Ends its background work; before that it tries, until `until` by `performance.now()`, to record what only it knows of. Resolves to
-   * what is lost, and why.
-   */
-  end(until: number): Promise<{ lost: LostChange[]; cause?: unknown }>;
+  /** Tries, until `until` by `performance.now()`, to record what only it knows of. Never rejects. */
+  finish(until: number): Promise<void>;
+  /** Ends its background work. Tells what is lost, and why. */
+  stop(): Loss;
 }
 
 /** What a dead process left of a kind. */
@@ -151,6 +153,7 @@ export class StoreCore implements StoreInternals {
   }
 
   enter(): void {
+    if (this.closing !== null) throw storeClosed();
     this.underWay++;
   }
 
@@ -221,6 +224,8 @@ export class StoreCore implements StoreInternals {
 
   private async openNow(): Promise<void> {
     await call(this.log.open());
+    // Closed meanwhile: nothing is to be finished here any more.
+    if (this.closing !== null) return;
     this.isOpen = true;
     if (!this.log.isEmbedded()) this.warnOfSkew();
     if (this.keepsEvents && this.isShared) this.every(SWEEP_MS, () => this.sweep());
@@ -321,12 +326,21 @@ export class StoreCore implements StoreInternals {
     for (const timer of this.timers) clearInterval(timer);
     const until = performance.now() + CLOSE_GRACE_MS;
     if (this.underWay > 0) await this.waitForThose(until);
-    const ends = await Promise.all([...this.participants.keys()].map((participant) => participant.end(until)));
+    const all = [...this.participants.keys()];
+    // However long the others took, each gets a chance.
+    const last = Math.max(until, performance.now() + LAST_CHANCE_MS);
+    await Promise.all(all.map((participant) => participant.finish(last)));
     for (const ended of this.listeners.values()) ended?.();
     this.listeners.clear();
-    await call(this.log.close());
-    const lost = ends.flatMap((end) => end.lost);
-    if (lost.length > 0) throw this.lossOf(lost, ends.find((end) => end.lost.length > 0)?.cause);
+    const closed = await call(this.log.close()).then(
+      () => null,
+      (error: unknown) => ({ error }),
+    );
+    // The log has answered every append before; what waits for those answers comes first.
+    await immediate();
+    const losses = all.map((participant) => participant.stop()).filter(({ lost }) => lost.length > 0);
+    if (losses.length > 0) throw this.lossOf(losses.flatMap(({ lost }) => lost), losses[0]?.cause);
+    if (closed !== null) throw closed.error;
   }
 
   private async waitForThose(until: number): Promise<void> {

@@ -16,6 +16,8 @@ export interface Unfinished extends Waiting {
   complete(): Promise<void>;
   /** Whether the store knows of it: whoever opens that next completes it, if nobody does here. */
   readonly isOnRecord: boolean;
+  /** Why the last try failed. */
+  cause: unknown;
   /** Lets go of the change: too many wait, or the store is closed. */
   abandon(): void;
 }
@@ -24,6 +26,12 @@ export interface Unfinished extends Waiting {
 export interface LostChange {
   readonly kind: string;
   readonly id: string;
+}
+
+/** What is lost of a store that is closed, and why. */
+export interface Loss {
+  readonly lost: readonly LostChange[];
+  readonly cause: unknown;
 }
 
 /** How long to wait between two tries before the end, in milliseconds. */
@@ -62,26 +70,27 @@ export class UnfinishedChanges {
     return this.of(store).length;
   }
 
-  /**
-   * Ends all tries of a store that is being closed; before that it tries, until `until` by `performance.now()`, what no record has.
-   * Resolves to what is lost, and why.
-   */
-  async end(store: object, until: number): Promise<{ lost: LostChange[]; cause?: unknown }> {
-    let cause: unknown;
-    const onlyHere = (): Unfinished[] => this.of(store).filter(({ isOnRecord }) => !isOnRecord);
-    for (let left = onlyHere(); left.length > 0; left = onlyHere()) {
-      try {
-        await before(until, Promise.all([...new Set(left.map(({ id }) => id))].map((id) => this.backlog.tryNow(id))));
-      } catch (error) {
-        cause = error;
-      }
-      if (performance.now() + LAST_TRIES_MS > until || isFinal(cause)) break;
-      if (onlyHere().length > 0) await sleep(LAST_TRIES_MS);
+  /** Tries, until `until` by `performance.now()`, to record what only this process knows of a store that is being closed. */
+  async finish(store: object, until: number): Promise<void> {
+    for (let left = this.onlyHere(store); left.length > 0; left = this.onlyHere(store)) {
+      const tries = [...new Set(left.map(({ id }) => id))].map((id) => this.backlog.tryNow(id));
+      await before(until, Promise.allSettled(tries));
+      if (performance.now() + LAST_TRIES_MS > until || this.onlyHere(store).every(({ cause }) => isFinal(cause))) return;
+      await sleep(LAST_TRIES_MS);
     }
-    const lost = onlyHere();
+  }
+
+  /** Lets go of everything of a store that is closed. Tells what is lost, and why. */
+  stop(store: object): Loss {
+    const lost = this.onlyHere(store);
     for (const change of this.of(store)) change.abandon();
     this.backlog.stop(store);
-    return { lost: lost.map(({ id }) => ({ kind: this.kind, id })), cause };
+    return { lost: lost.map(({ id }) => ({ kind: this.kind, id })), cause: lost[0]?.cause };
+  }
+
+  /** What no record has. */
+  private onlyHere(store: object): Unfinished[] {
+    return this.of(store).filter(({ isOnRecord }) => !isOnRecord);
   }
 
   private of(store: object): Unfinished[] {
@@ -91,9 +100,19 @@ export class UnfinishedChanges {
   private async run(id: string): Promise<void> {
     for (let queue = this.backlog.of(id); queue !== undefined; queue = this.backlog.of(id)) {
       const [change] = queue as ReadonlySet<Unfinished>;
-      await (change as Unfinished).complete();
-      this.backlog.done(change as Unfinished);
+      await this.tryOnce(change as Unfinished);
     }
+  }
+
+  private async tryOnce(change: Unfinished): Promise<void> {
+    try {
+      await change.complete();
+    } catch (error) {
+      // Of a store that is being closed the reason is what went wrong before.
+      if (!isClosed(error)) change.cause = error;
+      throw error;
+    }
+    this.backlog.done(change);
   }
 
   private dropped(change: Unfinished): void {
@@ -105,8 +124,16 @@ export class UnfinishedChanges {
 
 /** Whether no further try can succeed. */
 function isFinal(error: unknown): boolean {
-  const cause = error instanceof HoldfastError && error.cause instanceof HoldfastError ? error.cause : error;
-  return cause instanceof HoldfastError && (cause.hfCode === 'HF_POISONED' || cause.hfCode === 'HF_CLOSED');
+  return codeOf(error) === 'HF_POISONED' || isClosed(error);
+}
+
+function isClosed(error: unknown): boolean {
+  return codeOf(error) === 'HF_CLOSED';
+}
+
+function codeOf(error: unknown): string | undefined {
+  const inner = error instanceof HoldfastError && error.hfCode === 'HF_ENTITY_APPEND_FAILED' ? error.cause : error;
+  return inner instanceof HoldfastError ? inner.hfCode : undefined;
 }
 
 /** Awaits `work`, but not longer than until `until`. */
@@ -119,7 +146,5 @@ async function before(until: number, work: Promise<unknown>): Promise<void> {
     await Promise.race([work, end]);
   } finally {
     clearTimeout(timer);
-    // Whoever comes too late is told nothing any more.
-    work.catch(() => {});
   }
 }

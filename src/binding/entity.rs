@@ -265,7 +265,7 @@ impl EntityLog {
         if let Some(Pending { staged, .. }) = found
             && staged.has_intent
         {
-            self.log.forget(staged.change_id.clone());
+            self.log.forget(staged);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 /// So many entities are remembered; beyond that, only what the log itself says counts.
 const REMEMBERED: usize = 10_000;
 
-/// Hands out times. Used by one writer at a time.
+/// Hands out times. Writers may share it: no two write one entity at a time.
 #[derive(Debug, Default)]
 pub struct Clock {
     latest: Mutex<HashMap<(String, String), i64>>,

@@ -31,7 +31,7 @@ pub trait Log: Send + Sync {
     fn append(&self, staged: Arc<Staged>, outcome: Outcome, done: Done<Option<Appended>>);
 
     /// Ends the intent of a change that will not be appended, some time soon.
-    fn forget(&self, change_id: String);
+    fn forget(&self, staged: Arc<Staged>);
 
     /// Notes that events were taken, some time soon: after a crash in between they are delivered again.
     fn delivered(&self, change_ids: Vec<String>);

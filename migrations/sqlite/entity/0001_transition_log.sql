@@ -53,7 +53,7 @@ CREATE TABLE entity_intents (
   op TEXT NOT NULL,
   run_id TEXT,
   owner TEXT NOT NULL,
-  -- Microseconds, each value once per owner: the order in which the changes began.
+  -- Microseconds, each value once per process: the order in which the changes began.
   created_at INTEGER NOT NULL,
   -- Of a masked "prev": two characters per member, by which an unchanged one is recognized.
   marks TEXT,

@@ -1,6 +1,6 @@
 //! One transaction for everything that waits: intents, rows, events, ends of intents, stamps.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,14 +30,9 @@ pub enum Job {
 impl Job {
     /// The entities whose history it continues or whose intents it adds, as hashes.
     pub fn entities(&self) -> Vec<u64> {
-        let one = |kind: &str, id: &str| {
-            let mut hasher = DefaultHasher::new();
-            (kind, id).hash(&mut hasher);
-            hasher.finish()
-        };
         match self {
-            Job::Begin { staged } | Job::Append { staged, .. } => vec![one(&staged.kind.name, &staged.id)],
-            Job::Rows { rows } => rows.iter().map(|row| one(&row.kind, &row.entity_id)).collect(),
+            Job::Begin { staged } | Job::Append { staged, .. } => vec![entity_of(&staged.kind.name, &staged.id)],
+            Job::Rows { rows } => rows.iter().map(|row| entity_of(&row.kind, &row.entity_id)).collect(),
         }
     }
 
@@ -51,11 +46,18 @@ impl Job {
     }
 }
 
+/// An entity, as a hash.
+pub fn entity_of(kind: &str, id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (kind, id).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Writes that nobody waits for.
 #[derive(Default)]
 pub struct Later {
-    /// Changes that will not be appended.
-    pub forgotten: Vec<String>,
+    /// Changes that will not be appended, each with its [entity](entity_of).
+    pub forgotten: Vec<(u64, String)>,
     /// Events that were taken.
     pub delivered: Vec<String>,
     /// Since when the oldest of them waits.
@@ -63,6 +65,11 @@ pub struct Later {
 }
 
 impl Later {
+    /// The changes whose intents end.
+    pub fn ended(&self) -> Vec<String> {
+        self.forgotten.iter().map(|(_, change_id)| change_id.clone()).collect()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.forgotten.is_empty() && self.delivered.is_empty()
     }
@@ -124,9 +131,9 @@ pub async fn commit(
     later: &Later,
     again: bool,
 ) -> Result<Results> {
-    let recorded = if again { recorded(client, layout, jobs).await? } else { HashSet::new() };
+    let recorded = if again { recorded(client, layout, jobs).await? } else { HashMap::new() };
     let mut results: Results = jobs.iter().map(|_| None).collect();
-    let (mut news, mut intents, mut ended) = (Vec::new(), Intents::default(), later.forgotten.clone());
+    let (mut news, mut intents, mut ended) = (Vec::new(), Intents::default(), later.ended());
     for (job, each) in jobs.iter().enumerate() {
         match each {
             Job::Begin { .. } => {}
@@ -138,7 +145,7 @@ pub async fn commit(
                 if let Some(slot) = results.get_mut(job) {
                     *slot = Some(appended(derived));
                 }
-                if recorded.contains(&staged.change_id) {
+                if recorded.contains_key(&staged.change_id) {
                     continue;
                 }
                 news.extend(derived.rows.iter().enumerate().map(|(index, row)| New {
@@ -172,6 +179,15 @@ pub async fn commit(
         let hidden = hidden.get(&job).map_or(&[][..], Vec::as_slice);
         match (each, results.get_mut(job).and_then(Option::as_mut)) {
             (Job::Begin { staged, .. }, _) => intents.push(staged, hidden)?,
+            (Job::Append { staged, derived: Some(derived), .. }, Some(result))
+                if let Some(rows) = recorded.get(&staged.change_id)
+                    && derived.next.is_some() =>
+            {
+                // What the history has hidden of it, it hides from the one who is told now, too.
+                if let Some(prev) = result.prev.take() {
+                    result.prev = Some(continuity::hide(&prev, &hidden_in(derived, rows))?.into_owned());
+                }
+            }
             // A removal has no rows that would hide what was hidden.
             (Job::Append { derived: Some(derived), .. }, Some(result)) if derived.next.is_none() => {
                 if let Some(prev) = result.prev.take() {
@@ -222,7 +238,7 @@ pub async fn commit(
         for (job, each) in jobs.iter().enumerate() {
             let Job::Append { staged, outcome, derived: Some(derived), .. } = each else { continue };
             let Some(result) = results.get(job).and_then(Option::as_ref) else { continue };
-            if recorded.contains(&staged.change_id) {
+            if recorded.contains_key(&staged.change_id) {
                 continue;
             }
             let at = *times
@@ -236,6 +252,14 @@ pub async fn commit(
     stamps.sort_unstable();
     send(shared, client, layout, jobs.is_empty(), &transitions, &events, &intents, &ended, &stamps).await?;
     Ok(results)
+}
+
+/// The fields whose recorded value before is not the one that this change was derived from: it was masked by then.
+fn hidden_in(derived: &Derived, recorded: &[(String, String)]) -> Vec<(String, String)> {
+    let stored = |row: &Row| (storable(&row.field), row.from_value.as_deref().map(storable));
+    let before: HashMap<String, Option<String>> = derived.rows.iter().map(stored).collect();
+    let shown = |(field, text): &&(String, String)| before.get(field).and_then(Option::as_ref) != Some(text);
+    recorded.iter().filter(shown).cloned().collect()
 }
 
 /// Only what differs from what the caller has himself is handed back.

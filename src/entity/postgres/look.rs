@@ -1,7 +1,7 @@
 //! What a batch asks before it writes: where histories end, what of them is masked, what is committed already.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::batch::Job;
 use super::layout::{Layout, micros, storable};
@@ -31,25 +31,37 @@ pub struct Known {
     pub ordinal: i64,
 }
 
+/// Fields of a recorded change, and the texts of their values before.
+pub type Before = Vec<(String, String)>;
+
 /// Finds out which changes of a repeated batch are committed.
-pub async fn recorded(client: &Client, layout: &Layout, jobs: &[&Job]) -> Result<HashSet<String>> {
-    let ids: Vec<String> = jobs
-        .iter()
-        .filter_map(|job| if let Job::Append { staged, .. } = job { Some(staged.change_id.clone()) } else { None })
-        .collect();
-    let firsts: Vec<String> = ids.iter().map(|id| format!("{id}.0")).collect();
-    let mut sql = format!("SELECT split_part(id, '.', 1) FROM {} WHERE id = ANY($1)", layout.transitions);
+pub async fn recorded(client: &Client, layout: &Layout, jobs: &[&Job]) -> Result<HashMap<String, Before>> {
+    let mut rows_of = Vec::new();
+    let mut ids = Vec::new();
+    for job in jobs {
+        let Job::Append { staged, derived, .. } = job else { continue };
+        let count = derived.as_ref().map_or(0, |derived| derived.rows.len());
+        rows_of.extend((0..count).map(|index| format!("{}.{index}", staged.change_id)));
+        ids.push(staged.change_id.clone());
+    }
+    let mut sql =
+        format!("SELECT split_part(id, '.', 1), field, from_value FROM {} WHERE id = ANY($1)", layout.transitions);
     if layout.own {
         sql.push_str(&format!(
-            " UNION SELECT change_id FROM {}.entity_changes WHERE change_id = ANY($2)",
+            " UNION ALL SELECT change_id, NULL, NULL FROM {}.entity_changes WHERE change_id = ANY($2)",
             layout.schema
         ));
     } else {
         sql.push_str(" AND $2::text[] IS NOT NULL");
     }
-    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&firsts, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)];
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&rows_of, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)];
     let rows = client.fetch("looking for changes that were recorded", &sql, &params).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let mut found: HashMap<String, Before> = HashMap::new();
+    for row in rows {
+        let (field, text): (Option<String>, Option<String>) = (row.get(1), row.get(2));
+        found.entry(row.get(0)).or_default().extend(field.zip(text));
+    }
+    Ok(found)
 }
 
 /// Asks for the latest row of each field, and the server's time in microseconds.

@@ -302,7 +302,8 @@ impl Log for PgLog {
 
     fn accepts(&self, kind: &str, entity_id: &str) -> Result<()> {
         let bytes = kind.len() + entity_id.len();
-        if bytes > NAME_BYTES {
+        // A table of the application has the indexes that the application wants.
+        if bytes > NAME_BYTES && self.0.layout().is_ok_and(|layout| layout.own) {
             let message = format!(
                 "PostgreSQL has room for {NAME_BYTES} bytes of kind and id in an index, these have {bytes}; use shorter ids"
             );
@@ -339,8 +340,9 @@ impl Log for PgLog {
         });
     }
 
-    fn forget(&self, change_id: String) {
-        self.0.push_later(|later| later.forgotten.push(change_id));
+    fn forget(&self, staged: Arc<Staged>) {
+        let entity = batch::entity_of(&staged.kind.name, &staged.id);
+        self.0.push_later(|later| later.forgotten.push((entity, staged.change_id.clone())));
     }
 
     fn delivered(&self, change_ids: Vec<String>) {

@@ -95,7 +95,7 @@ pub async fn commit(shared: &Shared, client: &Client, layout: &Layout, jobs: &[&
     let with_events = shared.durability != Durability::AfterCommit;
     let mut results: Swift = jobs.iter().map(|_| Some(None)).collect();
     let (mut intents, mut rows) = (Intents::default(), Rows::default());
-    let mut ended: Vec<&str> = later.forgotten.iter().map(String::as_str).collect();
+    let mut ended: Vec<&str> = later.forgotten.iter().map(|(_, change_id)| change_id.as_str()).collect();
     for ((job, each), number) in jobs.iter().enumerate().zip(0..) {
         match each {
             Job::Begin { staged } => intents.push(staged, number)?,

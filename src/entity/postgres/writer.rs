@@ -72,8 +72,18 @@ impl Inner {
             match due {
                 Some(left) => tokio::time::sleep(left).await,
                 None => {
-                    let later = std::mem::take(&mut lock(&self.queue).later);
+                    let mut entities = Vec::new();
+                    let later = {
+                        let mut queue = lock(&self.queue);
+                        let later = queue.take_later(&mut entities);
+                        queue.busy.extend(&entities);
+                        queue.writers += 1;
+                        later
+                    };
                     self.write_kept(&later).await;
+                    lock(&self.queue).release(&entities);
+                    // A writer like the others now: there may be jobs that waited for these entities.
+                    self.write().await;
                     self.empty_in_time(&later).await;
                 }
             }
@@ -101,10 +111,7 @@ impl Inner {
         let finishes = Mutex::new(batch.finishes);
         let jobs: Vec<&Job> = batch.jobs.iter().collect();
         let outcomes = self.outcomes(&jobs, &batch.later).await;
-        {
-            let mut queue = lock(&self.queue);
-            batch.entities.iter().for_each(|entity| _ = queue.busy.remove(entity));
-        }
+        lock(&self.queue).release(&batch.entities);
         let finishes = finishes.into_inner().unwrap_or_else(PoisonError::into_inner);
         for ((job, finish), outcome) in batch.jobs.iter().zip(finishes).zip(outcomes) {
             finish(outcome.map(|result| self.counted(job, result)));
@@ -131,16 +138,15 @@ impl Inner {
             Err(error) => error,
         };
         let away = is_transient(&error);
-        if away || jobs.len() == 1 {
+        if !later.is_empty() && (away || jobs.len() == 1) {
             self.keep_later(later);
         }
         if jobs.len() < 2 || away || error.code() == Code::Closed {
             return jobs.iter().map(|_| Err(error.clone())).collect();
         }
         // One of them is bad: each on its own, so that only that one fails.
-        let outcomes = self.one_by_one(jobs).await;
         self.write_kept(later).await;
-        outcomes
+        self.one_by_one(jobs).await
     }
 
     /// Writes what nobody waits for, or keeps it while the server is away.
@@ -195,7 +201,7 @@ impl Inner {
         let started = Instant::now();
         let mut wait = Duration::from_millis(20);
         let mut again = jobs.iter().any(|job| matches!(job, Job::Append { outcome, .. } if outcome.again));
-        let swift = swift && swift::suits(&layout, jobs);
+        let mut swift = swift && swift::suits(&layout, jobs);
         loop {
             let outcome = self.attempt(&layout, jobs, later, again, swift).await;
             let Err(error) = outcome else {
@@ -208,6 +214,8 @@ impl Inner {
                 return Err(error);
             }
             again |= !raced;
+            // Perhaps rows of this very batch are in each other's way, which only the long way sees.
+            swift &= !raced;
             if !raced {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(1));

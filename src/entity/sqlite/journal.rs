@@ -109,7 +109,7 @@ fn owners(db: &Connection, kind: &str, me: &str) -> Result<Vec<String>> {
 fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>> {
     db.prepare_cached(
         "SELECT change_id, entity_id, op, prev, marks, actor, run_id FROM entity_intents \
-         WHERE kind = ? AND owner = ? ORDER BY created_at",
+         WHERE kind = ? AND owner = ? ORDER BY created_at, slot",
     )
     .and_then(|mut select| {
         select

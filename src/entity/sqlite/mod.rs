@@ -9,7 +9,7 @@ mod query;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -66,6 +66,8 @@ pub struct Shared {
     clock: Clock,
     /// When the last change began, in microseconds.
     begun: AtomicI64,
+    /// Ends of intents that are queued.
+    forgetting: AtomicUsize,
     counters: Counters,
 }
 
@@ -121,6 +123,7 @@ impl SqliteLog {
             owner,
             clock: Clock::default(),
             begun: AtomicI64::new(i64::MIN),
+            forgetting: AtomicUsize::new(0),
             counters: Counters::default(),
         };
         Ok(Arc::new(Opened { database, shared: Arc::new(shared) }))
@@ -128,7 +131,7 @@ impl SqliteLog {
 
     fn write<T: Send + 'static>(
         &self,
-        takes_along: bool,
+        takes_along: fn(&Shared) -> bool,
         run: impl FnMut(&Shared, &Connection) -> Result<T> + Send + 'static,
         done: Done<T>,
     ) {
@@ -141,11 +144,13 @@ impl SqliteLog {
         }
     }
 
-    fn write_later(&self, run: impl FnMut(&Shared, &Connection) -> Result<()> + Send + 'static) {
+    fn write_later(&self, run: impl FnMut(&Shared, &Connection) -> Result<()> + Send + 'static, done: fn(&Shared)) {
         // Nobody waits: a closed log is as good as a crash before this point, from which the log recovers.
         if let Ok(opened) = self.opened() {
             let shared = Arc::clone(&opened.shared);
-            opened.database.write_later(Box::new(Job { shared, takes_along: true, run, result: None, done: None }));
+            let last = Arc::clone(&shared);
+            let done: Option<Done<()>> = Some(Box::new(move |_| done(&last)));
+            opened.database.write_later(Box::new(Job { shared, takes_along: |_| true, run, result: None, done }));
         }
     }
 
@@ -164,7 +169,7 @@ fn closed() -> HfError {
 /// A write that is one closure.
 struct Job<T, F> {
     shared: Arc<Shared>,
-    takes_along: bool,
+    takes_along: fn(&Shared) -> bool,
     run: F,
     result: Option<T>,
     done: Option<Done<T>>,
@@ -172,7 +177,7 @@ struct Job<T, F> {
 
 impl<T: Send, F: FnMut(&Shared, &Connection) -> Result<T> + Send> WriteJob for Job<T, F> {
     fn takes_along(&self) -> bool {
-        self.takes_along
+        (self.takes_along)(&self.shared)
     }
 
     fn run(&mut self, db: &Connection) -> Result<()> {
@@ -223,8 +228,10 @@ impl Log for Arc<SqliteLog> {
     }
 
     fn begin(&self, staged: Arc<Staged>, done: Done<()>) {
-        // What ends earlier changes goes with the append, which touches the same pages.
-        self.write(false, move |shared, db| journal::begin(shared, db, &staged), done);
+        // Stamps go with the append, which touches the same pages. But a change that came to nothing must not stand beside this one:
+        // after a crash both would be completed from one write.
+        let along = |shared: &Shared| shared.forgetting.load(Ordering::Relaxed) > 0;
+        self.write(along, move |shared, db| journal::begin(shared, db, &staged), done);
     }
 
     fn append(&self, staged: Arc<Staged>, outcome: Outcome, done: Done<Option<Appended>>) {
@@ -239,12 +246,16 @@ impl Log for Arc<SqliteLog> {
         }
     }
 
-    fn forget(&self, change_id: String) {
-        self.write_later(move |_, db| append::forget(db, &change_id).map(drop));
+    fn forget(&self, staged: Arc<Staged>) {
+        if let Ok(opened) = self.opened() {
+            opened.shared.forgetting.fetch_add(1, Ordering::Relaxed);
+        }
+        let ended = |shared: &Shared| _ = shared.forgetting.fetch_sub(1, Ordering::Relaxed);
+        self.write_later(move |_, db| append::forget(db, &staged.change_id).map(drop), ended);
     }
 
     fn delivered(&self, change_ids: Vec<String>) {
-        self.write_later(move |_, db| journal::delivered(db, &change_ids));
+        self.write_later(move |_, db| journal::delivered(db, &change_ids), |_| {});
     }
 
     fn append_rows(&self, rows: Vec<PlainRow>, now_ms: f64, done: Done<()>) {
@@ -255,7 +266,7 @@ impl Log for Arc<SqliteLog> {
             }
             done(outcome);
         });
-        self.write(true, move |shared, db| append::append_plain(shared, db, &rows, now_ms), counted);
+        self.write(|_| true, move |shared, db| append::append_plain(shared, db, &rows, now_ms), counted);
     }
 
     fn claim(&self, kind: Arc<Kind>, done: Done<Orphans>) {
