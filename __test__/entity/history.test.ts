@@ -241,6 +241,17 @@ describe.each(TARGETS)('on $name', ({ make }) => {
     expect((await historyOf(store, '1')).sort()).toEqual(['other: 7 -> 8', 'other: 8 -> 9', 'status: s7 -> s8', 'status: s8 -> s9']);
   });
 
+  test('what a field was before its entity was removed and made anew is no gap', async () => {
+    const { put, drop, store, lines } = timed();
+    await put('1', { n: 1, note: 'hello' });
+    await drop('1');
+    await put('1', { n: 2 });
+    await put('1', { n: 2, note: 'again' });
+    expect((await historyOf(store, '1')).slice(2)).toEqual(['n: null -> 2', 'note: null -> again']);
+    expect((await store.stats()).gaps).toBe(0);
+    expect(lines.filter((line) => line.includes('gap'))).toEqual([]);
+  });
+
   test('stats count rows and gaps', async () => {
     const { put, store, owner, lines } = timed();
     await put('1', { a: 1, b: 1 });

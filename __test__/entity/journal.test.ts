@@ -1,6 +1,6 @@
 // Processes that are killed between any two steps of a mutation, and several on one file (A37, W1, W2): what was acknowledged is
 // there once, what was interrupted is completed or forgotten as the owner's state says, and every event is heard with one id.
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -98,6 +98,28 @@ test.each(['nothing', 'throw'])('killed in the middle of a mutation, right after
     await store.close();
     await expectNothingLeft(folder);
   }
+});
+
+describe.each(['apply', 'applied'])('a process that died at the step %s, and another one that wrote the entity before anybody looked', (step) => {
+  test('what is recorded already is not said again, in the name of the dead one', async () => {
+    const folder = place();
+    const { store: live, handle } = await recover(folder);
+    const child = start('journal-child.mjs', folder, 'pause', step, 'mutate');
+    await child.line(`step ${step}`);
+    await child.kill();
+    const put = (n: number) => handle.mutate({ id: '1', apply: async () => (writeFileSync(join(folder, 'owner', '1.json'), JSON.stringify({ n })), { n }) });
+    await put(5);
+    await put(6);
+    await live.close();
+    const { store, events, stats } = await recover(folder);
+    // The dead one's write, where there was one, shows as the gap that it is.
+    expect(await historyOf(store, '1')).toEqual(['n: null -> 1', `n: ${step === 'applied' ? 2 : 1} -> 5`, 'n: 5 -> 6']);
+    // (Of the first one nobody knew that it was heard.)
+    expect(events.filter(({ to }) => to !== 1)).toEqual([]);
+    expect(stats).toMatchObject({ recovered: 1, pending: 0, unfinished: 0 });
+    await store.close();
+    await expectNothingLeft(folder);
+  });
 });
 
 describe('a run whose secrets died with its process', () => {

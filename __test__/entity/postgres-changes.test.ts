@@ -238,6 +238,23 @@ describe('serialize: "database"', () => {
   });
 });
 
+test('after a broken connection nothing is told that is older than the subscription', async () => {
+  const server = await restartablePostgres();
+  const { a, b } = await pods({ url: server.url });
+  await b.put('1', { n: 1 });
+  await b.put('1', { n: 2 });
+  const heard: unknown[] = [];
+  a.store.onChange(({ next }) => void heard.push(next?.n));
+  await a.store.ready();
+  await b.put('1', { n: 3 });
+  await until(() => heard.length === 1);
+  const [ended] = await query<{ n: number }>("SELECT count(pg_terminate_backend(pid))::int AS n FROM pg_stat_activity WHERE query LIKE 'LISTEN%'", [], server.url);
+  expect(ended!.n).toBeGreaterThan(0);
+  await b.put('1', { n: 4 });
+  await until(() => heard.includes(4), 10_000);
+  expect(heard).toEqual([3, 4]);
+}, 30_000);
+
 test.each(['journal', 'outbox', 'after-commit'] as const)('fields, and ids, that Postgres cannot tell apart are recorded all the same, %s', async (durability) => {
   const { url, schema } = await freshSchema();
   const store = createEntityStore({ connectionString: url, schema }, { durability });

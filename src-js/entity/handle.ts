@@ -11,7 +11,7 @@ import { OutgoingChanges, type Outgoing } from './outgoing';
 import { PlainRecorder } from './plain-recorder';
 import type { RecordedChange, Recorder, SendableChange, State } from './recording';
 import { compileStateSchema } from './state-schema';
-import { storeInternals, type OrphanIntent, type Orphans } from './store-core';
+import { storeClosed, storeInternals, type OrphanIntent, type Orphans } from './store-core';
 import type {
   EntityChanged,
   EntityFailure,
@@ -209,8 +209,8 @@ export class HandleCore<T extends State> {
         kindNumber: recorder.kindNumber,
         load: (orphans) => this.load(orphans, recorder),
         drain: async () => {
-          await this.unfinished.flush();
-          // What a subscriber refuses is recorded, and tried again: the store is as ready as it can be.
+          // What cannot be completed now, and what a subscriber refuses, is on record and tried again: the store is as ready as it can be.
+          await this.unfinished.flush().catch((error: unknown) => this.warnOfOrphans(error));
           await this.outgoing.flush().catch((error: unknown) => this.warnOfDelivery('changes', error));
         },
         unfinished: () => this.unfinished.count(store),
@@ -300,6 +300,10 @@ export class HandleCore<T extends State> {
       const prev = this.own(await (fresh ? this.context.read([id]) : prefetched), id);
       const change = recorder.start({ id, removal, prev, opts });
       if (change.begun) await at(failure, 'append', change.begun);
+      if (recorder.isEnded) {
+        change.discard();
+        throw storeClosed();
+      }
 
       let result: unknown;
       let next: State | null;
@@ -388,6 +392,11 @@ export class HandleCore<T extends State> {
       // It is on disk, and sent again; the caller's write and its history are whole.
       this.warnOfDelivery(`a change of ${this.context.kind}:${frame.id}`, error);
     }
+  }
+
+  private warnOfOrphans(error: unknown): void {
+    const what = `completing changes of kind "${this.context.kind}" that were interrupted`;
+    this.context.logger?.warn(`${what} failed, it is tried again: ${messageOf(error)}`);
   }
 
   private warnOfDelivery(what: string, error: unknown): void {

@@ -70,6 +70,10 @@ export class LateInternals implements StoreInternals {
     else this.core.join(participant);
   }
 
+  get isEnded(): boolean {
+    return this.core?.isEnded ?? this.isClosed;
+  }
+
   enter(): void {
     if (this.isClosed) throw storeClosed();
     this.assertUsable();

@@ -65,6 +65,10 @@ export class NativeRecorder implements Recorder {
     return this.participant === null ? undefined : this.internals.opened(this.participant);
   }
 
+  get isEnded(): boolean {
+    return this.internals.isEnded;
+  }
+
   enter(): void {
     this.internals.enter();
   }
@@ -351,7 +355,7 @@ function readable(field: unknown): unknown {
 
 function appendFailed(error: unknown, kind: string): unknown {
   if (!(error instanceof HoldfastError) || error.hfCode === 'HF_CLOSED' || error.hfCode === 'HF_PANIC') return error;
-  const failed = new HoldfastError(`the history of a change of kind "${kind}" could not be appended: ${error.message}. It is kept, and tried again`, {
+  const failed = new HoldfastError(`the history of a change of kind "${kind}" could not be appended: ${error.message}`, {
     hfCode: 'HF_ENTITY_APPEND_FAILED',
     cause: error,
   });

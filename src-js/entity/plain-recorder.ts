@@ -21,6 +21,8 @@ export class PlainRecorder implements Recorder {
     return undefined;
   }
 
+  readonly isEnded = false;
+
   enter(): void {}
 
   leave(): void {}

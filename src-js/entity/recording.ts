@@ -50,6 +50,8 @@ export interface Recorder {
   readonly noteRetry: () => void;
   /** Resolves when the store can be used; `undefined` once it can. */
   ready(): Promise<void> | undefined;
+  /** Whether the store waits for no mutation any more: an owner that writes now would write what is not recorded. */
+  readonly isEnded: boolean;
   /** A mutation begins: the store waits with its closing, a while at least, until it is recorded. Throws if the store is being closed. */
   enter(): void;
   /** The mutation is recorded, or failed. */

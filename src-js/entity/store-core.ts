@@ -32,6 +32,8 @@ export interface StoreInternals {
   now(): number;
   /** Resolves when the store is open and the participant knows what it has to finish; `undefined` once that is so. */
   opened(participant: Participant): Promise<void> | undefined;
+  /** Whether it waits for no mutation any more, because it is being closed. */
+  readonly isEnded: boolean;
   /** A mutation begins; each call is followed by a {@link leave}. Throws `HF_CLOSED` if the store is being closed. */
   enter(): void;
   /** A mutation is recorded, or failed. */
@@ -89,6 +91,8 @@ export interface OrphanIntent {
   marks: string | null;
   actor: string;
   runId: string | null;
+  /** When it was recorded, in microseconds by the store's clock. */
+  createdUs: number;
 }
 
 const internalsOf = new WeakMap<EntityStore, StoreInternals>();
@@ -114,6 +118,7 @@ export class StoreCore implements StoreInternals {
   private readonly participants = new Map<Participant, { loading: Promise<void> | null; loaded: boolean }>();
   private opening: Promise<void> | null = null;
   private isOpen = false;
+  isEnded = false;
   private closing: Promise<void> | null = null;
   private watching: Promise<void> | null = null;
   private underWay = 0;
@@ -232,7 +237,9 @@ export class StoreCore implements StoreInternals {
     const every = this.retention?.everyMs;
     if (every !== undefined) {
       this.every(every, () => {
-        this.prune(this.now()).catch((error: unknown) => this.logger?.warn(`entity retention failed: ${messageOf(error)}`));
+        this.prune(this.now()).catch((error: unknown) => {
+          if (this.closing === null) this.logger?.warn(`entity retention failed: ${messageOf(error)}`);
+        });
       });
     }
     if (this.keepsEvents) for (const participant of this.participants.keys()) this.recover(participant);
@@ -326,6 +333,7 @@ export class StoreCore implements StoreInternals {
     for (const timer of this.timers) clearInterval(timer);
     const until = performance.now() + CLOSE_GRACE_MS;
     if (this.underWay > 0) await this.waitForThose(until);
+    this.isEnded = true;
     const all = [...this.participants.keys()];
     // However long the others took, each gets a chance.
     const last = Math.max(until, performance.now() + LAST_CHANCE_MS);

@@ -97,6 +97,7 @@ struct Adopted {
     actor: String,
     marks: Option<String>,
     run_id: Option<String>,
+    created_us: i64,
 }
 
 const SYSTEM_ACTOR: &str = r#"{"type":"system","id":"system","name":"System"}"#;
@@ -180,6 +181,7 @@ impl EntityLog {
                 mask_all_changed: false,
                 marks: None,
                 has_intent: journal,
+                orphaned_at: None,
                 began_ms: now_ms,
             };
             lock(&self.changes).insert(token, Pending { staged: Arc::new(staged), outcome: None });
@@ -204,6 +206,7 @@ impl EntityLog {
                 run_id: orphan.run_id,
                 secrets: None,
                 has_intent: true,
+                orphaned_at: Some(orphan.created_us),
                 began_ms: now_ms,
             };
             lock(&self.changes).insert(token, Pending { staged: Arc::new(staged), outcome: None });

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::derive::Row;
 use super::event::masked_field_prev;
+use super::model::Staged;
 use crate::error::Result;
 
 /// The latest recorded row of a field.
@@ -18,20 +19,37 @@ pub struct Last {
     pub at: i64,
 }
 
+/// Of an orphaned change: whether others have recorded since its intent what `row` would say. What they left is what the entity is now,
+/// whoever wrote it; to say it again would blame the dead process for it.
+pub fn is_told(staged: &Staged, row: &Row, last: Option<&Last>) -> bool {
+    let Some(last) = last.filter(|last| is_newer(staged, last)) else { return false };
+    // A value that is hidden for want of its run's secrets cannot be compared.
+    staged.mask_all_changed || last.to_key.as_deref() == Some(&row.to_key[..])
+}
+
+fn is_newer(staged: &Staged, last: &Last) -> bool {
+    staged.orphaned_at.is_some_and(|began| last.at > began)
+}
+
 /// Returns the `from_value` of `row`, given the field's latest row.
 ///
 /// What was recorded as a secret is not told now, only because this writer does not know the secret: the recorded text is
 /// taken, in `prev` (the event's state before, JSON text) too. Where the latest row did not lead to the value that this change
-/// starts from, the field is added to `gaps`: history was lost, or somebody wrote at the same time.
+/// starts from, the field is added to `gaps`: history was lost, or somebody wrote at the same time. An orphaned change (`staged`)
+/// begins where others have left the field since.
 ///
 /// # Errors
 /// Where `prev` is no JSON object.
 pub fn from_value(
+    staged: Option<&Staged>,
     row: &Row,
     last: Option<&Last>,
     prev: &mut Option<String>,
     gaps: &mut Vec<String>,
 ) -> Result<Option<String>> {
+    if let Some(last) = last.filter(|last| staged.is_some_and(|staged| is_newer(staged, last))) {
+        return Ok(Some(last.to_value.clone()));
+    }
     let Some(before) = row.from_value.as_deref() else { return Ok(None) };
     let Some(last) = last else { return Ok(Some(before.to_owned())) };
     if last.masked {

@@ -73,6 +73,34 @@ pub struct Derived {
     pub delta: String,
 }
 
+impl Derived {
+    /// The same change without the fields that `known` says true of, by their places; `None` if nothing is left.
+    ///
+    /// # Errors
+    /// Where `delta` is no JSON object.
+    pub fn without(&self, known: &[bool]) -> Result<Option<Self>> {
+        let left = |index: usize| !known.get(index).copied().unwrap_or(false);
+        let kept = |index: &usize| left(*index);
+        if self.rows.is_empty() || !(0..self.rows.len()).any(left) {
+            return Ok(None);
+        }
+        let places: Vec<usize> = (0..self.changed_fields.len()).filter(kept).collect();
+        let changed_fields: Vec<String> =
+            places.iter().filter_map(|index| self.changed_fields.get(*index).cloned()).collect();
+        let quoted: Vec<String> = changed_fields.iter().map(|name| json::quote(name)).collect();
+        let delta = super::event::state(&self.delta)?;
+        let members = delta.members().iter().filter(|member| changed_fields.iter().any(|name| member.key == *name));
+        Ok(Some(Self {
+            changed_fields_json: format!("[{}]", quoted.join(",")),
+            rows: places.iter().filter_map(|index| self.rows.get(*index).cloned()).collect(),
+            delta: object_text(members.map(|member| (member.raw_key, member.raw))),
+            changed_fields,
+            prev: self.prev.clone(),
+            next: self.next.clone(),
+        }))
+    }
+}
+
 /// Derives the traces of `change`; `None` when nothing changed.
 ///
 /// A field changed when the canonical texts of its two values differ; a field that is not there counts as `null`. To

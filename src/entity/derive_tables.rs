@@ -21,6 +21,21 @@ fn changed(change: &Change) -> Derived {
 }
 
 #[test]
+fn without_the_fields_that_others_have_told() {
+    let (prev, next) = (r#"{"z":1,"a":"x","ü\"":{"b":[1]}}"#, r#"{"z":2,"a":"y","ü\"":null}"#);
+    let whole = changed(&Change { prev: Some(prev), next: Some(next), ..NOTHING });
+    assert_eq!(whole.changed_fields, ["a", "z", "ü\""]);
+    let left = whole.without(&[true, false, false]).unwrap().unwrap();
+    assert_eq!(left.changed_fields, ["z", "ü\""]);
+    assert_eq!(left.changed_fields_json, r#"["z","ü\""]"#);
+    assert_eq!(left.delta, r#"{"z":2,"ü\"":null}"#);
+    assert_eq!(left.rows.iter().map(print).collect::<Vec<_>>(), ["z: 1 -> 2", r#"ü": {"b":[1]} -> null"#]);
+    assert_eq!((left.prev.as_deref(), left.next.as_deref()), (Some(prev), Some(next)));
+    assert_eq!(whole.without(&[false; 3]).unwrap().unwrap(), whole);
+    assert_eq!(whole.without(&[true; 3]).unwrap(), None);
+}
+
+#[test]
 fn differences() {
     for (prev, next, expected) in [
         (None, None, None),

@@ -80,6 +80,9 @@ pub struct Staged {
     pub marks: Option<String>,
     /// An intent is on disk and goes away with the append.
     pub has_intent: bool,
+    /// Of a change whose process died: when its intent was recorded, in microseconds by the log's clock. Others may have written the
+    /// entity, and recorded it, since.
+    pub orphaned_at: Option<i64>,
     /// Milliseconds since the epoch on the caller's clock.
     pub began_ms: f64,
 }
@@ -202,6 +205,8 @@ pub struct OrphanIntent {
     pub marks: Option<String>,
     /// The run whose secrets died with the process.
     pub run_id: Option<String>,
+    /// When the intent was recorded, in microseconds since the epoch by the log's clock.
+    pub created_us: i64,
 }
 
 /// A question to the history of one entity.

@@ -51,7 +51,7 @@ impl Server {
             Ok(result) => result,
             Err(_) => Err(HfError::new(
                 Code::Unavailable,
-                format!("{doing} failed: no answer within {} ms (`connectTimeoutMs`)", limit.as_millis()),
+                format!("{doing} failed: no answer within {} ms", limit.as_millis()),
             )),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::layout::{Layout, storable};
-use super::look::{Known, New, ask, hidden, recorded};
+use super::look::{Before, FieldKey, Known, New, ask, hidden, recorded};
 use crate::entity::continuity::{self, Last};
 use crate::entity::derive::{Derived, Row};
 use crate::entity::event::event_text;
@@ -49,7 +49,8 @@ impl Job {
 /// An entity, as a hash.
 pub fn entity_of(kind: &str, id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (kind, id).hash(&mut hasher);
+    // As they are stored: what the database cannot tell apart is one.
+    (storable(kind), storable(id)).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -151,6 +152,7 @@ pub async fn commit(
                 news.extend(derived.rows.iter().enumerate().map(|(index, row)| New {
                     job,
                     index,
+                    staged: Some(staged),
                     change_id: &staged.change_id,
                     kind: storable(&staged.kind.name),
                     entity_id: storable(&staged.id),
@@ -160,6 +162,7 @@ pub async fn commit(
             Job::Rows { rows, .. } => news.extend(rows.iter().map(|row| New {
                 job,
                 index: row.index,
+                staged: None,
                 change_id: &row.change_id,
                 kind: storable(&row.kind),
                 entity_id: storable(&row.entity_id),
@@ -175,6 +178,7 @@ pub async fn commit(
         }
     }
     let ((mut known, now), hidden) = tokio::try_join!(ask(client, layout, &news), hidden(client, layout, jobs))?;
+    let shrunk = shrink(jobs, &recorded, &known, &mut news, &mut results)?;
     for (job, each) in jobs.iter().enumerate() {
         let hidden = hidden.get(&job).map_or(&[][..], Vec::as_slice);
         match (each, results.get_mut(job).and_then(Option::as_mut)) {
@@ -210,7 +214,9 @@ pub async fn commit(
         };
         times.insert(new.job, at);
         let from = match results.get_mut(new.job).and_then(Option::as_mut) {
-            Some(result) => continuity::from_value(&new.row, entry.last.as_ref(), &mut result.prev, &mut result.gaps)?,
+            Some(result) => {
+                continuity::from_value(new.staged, &new.row, entry.last.as_ref(), &mut result.prev, &mut result.gaps)?
+            }
             None => new.row.from_value.clone(),
         };
         entry.ordinal += 1;
@@ -244,7 +250,7 @@ pub async fn commit(
             let at = *times
                 .entry(job)
                 .or_insert_with(|| shared.clock.next(&storable(&staged.kind.name), &storable(&staged.id), now, None));
-            events.push(staged, outcome, derived, result, at);
+            events.push(staged, outcome, shrunk.get(&job).unwrap_or(derived), result, at);
         }
     }
     let mut stamps = later.delivered.clone();
@@ -252,6 +258,36 @@ pub async fn commit(
     stamps.sort_unstable();
     send(shared, client, layout, jobs.is_empty(), &transitions, &events, &intents, &ended, &stamps).await?;
     Ok(results)
+}
+
+/// Takes out of orphaned changes what others have recorded since their intents. Returns what is left of those that are not whole.
+fn shrink(
+    jobs: &[&Job],
+    recorded: &HashMap<String, Before>,
+    known: &HashMap<FieldKey, Known>,
+    news: &mut Vec<New<'_>>,
+    results: &mut Results,
+) -> Result<HashMap<usize, Arc<Derived>>> {
+    let mut shrunk = HashMap::new();
+    for (job, each) in jobs.iter().enumerate() {
+        let Job::Append { staged, derived: Some(derived), .. } = each else { continue };
+        if staged.orphaned_at.is_none() || recorded.contains_key(&staged.change_id) {
+            continue;
+        }
+        let key = |row: &Row| (storable(&staged.kind.name), storable(&staged.id), storable(&row.field));
+        let last = |row: &Row| known.get(&key(row)).and_then(|known| known.last.as_ref());
+        let told: Vec<bool> = derived.rows.iter().map(|row| continuity::is_told(staged, row, last(row))).collect();
+        if !told.contains(&true) {
+            continue;
+        }
+        news.retain(|new| new.job != job || told.get(new.index) == Some(&false));
+        let left = derived.without(&told)?;
+        if let Some(slot) = results.get_mut(job) {
+            *slot = left.as_ref().map(appended);
+        }
+        shrunk.extend(left.map(|left| (job, Arc::new(left))));
+    }
+    Ok(shrunk)
 }
 
 /// The fields whose recorded value before is not the one that this change was derived from: it was masked by then.

@@ -17,6 +17,8 @@ use crate::postgres::types::{ToSql, Type};
 pub struct New<'a> {
     pub job: usize,
     pub index: usize,
+    /// The change, unless a program made the row itself.
+    pub staged: Option<&'a Staged>,
     pub change_id: &'a str,
     pub kind: String,
     pub entity_id: String,
@@ -62,6 +64,24 @@ pub async fn recorded(client: &Client, layout: &Layout, jobs: &[&Job]) -> Result
         found.entry(row.get(0)).or_default().extend(field.zip(text));
     }
     Ok(found)
+}
+
+/// Of the fields with a gap before a change, those that had none before the entity was removed and made anew: what it was then is
+/// nobody's concern.
+pub async fn true_gaps(client: &Client, layout: &Layout, staged: &Staged, gaps: &[String]) -> Result<Vec<String>> {
+    let table = &layout.transitions;
+    let mine = "t.kind = $1 AND t.entity_id = $2 AND t.change_id IS DISTINCT FROM $3";
+    let sql = format!(
+        "SELECT g.field FROM unnest($4::text[]) AS g(field) WHERE NOT EXISTS \
+           (SELECT 1 FROM {table} t WHERE {mine} AND t.from_value IS NULL AND t.transitioned_at > \
+             (SELECT max(t.transitioned_at) FROM {table} t WHERE {mine} AND t.field = g.field))"
+    );
+    let (kind, id) = (storable(&staged.kind.name), storable(&staged.id));
+    let fields: Vec<String> = gaps.iter().map(|field| storable(field)).collect();
+    let params: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&kind, Type::TEXT), (&id, Type::TEXT), (&staged.change_id, Type::TEXT), (&fields, Type::TEXT_ARRAY)];
+    let rows = client.fetch("looking whether history was lost", &sql, &params).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Asks for the latest row of each field, and the server's time in microseconds.

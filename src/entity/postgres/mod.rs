@@ -80,6 +80,8 @@ const NEEDS: &[Needs] = &[
 
 /// How long a batch is tried again while the server is away, before its jobs fail.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long a server may take to answer what is under way when the log is closed.
+const CLOSE: Duration = Duration::from_secs(5);
 /// How often a log looks whether it still counts as alive; less than the grace after a restart of the server.
 const PRESENT_EVERY: Duration = Duration::from_secs(1);
 /// States of so many bytes, before and after together, are compared on the engine's threads.
@@ -168,7 +170,8 @@ impl PgLog {
     ///
     /// # Errors
     /// As [`Postgres::new`].
-    pub fn new(options: Options) -> Result<Self> {
+    pub fn new(mut options: Options) -> Result<Self> {
+        options.config.close_timeout.get_or_insert(CLOSE);
         let owner = ids::uuid();
         let shared =
             Shared { durability: options.durability, clock: Clock::default(), owner, emptied: Mutex::default() };

@@ -74,9 +74,10 @@ pub fn suits(layout: &Layout, jobs: &[&Job]) -> bool {
             Job::Append { derived: None, .. } => true,
             Job::Append { staged, derived: Some(derived), .. } => {
                 derived.next.is_some()
+                    && staged.orphaned_at.is_none()
                     && size(&derived.prev) + size(&derived.next) < LARGE
                     && !derived.rows.is_empty()
-                    && changed.insert((&staged.kind.name, &staged.id))
+                    && changed.insert((kept(&staged.kind.name), kept(&staged.id)))
             }
             Job::Rows { .. } => false,
         };

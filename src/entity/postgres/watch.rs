@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::layout::micros;
 use super::{Inner, lock};
 use crate::entity::log::Heard;
 use crate::entity::model::Done;
@@ -31,8 +32,8 @@ pub struct Watch {
 struct Told {
     ids: HashSet<String>,
     order: VecDeque<String>,
-    /// Whether listening was in force before: the first time there is nothing to catch up with.
-    before: bool,
+    /// When listening was in force for the first time, in microseconds by the server's clock: nothing from before is caught up with.
+    since: Option<i64>,
 }
 
 impl Told {
@@ -66,15 +67,13 @@ impl Watch {
             match notice {
                 Notice::Message(payload) => match payload.split_once(':') {
                     Some((origin, ids)) if origin != inner.shared.owner => {
-                        ask(Wanted::Ids(ids.split(',').map(str::to_owned).collect()));
+                        ask(Wanted { ids: ids.split(',').map(str::to_owned).collect(), recent: false });
                     }
                     _ => {}
                 },
                 Notice::Reconnected => {
                     inner.watch.started(Ok(()));
-                    if std::mem::replace(&mut lock(&inner.watch.told).before, true) {
-                        ask(Wanted::Recent);
-                    }
+                    ask(Wanted { ids: Vec::new(), recent: true });
                 }
                 // Attempts go on; who waits for the first one is told why it takes so long.
                 Notice::Lost(error) => inner.watch.started(Err(error)),
@@ -99,38 +98,24 @@ impl Watch {
 }
 
 /// What is to be read.
-enum Wanted {
+#[derive(Default)]
+struct Wanted {
     /// Changes that were announced.
-    Ids(Vec<String>),
-    /// All of the last minutes: some announcements may have been missed.
-    Recent,
-}
-
-impl Wanted {
-    fn and(self, more: Self) -> Self {
-        match (self, more) {
-            (Wanted::Ids(mut ids), Wanted::Ids(more)) => {
-                ids.extend(more);
-                Wanted::Ids(ids)
-            }
-            _ => Wanted::Recent,
-        }
-    }
+    ids: Vec<String>,
+    /// All of the last minutes, since listening began: some announcements may have been missed.
+    recent: bool,
 }
 
 /// Reads what was announced, everything that waits at a time, and tells it; until the listening ends.
 async fn tell_in_order(log: Weak<Inner>, heard: Heard, mut asked: mpsc::UnboundedReceiver<Wanted>) {
     while let Some(mut wanted) = asked.recv().await {
         while let Ok(more) = asked.try_recv() {
-            wanted = wanted.and(more);
+            wanted.ids.extend(more.ids);
+            wanted.recent |= more.recent;
         }
         loop {
             let Some(inner) = log.upgrade().filter(|inner| !lock(&inner.queue).closed) else { return };
-            let ids = match &wanted {
-                Wanted::Ids(ids) => Some(ids.as_slice()),
-                Wanted::Recent => None,
-            };
-            if let Ok(found) = read(&inner, ids).await {
+            if let Ok(found) = read(&inner, &wanted).await {
                 tell(&inner, &heard, found);
                 break;
             }
@@ -151,19 +136,33 @@ fn tell(inner: &Inner, heard: &Heard, found: Vec<(String, String)>) {
     }
 }
 
-async fn read(inner: &Inner, ids: Option<&[String]>) -> Result<Vec<(String, String)>> {
+async fn read(inner: &Inner, wanted: &Wanted) -> Result<Vec<(String, String)>> {
     let layout = inner.layout()?;
     let client = inner.postgres.client().await?;
-    let wanted = match ids {
-        Some(_) => "change_id = ANY($1)",
-        None => "$1::text[] IS NULL AND created_at > clock_timestamp() - interval '5 minutes'",
+    let known = lock(&inner.watch.told).since;
+    let since = match known {
+        Some(since) => since,
+        None => {
+            let now = format!("SELECT {}", micros("clock_timestamp()"));
+            let rows = client.fetch("reading changes of other processes", &now, &[]).await?;
+            let now = rows.first().map_or(i64::MIN, |row| row.get(0));
+            *lock(&inner.watch.told).since.get_or_insert(now)
+        }
+    };
+    // Two statements: announced changes are looked up, whatever there is besides.
+    let which = if wanted.recent {
+        format!("OR (created_at > clock_timestamp() - interval '5 minutes' AND {} > $3)", micros("created_at"))
+    } else {
+        "AND $3::int8 IS NOT NULL".to_owned()
     };
     let sql = format!(
-        "SELECT change_id, payload::text FROM {}.entity_changes WHERE held AND owner <> $2 AND {wanted} ORDER BY seq",
-        layout.schema
+        "SELECT change_id, payload::text FROM {}.entity_changes WHERE held AND owner <> $2 AND (change_id = ANY($1) {which}) \
+         ORDER BY seq",
+        layout.schema,
     );
     let owner = inner.shared.owner.as_str();
-    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&ids, Type::TEXT_ARRAY), (&owner, Type::TEXT)];
+    let params: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&wanted.ids, Type::TEXT_ARRAY), (&owner, Type::TEXT), (&since, Type::INT8)];
     let rows = client.fetch("reading changes of other processes", &sql, &params).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{self, Job, Later};
 use super::layout::Layout;
+use super::look;
 use super::queue::{Batch, Finish};
 use super::swift::{self, Swift};
 use super::{Inner, RETRY, closed, lock};
@@ -228,11 +229,22 @@ impl Inner {
             self.presence.ensure().await?;
         }
         let client = self.postgres.client().await?;
-        if swift && !again {
-            return swift::commit(&self.shared, &client, layout, jobs, later).await;
+        let mut results = if swift && !again {
+            swift::commit(&self.shared, &client, layout, jobs, later).await?
+        } else {
+            let results = batch::commit(&self.shared, &client, layout, jobs, later, again).await?;
+            results.into_iter().map(Some).collect()
+        };
+        for (job, result) in jobs.iter().zip(&mut results) {
+            if let (Job::Append { staged, .. }, Some(Some(result))) = (job, result)
+                && !result.gaps.is_empty()
+                // It is committed; a gap too many is told rather than the change failed.
+                && let Ok(gaps) = look::true_gaps(&client, layout, staged, &result.gaps).await
+            {
+                result.gaps = gaps;
+            }
         }
-        let results = batch::commit(&self.shared, &client, layout, jobs, later, again).await?;
-        Ok(results.into_iter().map(Some).collect())
+        Ok(results)
     }
 
     fn counted(&self, job: &Job, result: Option<Appended>) -> Option<Appended> {

@@ -21,6 +21,8 @@ pub struct AppendChange {
     pub outcome: Outcome,
     pub derived: Option<Result<Option<Arc<Derived>>>>,
     pub result: Option<Appended>,
+    /// How many rows it added.
+    pub rows: u64,
     pub done: Option<Done<Option<Appended>>>,
 }
 
@@ -46,9 +48,9 @@ impl WriteJob for AppendChange {
         let Some(derived) = derived else { return Ok(()) };
         let mut prev = derived.prev.clone();
         let mut gaps = Vec::new();
-        if !recorded {
-            self.append(db, &derived, &mut prev, &mut gaps)?;
-        }
+        let derived = if recorded { Some(derived) } else { self.append(db, derived, &mut prev, &mut gaps)? };
+        let Some(derived) = derived else { return Ok(()) };
+        self.rows = derived.rows.len() as u64;
         self.result = Some(Appended {
             changed_fields: derived.changed_fields_json.clone(),
             count: derived.changed_fields.len(),
@@ -62,12 +64,8 @@ impl WriteJob for AppendChange {
 
     fn done(mut self: Box<Self>, outcome: Result<()>) {
         if let Some(result) = self.result.as_ref().filter(|_| outcome.is_ok()) {
-            let rows = match &self.derived {
-                Some(Ok(Some(derived))) => derived.rows.len() as u64,
-                _ => 0,
-            };
             self.shared.counters.changes.fetch_add(1, Ordering::Relaxed);
-            self.shared.counters.rows.fetch_add(rows, Ordering::Relaxed);
+            self.shared.counters.rows.fetch_add(self.rows, Ordering::Relaxed);
             self.shared.counters.gaps.fetch_add(u64::from(!result.gaps.is_empty()), Ordering::Relaxed);
         }
         if let Some(done) = self.done.take() {
@@ -78,13 +76,14 @@ impl WriteJob for AppendChange {
 }
 
 impl AppendChange {
+    /// Returns what was appended; `None` if others had said all of it.
     fn append(
         &self,
         db: &Connection,
-        derived: &Derived,
+        mut derived: Arc<Derived>,
         prev: &mut Option<String>,
         gaps: &mut Vec<String>,
-    ) -> Result<()> {
+    ) -> Result<Option<Arc<Derived>>> {
         let staged = &*self.staged;
         let kind = staged.kind.name.as_str();
         if let (None, Some(text)) = (&derived.next, prev.as_ref()) {
@@ -92,18 +91,38 @@ impl AppendChange {
             let hidden = hidden(db, kind, &staged.id, text)?;
             *prev = Some(hide(text, &hidden)?.into_owned());
         }
-        let lasts =
+        let mut lasts =
             derived.rows.iter().map(|row| last(db, kind, &staged.id, &row.field)).collect::<Result<Vec<_>>>()?;
+        let known: Vec<bool> = derived
+            .rows
+            .iter()
+            .zip(&lasts)
+            .map(|(row, last)| continuity::is_told(staged, row, last.as_ref().map(|(last, _)| last)))
+            .collect();
+        if known.contains(&true) {
+            let Some(left) = derived.without(&known)? else { return Ok(None) };
+            derived = Arc::new(left);
+            let mut known = known.iter();
+            lasts.retain(|_| known.next() == Some(&false));
+        }
         let newest = lasts.iter().flatten().map(|(last, _)| last.at).max();
         let at = self.shared.clock.next(kind, &staged.id, micros(self.outcome.now_ms), newest);
         for (index, (row, last)) in derived.rows.iter().zip(&lasts).enumerate() {
-            let from = continuity::from_value(row, last.as_ref().map(|(last, _)| last), prev, gaps)?;
+            let from = continuity::from_value(Some(staged), row, last.as_ref().map(|(last, _)| last), prev, gaps)?;
             let ordinal = last.as_ref().map_or(1, |(_, ordinal)| ordinal + 1);
             insert(db, &staged.change_id, index, kind, &staged.id, row, from.as_deref(), at, ordinal, false)?;
         }
+        if !gaps.is_empty() {
+            let reborn = born(db, kind, &staged.id, at)?;
+            let at_of = |field: &String| {
+                derived.rows.iter().zip(&lasts).find(|(row, _)| row.field == *field).and_then(|(_, last)| last.as_ref())
+            };
+            // What it was before the entity was removed and made anew is nobody's concern.
+            gaps.retain(|field| at_of(field).is_none_or(|(last, _)| reborn.is_none_or(|born| born <= last.at)));
+        }
         if self.shared.durability != Durability::AfterCommit {
             let (id, change) = (&staged.id, &staged.change_id);
-            let event = Derived { prev: prev.clone(), ..derived.clone() };
+            let event = Derived { prev: prev.clone(), ..Derived::clone(&derived) };
             let payload = event_text(kind, id, &event, &staged.actor, &self.outcome.occurred_at, change);
             db.prepare_cached(
                 "INSERT INTO entity_changes (change_id, kind, entity_id, op, owner, created_at, actor, payload) \
@@ -115,7 +134,7 @@ impl AppendChange {
             })
             .map_err(|error| sql_error("recording a change event", error))?;
         }
-        Ok(())
+        Ok(Some(derived))
     }
 }
 
@@ -185,6 +204,16 @@ pub fn hidden(db: &Connection, kind: &str, entity_id: &str, prev: &str) -> Resul
         }
     }
     Ok(hidden)
+}
+
+/// When an entity came to be for the last time before `at`, as its history tells.
+fn born(db: &Connection, kind: &str, entity_id: &str, at: i64) -> Result<Option<i64>> {
+    db.prepare_cached(
+        "SELECT max(transitioned_at) FROM entity_transitions \
+         WHERE kind = ? AND entity_id = ? AND from_value IS NULL AND transitioned_at < ?",
+    )
+    .and_then(|mut select| select.query_row(params![kind, entity_id, at], |row| row.get(0)))
+    .map_err(|error| sql_error("reading when an entity came to be", error))
 }
 
 /// The place of a change's intent in its table. Two that are under way at once do not share one: 64 bits of a hash.

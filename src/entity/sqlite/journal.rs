@@ -108,7 +108,7 @@ fn owners(db: &Connection, kind: &str, me: &str) -> Result<Vec<String>> {
 
 fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>> {
     db.prepare_cached(
-        "SELECT change_id, entity_id, op, prev, marks, actor, run_id FROM entity_intents \
+        "SELECT change_id, entity_id, op, prev, marks, actor, run_id, created_at FROM entity_intents \
          WHERE kind = ? AND owner = ? ORDER BY created_at, slot",
     )
     .and_then(|mut select| {
@@ -122,6 +122,7 @@ fn intents(db: &Connection, kind: &str, owner: &str) -> Result<Vec<OrphanIntent>
                     marks: row.get(4)?,
                     actor: row.get(5)?,
                     run_id: row.get(6)?,
+                    created_us: row.get(7)?,
                 })
             })?
             .collect()

@@ -239,7 +239,7 @@ impl Log for Arc<SqliteLog> {
             Ok(opened) => {
                 let shared = Arc::clone(&opened.shared);
                 let done = Some(done);
-                let job = AppendChange { shared, staged, outcome, derived: None, result: None, done };
+                let job = AppendChange { shared, staged, outcome, derived: None, result: None, rows: 0, done };
                 opened.database.write(Box::new(job));
             }
             Err(error) => done(Err(error)),

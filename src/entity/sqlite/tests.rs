@@ -57,6 +57,7 @@ impl Bench {
             mask_all_changed: false,
             marks: None,
             has_intent: true,
+            orphaned_at: None,
             began_ms: 1000.0,
         })
     }
