@@ -1,9 +1,9 @@
+// @pool forks: what counts happens in processes of its own.
 // The documentation must be true: its programs run, its examples are what is on the disk, its lists are complete.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { isMainThread } from 'node:worker_threads';
 import { ERROR_CODES, computeRuntimeStoreContentHash } from 'holdfast';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
@@ -68,7 +68,7 @@ describe.each(pages)('docs/%s', (name) => {
   });
 
   // The compiler does not care who starts it: once, in the first of the three runs of this suite, is enough.
-  test.skipIf(process.versions.bun || !isMainThread)('its ts blocks are sound', () => {
+  test.skipIf(process.versions.bun)('its ts blocks are sound', () => {
     const sources = all.filter(({ language }) => language === 'ts').map(({ text }, index) => {
       const file = path.join(project, `${name.replace(/\.md$/, '')}-${index}.mts`);
       writeFileSync(file, text);

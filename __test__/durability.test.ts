@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // Promises of docs/durability.md that need no power cut: full disks, failing disks, changed bytes, jumping clocks, newer files.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';

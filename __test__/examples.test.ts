@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // Every example runs as it stands, and the demo keeps what it promises: kills, repairs, and nothing lost.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';

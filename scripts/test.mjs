@@ -5,10 +5,11 @@
 //   build    brings addon and facade up to date (does nothing after `npm ci`)
 //   rust     the engine without Node, by cargo-nextest where it is installed, and the examples in its docs
 //   forks    the vitest suite, each file in a process of its own
-//   threads  the vitest suite, each file in a worker thread
+//   threads  the vitest suite, each file in a worker thread; files that begin with `// @pool forks` start processes of their own, to
+//            which the pool makes no difference
 //   bun      the vitest suite on Bun
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -75,8 +76,9 @@ async function vitest(runtime, pool) {
   const report = path.join(scratch, 'report.json');
   rmSync(report, { force: true });
   const cli = path.join(path.dirname(require.resolve('vitest/package.json')), 'vitest.mjs');
+  const apart = pool === 'threads' ? filesApart().flatMap((file) => ['--exclude', file]) : [];
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
-  const { code } = await run(runtime[0], [...runtime.slice(1), cli, 'run', '--pool', pool, ...reporters, ...filters]);
+  const { code } = await run(runtime[0], [...runtime.slice(1), cli, 'run', '--pool', pool, ...apart, ...reporters, ...filters]);
   try {
     const result = JSON.parse(readFileSync(report, 'utf8'));
     counts.passed += result.numPassedTests;
@@ -87,6 +89,13 @@ async function vitest(runtime, pool) {
     return code || 1;
   }
   return code;
+}
+
+/** The test files to which the pool makes no difference. */
+function filesApart() {
+  const files = readdirSync(path.join(root, '__test__'), { recursive: true }).map((file) => file.replaceAll(path.sep, '/'));
+  const marked = (file) => readFileSync(path.join(root, '__test__', file), 'utf8').startsWith('// @pool forks');
+  return files.filter((file) => file.endsWith('.test.ts') && marked(file)).map((file) => `__test__/${file}`);
 }
 
 async function bun() {

@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 /** The process and its workers may end at any moment, with any number of calls in flight. */
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';

@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // The example programs, as processes of their own: each runs as it stands, and a second run on the same database goes on with the history.
 import { spawnSync } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';

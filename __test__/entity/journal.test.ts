@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // Processes that are killed between any two steps of a mutation, and several on one file (A37, W1, W2): what was acknowledged is
 // there once, what was interrupted is completed or forgotten as the owner's state says, and every event is heard with one id.
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 /** Somebody writes between a crash and the recovery: what is newer survives, also a crash during recovery. */
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 /** A23, A24: real processes killed at every step of a batch and of its undoing, then recovered. */
 import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

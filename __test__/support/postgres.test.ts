@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // The server that the other tests rely on: it is real, keeps what was committed through a kill, and turns nothing down.
 import { Client } from 'pg';
 import { describe, expect, test } from 'vitest';
