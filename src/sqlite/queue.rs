@@ -1,13 +1,24 @@
 //! The line in front of the writer.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Closed, WriteJob};
 
 /// How long a job that nobody waits for looks for company.
 pub(super) const LATER: Duration = Duration::from_millis(20);
+
+/// How long the writer looks for the next job before it goes to sleep.
+const LOOK_OUT: Duration = Duration::from_micros(200);
+/// After so many misses in a row it no longer does,
+const MISSES_MAX: u32 = 8;
+/// but for one time in so many.
+const TRY_AGAIN: u32 = 16;
+
+static SEVERAL_CORES: LazyLock<bool> =
+    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1));
 
 /// What the writer does next.
 pub(super) enum Next {
@@ -30,6 +41,8 @@ struct State {
     urgent: usize,
     /// When the first job that nobody waits for stops looking for company.
     due: Option<Instant>,
+    /// The writer waits to be woken, or for a time.
+    waiting: bool,
     /// The writer sleeps until it is woken, however long that takes.
     asleep: bool,
     /// No more jobs are taken in.
@@ -46,6 +59,10 @@ struct State {
 pub(super) struct Queue {
     state: Mutex<State>,
     wake: Condvar,
+    /// A job came in that somebody waits for; what a writer that looks without sleeping looks at.
+    called: AtomicBool,
+    /// How often in a row nobody came while the writer looked out.
+    misses: AtomicU32,
 }
 
 impl Queue {
@@ -63,8 +80,9 @@ impl Queue {
         state.jobs.push_back(Waiting { job, urgent: waited_for });
         let wake = if waited_for {
             state.urgent += 1;
-            // Of further ones the writer hears when it comes.
-            state.urgent == 1
+            self.called.store(true, Ordering::Release);
+            // Of further ones the writer hears when it comes; one that has not gone to sleep yet looks by itself.
+            state.urgent == 1 && state.waiting
         } else {
             state.due.get_or_insert_with(|| Instant::now() + LATER);
             // A writer that has just worked looks again by itself: waking it would cost more than the job.
@@ -116,10 +134,35 @@ impl Queue {
         self.lock().urgent > 0
     }
 
+    /// Looks for work for a moment without going to sleep: putting the writer to sleep and waking it costs a caller that comes back at
+    /// once more than the work itself. Where callers do not come back that soon it is given up, and tried again now and then.
+    fn look_out(&self) {
+        // On a single core it would only keep the caller from coming.
+        if !*SEVERAL_CORES {
+            return;
+        }
+        let misses = self.misses.load(Ordering::Relaxed);
+        if misses >= MISSES_MAX && !misses.is_multiple_of(TRY_AGAIN) {
+            self.misses.store(misses.wrapping_add(1).max(MISSES_MAX), Ordering::Relaxed);
+            return;
+        }
+        let end = Instant::now() + LOOK_OUT;
+        while Instant::now() < end {
+            if self.called.load(Ordering::Acquire) {
+                self.misses.store(0, Ordering::Relaxed);
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        self.misses.store(misses.wrapping_add(1).max(1), Ordering::Relaxed);
+    }
+
     /// Waits for work. A job that somebody waits for never waits for company; one that nobody waits for goes with the next
     /// that takes others along, or alone after [`LATER`].
     pub(super) fn next(&self, max_batch: usize) -> Next {
+        self.look_out();
         let mut state = self.lock();
+        self.called.store(false, Ordering::Relaxed);
         // Long enough to see by itself, in time, what is handed in for later.
         let mut look_again = Some(Instant::now() + LATER);
         loop {
@@ -132,6 +175,7 @@ impl Queue {
                 return Next::End(std::mem::take(&mut state.closing));
             }
             look_again = look_again.filter(|time| *time > now);
+            state.waiting = true;
             state = match state.due.or(look_again) {
                 Some(time) => {
                     self.wake.wait_timeout(state, time - now).map_or_else(|e| e.into_inner().0, |woken| woken.0)
@@ -143,6 +187,7 @@ impl Queue {
                     state
                 }
             };
+            state.waiting = false;
         }
     }
 }
