@@ -162,14 +162,16 @@ impl Queue {
     pub(super) fn next(&self, max_batch: usize) -> Next {
         self.look_out();
         let mut state = self.lock();
-        self.called.store(false, Ordering::Relaxed);
         // Long enough to see by itself, in time, what is handed in for later.
         let mut look_again = Some(Instant::now() + LATER);
         loop {
             let now = Instant::now();
             let due = state.due.is_some_and(|due| due <= now);
             if !state.jobs.is_empty() && (state.urgent > 0 || due || state.ending || state.jobs.len() >= max_batch) {
-                return Next::Batch(take(&mut state, max_batch, due));
+                let batch = take(&mut state, max_batch, due);
+                // From here on only who comes later counts, and who stayed behind.
+                self.called.store(state.urgent > 0, Ordering::Relaxed);
+                return Next::Batch(batch);
             }
             if state.ending {
                 return Next::End(std::mem::take(&mut state.closing));
