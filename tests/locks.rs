@@ -155,13 +155,14 @@ fn wait_for(path: &Path) {
 fn a_living_owner_is_never_robbed_and_looks_fresh_to_others() {
     let scratch = scratch();
     let target = scratch.path().join("a.json");
-    let held = take(&target, options(5000, 150)).unwrap();
+    // (Long enough that a busy machine keeps up with it.)
+    let held = take(&target, options(5000, 1000)).unwrap();
     let other = process(&format!("try {}", target.display()));
-    for _ in 0..40 {
+    for _ in 0..60 {
         let text = fs::read_to_string(lock_path_of(&target)).unwrap();
         let stamp: u64 = text.lines().nth(1).unwrap().parse().unwrap();
-        assert!(clock::epoch_ms().saturating_sub(stamp) < 150, "the original would break it: {text}");
-        std::thread::sleep(Duration::from_millis(20));
+        assert!(clock::epoch_ms().saturating_sub(stamp) < 1000, "the original would break it: {text}");
+        std::thread::sleep(Duration::from_millis(40));
     }
     assert!(held.is_owned());
     assert!(other.wait_with_output().unwrap().status.success());
