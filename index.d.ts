@@ -1995,7 +1995,10 @@ export interface EntityStoreStats {
 
 /** A store of holdfast. Nothing is opened before the first use. */
 export interface NativeEntityStore extends EntityStore, AsyncDisposable {
-  /** Connects, makes or checks the tables, and completes what a crash left. Every other call does it, too. */
+  /**
+   * Connects, makes or checks the tables, and completes what a crash left; on Postgres that takes some seconds where there is any. Every
+   * other call does it, too. What cannot be completed now (a `read` that throws) is logged and tried again, see `stats().unfinished`.
+   */
   ready(): Promise<void>;
   /**
    * Waits, at most 5 s, for mutations under way and for changes that could not be recorded yet, then lets go of everything. Twice is
