@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { ERROR_CODES, computeRuntimeStoreContentHash } from 'holdfast';
+import { ERROR_CODES, blobSha256, computeLockfileHash, computeRuntimeStoreContentHash, createReconcileFsDeps, packDir, reconcileToHash } from 'holdfast';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 const root = path.resolve(__dirname, '..');
@@ -167,6 +167,51 @@ describe('docs/formats.md', () => {
     expect(lines[1]).toMatch(/^\d{13}$/);
     expect(lines[2]!.split(' ')).toHaveLength(shown[2]!.split(' ').length);
     expect(onDisk('.holdfast/lock')).toBe(onDisk('manifest.json.lock'));
+  });
+});
+
+describe('docs/formats.md, packages', () => {
+  const examples = blocks(page('formats.md'));
+  const example = (label: string): string => examples.find((block) => block.label === label)!.text;
+  let storeRoot: string;
+  let hash: string;
+
+  beforeAll(async () => {
+    const folder = path.join(project, 'packages');
+    mkdirSync(path.join(folder, 'hello@1.0.0'), { recursive: true });
+    for (const [name, text] of [['package.json', '{ "name": "hello", "version": "1.0.0" }'], ['index.js', 'module.exports = "hello";']] as const) {
+      writeFileSync(path.join(folder, 'hello@1.0.0', name), text, { mode: 0o644 });
+    }
+    const blob = await packDir({ parentDir: folder, entryName: 'hello@1.0.0' });
+    const manifest = [{ name: 'hello', version: '1.0.0', integrity: 'sha512-of-the-npm-tarball', blobSha256: blobSha256(blob) }];
+    storeRoot = path.join(folder, 'store');
+    const deps = createReconcileFsDeps({ storeRoot, fetchBlob: async () => blob, linkMode: 'hardlink' });
+    hash = computeLockfileHash(manifest);
+    await reconcileToHash({ lockfileHash: hash, manifest, deps });
+    await reconcileToHash({ lockfileHash: 'empty', manifest: [], deps });
+  });
+
+  const read = (...names: string[]): string => readFileSync(path.join(storeRoot, ...names), 'utf8');
+
+  test('shows records, markers and lists as they are', () => {
+    const [record] = readdirSync(path.join(storeRoot, '.hf/index'));
+    expect(JSON.parse(read('.hf/index', record!))).toEqual(JSON.parse(example('index-record')));
+    expect(readdirSync(path.join(storeRoot, 'cache/.cs-integrity'))).toEqual([Buffer.from('sha512-of-the-npm-tarball').toString('hex')]);
+    const tree = JSON.parse(read('trees', hash, '.hf-tree.json'));
+    expect({ ...tree, builtAt: 0 }).toEqual({ ...JSON.parse(example('.hf-tree.json')), builtAt: 0 });
+    expect(read('trees', hash, '.hf-tree.files')).toBe(example('.hf-tree.files'));
+    expect(JSON.parse(read('trees', hash, '.hf-tree.manifest'))).toEqual(JSON.parse(example('.hf-tree.manifest')));
+  });
+
+  test('names everything that is in a store', () => {
+    const overview = example('package-store');
+    for (const folder of ['.', '.hf', 'cache', `trees/${hash}`]) {
+      const names = readdirSync(path.join(storeRoot, folder));
+      expect(names.filter((name) => !overview.includes(name)), folder).toEqual([]);
+    }
+    const shape = (text: string): string => text.replace(/[0-9a-f]/g, '0').replace(/(^|\s)0+(?=\s)/g, '$10');
+    const retired = read('trees', hash, '.retired-at');
+    expect(shape(retired)).toBe(shape(process.platform === 'linux' ? example('.retired-at') : `${example('.retired-at').split('\n')[0]}\n`));
   });
 });
 

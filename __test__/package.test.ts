@@ -58,16 +58,18 @@ describe('the packed tarball', () => {
        import * as whole from 'holdfast';
        import * as part from 'holdfast/runtime-store';
        import * as entity from 'holdfast/entity';
+       import * as packages from 'holdfast/packages';
        import * as testing from 'holdfast/testing';
        const require = createRequire(import.meta.url);
        const same = (a, b) => Object.keys(b).filter((name) => name !== '__esModule').every((name) => a[name] === b[name]);
        console.log(same(whole, require('holdfast')), same(part, require('holdfast/runtime-store')), same(whole, part));
        console.log(typeof part.VersionedJsonStore, typeof whole.HoldfastError);
        console.log(same(entity, require('holdfast/entity')), same(whole, entity), same(testing, require('holdfast/testing')));
-       console.log(typeof entity.createEntityStore, typeof testing.createFakeEntityStore, 'createFakeEntityStore' in whole);`,
+       console.log(typeof entity.createEntityStore, typeof testing.createFakeEntityStore, 'createFakeEntityStore' in whole);
+       console.log(same(packages, require('holdfast/packages')), same(whole, packages), typeof packages.reconcileToHash);`,
     );
     const printed = run(process.execPath, ['both.mjs'], project);
-    expect(printed).toBe('true true true\nfunction function\ntrue true true\nfunction function false\n');
+    expect(printed).toBe('true true true\nfunction function\ntrue true true\nfunction function false\ntrue true function\n');
   });
 
   test('needs drizzle-orm for one entry only, and takes the one that the program has', () => {
@@ -106,7 +108,9 @@ describe('the packed tarball', () => {
       `import { HoldfastError, VersionedJsonStore, type VersionedJsonStoreOptions } from 'holdfast';
        import { VersionedJsonStore as Same } from 'holdfast/runtime-store';
        import { createEntityStore, type EntityStore } from 'holdfast/entity';
+       import { createReconcileFsDeps, type ReconcileDeps } from 'holdfast/packages';
        import { createFakeEntityStore } from 'holdfast/testing';
+       export const deps: ReconcileDeps = createReconcileFsDeps({ storeRoot: 'x', fetchBlob: async () => new Uint8Array() });
        export const fake: EntityStore = createFakeEntityStore();
        export const store = createEntityStore({ memory: true });
        export const make = (options: VersionedJsonStoreOptions<{ n: number }>): VersionedJsonStore<{ n: number }> => new Same(options);

@@ -16,6 +16,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
+import { s3Program } from './s3.mjs';
+
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
 const { bunPath } = require('./bun.cjs');
@@ -57,17 +59,25 @@ function count(pattern, output) {
   for (const [, number, what] of output.matchAll(pattern)) counts[what === 'ignored' ? 'skipped' : what] += Number(number);
 }
 
+/** Tells the tests of the engine where an S3 server is. Where there is none they skip what needs it, and `s3Program` says so. */
+function findS3() {
+  const program = s3Program();
+  if (program === null) delete process.env.HOLDFAST_S3_SERVER;
+  else process.env.HOLDFAST_S3_SERVER = program;
+}
+
 async function rust() {
+  findS3();
   const locked = process.env.CI ? ['--locked'] : [];
   const nextest = spawnSync('cargo', ['nextest', '--version'], { cwd: root }).status === 0;
   const unit = nextest
-    ? ['nextest', 'run', '--no-default-features', '--no-tests', 'fail', ...locked]
-    : ['test', '--no-default-features', '--lib', '--tests', ...locked];
+    ? ['nextest', 'run', '--no-default-features', '--features', 's3', '--no-tests', 'fail', ...locked]
+    : ['test', '--no-default-features', '--features', 's3', '--lib', '--tests', ...locked];
   const tests = await run('cargo', unit);
   const summary = nextest ? tests.output.split('\n').filter((line) => /^\s*Summary \[/.test(line)).join('\n') : tests.output;
   count(/(\d+) (passed|failed|skipped|ignored)/g, summary);
   if (tests.code !== 0) return tests.code;
-  const docs = await run('cargo', ['test', '--no-default-features', '--doc', '--quiet', ...locked]);
+  const docs = await run('cargo', ['test', '--no-default-features', '--features', 's3', '--doc', '--quiet', ...locked]);
   count(/(\d+) (passed|failed|ignored);/g, docs.output);
   return docs.code;
 }

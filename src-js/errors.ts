@@ -57,6 +57,19 @@ export const ERROR_CODES = [
   'HF_ENTITY_TABLE_MISSING',
   'HF_ENTITY_APPEND_FAILED',
   'HF_ENTITY_WINDOW_INVALID',
+  'HF_PKG_INTEGRITY',
+  'HF_PKG_UNSAFE_ENTRY',
+  'HF_PKG_ARCHIVE',
+  'HF_PKG_PACK',
+  'HF_PKG_LAYOUT',
+  'HF_PKG_BUN',
+  'HF_PKG_DEP_MISSING',
+  'HF_PKG_ENTRY_MISSING',
+  'HF_PKG_BAD_HASH',
+  'HF_PKG_BAD_NAME',
+  'HF_PKG_LOCK_TIMEOUT',
+  'HF_PKG_NO_BACKEND',
+  'HF_PKG_LOCKFILE',
 ] as const;
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -236,6 +249,10 @@ export class EntityValidationError extends HoldfastError {
 }
 markClass(EntityValidationError, 'EntityValidationError');
 
+/** The packages module refused something; its `hfCode` begins with `HF_PKG_` and says what. */
+export class PackageStoreError extends HoldfastError {}
+markClass(PackageStoreError, 'PackageStoreError');
+
 /**
  * Makes a real `TypeError` or `RangeError` that is a {@link HoldfastError} too: it has the codes, and the `instanceof` of both holds.
  *
@@ -322,8 +339,10 @@ function construct({ class: className, message, hfCode, fields }: Failure): Hold
     case 'TypeError':
     case 'RangeError':
       return builtinError(className === 'TypeError' ? TypeError : RangeError, message, { hfCode: hfCode as HoldfastErrorCode });
-    default:
-      return new HoldfastError(message, { hfCode: hfCode as HoldfastErrorCode });
+    default: {
+      const ErrorClass = hfCode.startsWith('HF_PKG_') ? PackageStoreError : HoldfastError;
+      return new ErrorClass(message, { hfCode: hfCode as HoldfastErrorCode });
+    }
   }
 }
 

@@ -2,3 +2,4 @@
 export { ERROR_CODES, HoldfastError, type HoldfastErrorCode, type HoldfastErrorOptions } from './errors';
 export * from './runtime-store';
 export * from './entity';
+export * from './packages';

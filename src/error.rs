@@ -122,6 +122,32 @@ codes! {
     EntityAppendFailed = "HF_ENTITY_APPEND_FAILED",
     /// `transitionCount` was given a window that is not a number.
     EntityWindowInvalid = "HF_ENTITY_WINDOW_INVALID",
+    /// The bytes of a package's blob do not have the SHA-256 that the manifest names.
+    PkgIntegrity = "HF_PKG_INTEGRITY",
+    /// An archive holds a path, a link or a size that is never unpacked.
+    PkgUnsafeEntry = "HF_PKG_UNSAFE_ENTRY",
+    /// An archive is damaged, or is no gzipped tar.
+    PkgArchive = "HF_PKG_ARCHIVE",
+    /// A directory could not be packed.
+    PkgPack = "HF_PKG_PACK",
+    /// A package's archive does not hold exactly the one directory that it must.
+    PkgLayout = "HF_PKG_LAYOUT",
+    /// `bun install` failed.
+    PkgBun = "HF_PKG_BUN",
+    /// A package requires another one that is not in the manifest.
+    PkgDepMissing = "HF_PKG_DEP_MISSING",
+    /// A package is not in the cache, or is damaged there, and could not be pulled again.
+    PkgEntryMissing = "HF_PKG_ENTRY_MISSING",
+    /// A lockfile hash that cannot name a tree.
+    PkgBadHash = "HF_PKG_BAD_HASH",
+    /// A name that is not an npm package's.
+    PkgBadName = "HF_PKG_BAD_NAME",
+    /// The lock of a store root was not obtained in time.
+    PkgLockTimeout = "HF_PKG_LOCK_TIMEOUT",
+    /// No blob store is registered under that id.
+    PkgNoBackend = "HF_PKG_NO_BACKEND",
+    /// A `bun.lock` could not be read.
+    PkgLockfile = "HF_PKG_LOCKFILE",
 }
 
 /// The public class that the facade rethrows a failure as.
@@ -195,6 +221,13 @@ impl HfError {
     #[must_use]
     pub fn at_place(mut self, place: &str) -> Self {
         self.0.message = format!("{place}: {}", self.0.message);
+        self
+    }
+
+    /// Adds what is behind it, or what to do, to the message.
+    #[must_use]
+    pub fn with_advice(mut self, advice: &str) -> Self {
+        self.0.message = format!("{}; {advice}", self.0.message);
         self
     }
 

@@ -1,11 +1,12 @@
 //! holdfast: runtime state that survives.
 //!
-//! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`], [`entity`]) → engines
-//! ([`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`], [`ids`]). Arrows point down
-//! only.
+//! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`], [`entity`], [`packages`]) →
+//! engines ([`blobs`], then [`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`],
+//! [`ids`], the runtime for the network). Arrows point down only.
 
 #[cfg(feature = "node")]
 mod binding;
+pub mod blobs;
 pub mod clock;
 pub mod durable;
 pub mod entity;
@@ -13,6 +14,8 @@ pub mod error;
 pub mod hash;
 pub mod ids;
 pub mod json;
+mod network;
+pub mod packages;
 pub mod postgres;
 pub mod runtime_store;
 pub mod sqlite;

@@ -37,6 +37,20 @@ pub(super) fn run<'e, T: ToNapiValue + Send + 'static>(
     Ok(promise)
 }
 
+/// As [`run`], on a pool of its own: for jobs that may wait long for something else than the disk.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_on<'e, T: ToNapiValue + Send + 'static>(
+    pool: &'static pool::Pool,
+    env: &'e Env,
+    job: impl FnOnce() -> Result<T> + Send + 'static,
+) -> napi::Result<PromiseRaw<'e, T>> {
+    let (promise, ticket) = promise(env)?;
+    let _ = catch_unwind(AssertUnwindSafe(|| pool.spawn(move || ticket.settle(failure::guard(job)))));
+    Ok(promise)
+}
+
 /// Makes a promise and the ticket that settles it.
 ///
 /// # Errors

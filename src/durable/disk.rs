@@ -132,7 +132,17 @@ impl Disk {
         Self { interceptor: Some(interceptor) }
     }
 
-    fn run<T>(&self, op: Op<'_>, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    /// Tells whether an [`Interceptor`] stands before the file system.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.interceptor.is_some()
+    }
+
+    /// Runs `real` as the operation `op`: for engines whose own calls do what no method here does.
+    ///
+    /// # Errors
+    /// What `real` returns, or what the interceptor injects.
+    pub fn run<T>(&self, op: Op<'_>, real: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match &self.interceptor {
             None => real(),
             Some(interceptor) => {

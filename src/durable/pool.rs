@@ -1,7 +1,8 @@
 //! A small pool for work that may block: file operations, hashing.
 //!
 //! Threads are started on demand, at most [`THREADS_MAX`], and end after ten idle seconds. They never keep the process
-//! alive. Jobs must not wait for other jobs, except through [`parallel`], whose caller works itself.
+//! alive. Jobs must not wait for other jobs, except through [`parallel`], whose caller works itself. Jobs that wait for other
+//! processes, or for each other's turns, get a [`Pool`] of their own: here they would hold up everybody.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,8 +24,14 @@ struct State {
     idle: usize,
 }
 
-static STATE: Mutex<State> = Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 });
-static WAKE: Condvar = Condvar::new();
+/// Threads of their own for one kind of jobs, at most [`THREADS_MAX`]. What waits here holds up nobody else.
+#[derive(Debug)]
+pub struct Pool {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+static SHARED: Pool = Pool::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic inside a job is caught before any guard is held, so a poisoned mutex still holds sound data.
@@ -33,7 +40,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs `job` on a thread of the pool.
 pub fn spawn(job: impl FnOnce() + Send + 'static) {
-    push(Box::new(job), false);
+    SHARED.spawn(job);
 }
 
 /// Closes `files` soon, on another thread. Where the last name of a file is gone already, closing it is what frees the inode,
@@ -87,53 +94,78 @@ pub fn off_intake(job: impl FnOnce() + Send + 'static) {
     if IN_INTAKE.get() { spawn(job) } else { job() }
 }
 
-fn push(job: Job, urgent: bool) {
-    let mut state = lock(&STATE);
-    if urgent {
-        state.jobs.push_front(job);
-    } else {
-        state.jobs.push_back(job);
+impl Pool {
+    /// Makes a pool, for a `static`; no thread is started yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { state: Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 }), wake: Condvar::new() }
     }
-    if state.idle >= state.jobs.len() {
-        drop(state);
-        WAKE.notify_one();
-    } else if state.threads < THREADS_MAX {
-        state.threads += 1;
-        drop(state);
-        let started = thread::Builder::new().name("holdfast".into()).spawn(worker);
-        if started.is_err() {
-            let mut state = lock(&STATE);
-            state.threads -= 1;
-            if state.threads == 0 {
-                // Not one thread to be had: the caller does the work, because a promise waits for it.
-                while let Some(job) = state.jobs.pop_front() {
-                    drop(state);
-                    let _ = catch_unwind(AssertUnwindSafe(job));
-                    state = lock(&STATE);
+
+    /// Runs `job` on a thread of the pool.
+    pub fn spawn(&'static self, job: impl FnOnce() + Send + 'static) {
+        self.push(Box::new(job), false);
+    }
+
+    fn push(&'static self, job: Job, urgent: bool) {
+        let mut state = lock(&self.state);
+        if urgent {
+            state.jobs.push_front(job);
+        } else {
+            state.jobs.push_back(job);
+        }
+        if state.idle >= state.jobs.len() {
+            drop(state);
+            self.wake.notify_one();
+        } else if state.threads < THREADS_MAX {
+            state.threads += 1;
+            drop(state);
+            let started = thread::Builder::new().name("holdfast".into()).spawn(|| self.work());
+            if started.is_err() {
+                let mut state = lock(&self.state);
+                state.threads -= 1;
+                if state.threads == 0 {
+                    // Not one thread to be had: the caller does the work, because a promise waits for it.
+                    while let Some(job) = state.jobs.pop_front() {
+                        drop(state);
+                        let _ = catch_unwind(AssertUnwindSafe(job));
+                        state = lock(&self.state);
+                    }
                 }
+            }
+        }
+    }
+
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                // A job settles its own promise; a panic that escapes it ends neither the thread nor the process.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+                state = lock(&self.state);
+                continue;
+            }
+            state.idle += 1;
+            let (guard, timeout) = self.wake.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            state.idle -= 1;
+            if timeout.timed_out() && state.jobs.is_empty() {
+                state.threads -= 1;
+                return;
             }
         }
     }
 }
 
-fn worker() {
-    let mut state = lock(&STATE);
-    loop {
-        if let Some(job) = state.jobs.pop_front() {
-            drop(state);
-            // A job settles its own promise; a panic that escapes it ends neither the thread nor the process.
-            let _ = catch_unwind(AssertUnwindSafe(job));
-            state = lock(&STATE);
-            continue;
-        }
-        state.idle += 1;
-        let (guard, timeout) = WAKE.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
-        state = guard;
-        state.idle -= 1;
-        if timeout.timed_out() && state.jobs.is_empty() {
-            state.threads -= 1;
-            return;
-        }
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} job(s), {} thread(s)", self.jobs.len(), self.threads)
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -179,7 +211,7 @@ pub fn parallel<T: Send + 'static>(width: usize, mut jobs: Vec<Task<T>>) -> Vec<
     });
     for _ in 1..width.min(count) {
         let shared = Arc::clone(&shared);
-        push(Box::new(move || while shared.step() {}), true);
+        SHARED.push(Box::new(move || while shared.step() {}), true);
     }
     while shared.step() {}
     let mut results = lock(&shared.results);

@@ -21,7 +21,6 @@ mod migrate;
 mod passfile;
 mod pool;
 mod retry;
-mod runtime;
 mod settings;
 mod tls;
 mod transaction;
@@ -44,6 +43,7 @@ pub use tokio_postgres::{Row, types};
 pub use transaction::{Step, Transaction};
 
 use crate::error::{Code, HfError, Result};
+use crate::network;
 use connect::Server;
 use pool::Pool;
 
@@ -111,7 +111,7 @@ impl Postgres {
     /// `HF_INVALID_ARGUMENT` names what is wrong in `config`. `HF_IO` when threads cannot be started.
     pub fn new(config: Config) -> Result<Postgres> {
         let settings = settings::resolve(config, settings::environment)?;
-        let pool = Arc::new(Pool::new(Server::new(settings), runtime::handle()?));
+        let pool = Arc::new(Pool::new(Server::new(settings), network::handle()?));
         Ok(Postgres(Arc::new(Inner { pool, life: Mutex::default(), ended: Notify::new() })))
     }
 

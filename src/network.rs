@@ -19,7 +19,7 @@ static RUNTIME: Mutex<Option<&'static Runtime>> = Mutex::new(None);
 ///
 /// # Errors
 /// `HF_IO` when no thread can be started; a later call tries again.
-pub(super) fn handle() -> Result<Handle> {
+pub(crate) fn handle() -> Result<Handle> {
     let mut slot = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(runtime) = *slot {
         return Ok(runtime.handle().clone());
@@ -28,11 +28,11 @@ pub(super) fn handle() -> Result<Handle> {
         .worker_threads(THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_IDLE)
-        .thread_name("holdfast-pg")
+        .thread_name("holdfast-net")
         .enable_all()
         .build()
         .map_err(|error| {
-            HfError::new(Code::Io, format!("cannot start the threads for PostgreSQL: {error}; too many are running"))
+            HfError::new(Code::Io, format!("cannot start the threads for the network: {error}; too many are running"))
         })?;
     let runtime: &'static Runtime = Box::leak(Box::new(runtime));
     *slot = Some(runtime);
