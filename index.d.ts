@@ -2969,7 +2969,10 @@ export interface ResumeMigrationDeps {
  * once: 0.6 ms per MB, measured with 100 MB on Linux x64.
  */
 export interface NativeBlobStore extends BlobStore, AsyncDisposable {
-  /** Lets go of files and connections; later calls reject with `HF_CLOSED`. */
+  /**
+   * Waits for calls in flight, at most five seconds, then lets go of files and connections. What a network still holds by then rejects
+   * with `HF_CLOSED`, as later calls do, and may have been done.
+   */
   close(): Promise<void>;
 }
 
@@ -3432,7 +3435,8 @@ export declare function verifyBlobSha256(input: {
 };
 
 /**
- * Packs one folder as a gzipped tar archive. Equal content gives equal bytes, whoever packs it and when.
+ * Packs one folder as a gzipped tar archive. Equal content gives equal bytes, whoever packs it and when, with one version of holdfast.
+ * Windows has no execute bits, so what is packed there has none. Up to 64 MiB of content are in memory meanwhile, and the archive.
  *
  * @param input.entryName the folder below `parentDir`: a name, or `@scope/name`
  * @param input.links what to do with symbolic links: `store` them (`unpackInto` refuses such an archive), or `reject`. Default `store`

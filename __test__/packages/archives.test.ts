@@ -188,7 +188,8 @@ describe('hostile archives', () => {
     const grew = Number((await child.line('grew')).split(' ')[1]);
     expect(statSync(join(folder, 'target/p/large')).size).toBe(body.length);
     // The blob is copied once, to be safe from its owner's hands.
-    expect(grew - bytes.length).toBeLessThan(48 << 20);
+    expect(grew - bytes.length).toBeLessThan(32 << 20);
+    expect(grew).toBeGreaterThan(0);
   });
 
   test('a signal stops it, with its reason', async () => {

@@ -94,6 +94,7 @@ const cases: [string, () => unknown][] = [
   ['store.id must be a string', () => createBlobStoreRegistry().register({} as never)],
   ['input must be an object', () => createBlobStoreRegistry().readWithFallback(undefined as never)],
   ['input must be an object', () => createFileBlobStore({ root: storeRoot }).put(undefined as never)],
+  ['root must be a path', () => createFileBlobStore({ root: 'a\0b' })],
   ['integrity must be a string without lone surrogates', () => createFileBlobStore({ root: storeRoot }).has({ integrity: half })],
   ['region must be a string, got the number 5', () => createS3BlobStore({ bucket: 'b', accessKeyId: 'k', secretAccessKey: 's', region: 5 as never })],
   ['entries[0].integrity must be a string without lone surrogates', () => computeLockfileHash([{ ...entry, integrity: half }])],

@@ -79,10 +79,12 @@ async function bring({ lockfileHash, manifest }) {
 async function run() {
   const snapshot = await snapshotResolutionRoot({ storeRoot });
   try {
-    const program = path.join(snapshot.root, 'program.cjs');
+    // The tree stays as it is: the program lies elsewhere, and resolves from there.
+    const program = path.join(snapshot.root, '..', '..', 'program.cjs');
     writeFileSync(
       program,
-      `const yargs = require('yargs'), z = require('zod');
+      `const require = module.constructor.createRequire(${JSON.stringify(path.join(snapshot.root, 'any.cjs'))});
+       const yargs = require('yargs'), z = require('zod');
        const args = yargs(['--port', '8080']).option('port', { type: 'number' }).parse();
        console.log('program  ', JSON.stringify(z.object({ port: z.number() }).parse(args)), 'by zod', require('zod/package.json').version);`,
     );

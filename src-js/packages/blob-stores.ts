@@ -2,19 +2,19 @@
 import { resolve } from 'node:path';
 import { checkNonEmptyString, checkOneOf } from '../check';
 import { call, callSync, native } from '../native';
-import { checkInput, checkSwitch, checkText, checkTextOrUndefined } from './arguments';
+import { checkFolder, checkInput, checkSwitch, checkText, checkTextOrUndefined } from './arguments';
 import { checkBytes } from './blobs';
 import type { NativeBlobStore, PostgresBlobStoreOptions, S3BlobStoreOptions } from './types';
 
 /** Blobs as files of a folder. `put` is one rename-like step: a killed process leaves the whole blob, or none. */
 export function createFileBlobStore(options: { root: string; id?: string }): NativeBlobStore {
-  checkNonEmptyString(checkText(checkInput(options, 'options').root, 'root'), 'root');
+  checkFolder(checkText(checkInput(options, 'options').root, 'root'), 'root');
   return over(options.id ?? 'fs', { kind: 'file', root: resolve(options.root) });
 }
 
 /** Blobs in one SQLite file, which processes may share. */
 export function createSqliteBlobStore(options: { path: string; id?: string }): NativeBlobStore {
-  checkNonEmptyString(checkText(checkInput(options, 'options').path, 'path'), 'path');
+  checkFolder(checkText(checkInput(options, 'options').path, 'path'), 'path');
   return over(options.id ?? 'sqlite', { kind: 'sqlite', path: resolve(options.path) });
 }
 

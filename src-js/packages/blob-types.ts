@@ -165,7 +165,10 @@ export interface ResumeMigrationDeps {
  * once: 0.6 ms per MB, measured with 100 MB on Linux x64.
  */
 export interface NativeBlobStore extends BlobStore, AsyncDisposable {
-  /** Lets go of files and connections; later calls reject with `HF_CLOSED`. */
+  /**
+   * Waits for calls in flight, at most five seconds, then lets go of files and connections. What a network still holds by then rejects
+   * with `HF_CLOSED`, as later calls do, and may have been done.
+   */
   close(): Promise<void>;
 }
 

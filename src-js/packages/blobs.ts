@@ -30,7 +30,8 @@ export function verifyBlobSha256(input: {
 }
 
 /**
- * Packs one folder as a gzipped tar archive. Equal content gives equal bytes, whoever packs it and when.
+ * Packs one folder as a gzipped tar archive. Equal content gives equal bytes, whoever packs it and when, with one version of holdfast.
+ * Windows has no execute bits, so what is packed there has none. Up to 64 MiB of content are in memory meanwhile, and the archive.
  *
  * @param input.entryName the folder below `parentDir`: a name, or `@scope/name`
  * @param input.links what to do with symbolic links: `store` them (`unpackInto` refuses such an archive), or `reject`. Default `store`

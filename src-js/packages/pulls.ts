@@ -32,16 +32,16 @@ export async function pullOnce(
 ): Promise<void> {
   const root = roots.get(seed);
   if (root === undefined) return void (await pull());
-  const pulls = underWay.get(root) ?? new Map<string, Promise<number>>();
-  underWay.set(root, pulls);
   const key = JSON.stringify([integrity, name, version]);
-  for (let other = pulls.get(key); other !== undefined; other = pulls.get(key)) {
+  for (let other = underWay.get(root)?.get(key); other !== undefined; other = underWay.get(root)?.get(key)) {
     const length = await untilAborted(
       other.catch(() => undefined),
       signal,
     );
     if (length !== undefined) return told(length);
   }
+  const pulls = underWay.get(root) ?? new Map<string, Promise<number>>();
+  underWay.set(root, pulls);
   const mine = pull();
   pulls.set(key, mine);
   try {

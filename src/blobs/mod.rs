@@ -31,7 +31,8 @@ pub use sqlite::{APPLICATION_ID, MIGRATIONS, SqliteBlobs};
 
 use crate::error::{Code, HfError, Result};
 
-/// Called once with the outcome, on a thread of the pool or of a database engine.
+/// Called once with the outcome, on a thread of the pool, of a database engine or of the network; at the end of a store also on
+/// the caller's.
 pub type Done<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
 /// Where blobs are kept. Calls return at once; opening, connecting and creating tables happens on first use, and is tried

@@ -138,7 +138,7 @@ impl Inner {
             return Err(HfError::new(Code::InvalidArgument, text));
         };
         let payload = PutPayload::from(bytes);
-        let (begun, mut again) = (Instant::now(), false);
+        let (mut since, mut again) = (None::<Instant>, false);
         loop {
             if self.there(&object).await.map_err(|error| self.failed(DOING, &error))? {
                 return Ok(());
@@ -154,7 +154,9 @@ impl Inner {
             let failure = Failure::of(&error);
             if conditional && failure.refuses_condition() {
                 self.unconditional.store(true, Ordering::Relaxed);
-            } else if !(failure.is_conflict() || failure.answer_was_lost()) || begun.elapsed() > PUT_AGAIN {
+            } else if !(failure.is_conflict() || failure.answer_was_lost())
+                || since.get_or_insert_with(Instant::now).elapsed() > PUT_AGAIN
+            {
                 return Err(failure.told(DOING, &self.place));
             }
             // Somebody else did it, or is at it, or we did it and were not told: the next look says.

@@ -114,6 +114,8 @@ pub enum Deed {
     Pass,
     /// Answers itself.
     Answer(&'static str),
+    /// Answers itself, after that time.
+    Late(&'static str, Duration),
     /// Passes it on and throws the answer away.
     Lose,
     /// Passes it on and breaks off within the answer's last `usize` bytes.
@@ -154,10 +156,16 @@ fn serve(mut client: TcpStream, port: u16, judge: &Judge, count: &AtomicUsize) -
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
     while request.len() < end + length {
         let read = client.read(&mut part)?;
+        if read == 0 {
+            return Ok(());
+        }
         request.extend_from_slice(&part[..read]);
     }
     let deed = judge(&head, count.fetch_add(1, Ordering::SeqCst));
-    if let Deed::Answer(status) = deed {
+    if let Deed::Late(_, time) = deed {
+        sleep(time);
+    }
+    if let Deed::Answer(status) | Deed::Late(status, _) = deed {
         let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         return client.write_all(text.as_bytes());
     }

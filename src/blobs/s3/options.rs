@@ -7,7 +7,6 @@ use std::time::Duration;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ClientOptions, RetryConfig};
-use serde::Deserialize;
 
 use crate::error::{Code, HfError, Result};
 
@@ -22,9 +21,8 @@ const BULK: Duration = Duration::from_secs(3600);
 const RETRIES: usize = 5;
 const RETRY_FOR: Duration = Duration::from_secs(20);
 
-/// A bucket. As JSON: camelCase. `Debug` shows no keys.
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A bucket. `Debug` shows no keys.
+#[derive(Clone)]
 pub struct S3Options {
     /// The bucket's name; it must exist.
     pub bucket: String,
@@ -33,17 +31,13 @@ pub struct S3Options {
     /// Its secret.
     pub secret_access_key: String,
     /// Default `us-east-1`. Some services want a name of their own (`auto`).
-    #[serde(default)]
     pub region: Option<String>,
     /// `https://host:port`, or `http://` for tests; default is the region's endpoint of AWS.
-    #[serde(default)]
     pub endpoint: Option<String>,
     /// Puts the bucket into the path, not before the host. Default false; always so with an IP address, `localhost`, and
     /// buckets whose names do not fit a host name.
-    #[serde(default)]
     pub force_path_style: bool,
     /// What object names begin with, taken as it is; default [`DEFAULT_PREFIX`].
-    #[serde(default)]
     pub prefix: Option<String>,
 }
 
@@ -135,6 +129,8 @@ impl S3Options {
             .with_secret_access_key(&self.secret_access_key)
             .with_region(self.region.as_deref().filter(|region| !region.is_empty()).unwrap_or("us-east-1"))
             .with_virtual_hosted_style_request(in_host)
+            // The hash of a large blob would keep a thread of the network busy; TLS protects the bytes as well.
+            .with_unsigned_payload(endpoint.as_ref().is_none_or(|endpoint| endpoint.scheme != "http"))
             .with_client_options(http)
             .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() });
         if let Some(endpoint) = endpoint {

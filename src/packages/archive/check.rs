@@ -48,12 +48,12 @@ fn check_where(bytes: &[u8], limits: &Limits, target: &Path, folds: &dyn Fn(&Pat
         return Ok(plan);
     }
     let disk = Disk::real();
-    let there = target.exists();
-    disk.create_dirs(target).at("mkdir", target)?;
+    let made = disk.create_dirs(target).at("mkdir", target)?.len();
     // A folder that cannot be probed cannot be written to either; that error is the better one.
     let checked = if folds(target).unwrap_or(false) { check(bytes, limits, true) } else { Ok(plan) };
-    if checked.is_err() && !there {
-        let _ = disk.remove_dir(target);
+    if checked.is_err() {
+        // Only those that are empty go.
+        target.ancestors().take(made).take_while(|folder| disk.remove_dir(folder).is_ok()).count();
     }
     checked
 }
@@ -248,7 +248,7 @@ mod tests {
             Ok(true)
         };
         assert_eq!(check(&two, &folds).unwrap_err().code(), Code::PkgUnsafeEntry);
-        assert!(!target.exists());
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
         assert_eq!(check(&two, &|_: &Path| Ok(false)).unwrap().entries().len(), 2);
         assert!(target.is_dir());
     }

@@ -32,6 +32,7 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 pub struct Gzip {
     /// What came so far, until it is too long to be compressed at once.
     whole: Option<Vec<u8>>,
+    whole_max: usize,
     out: Vec<u8>,
     full: Vec<Vec<u8>>,
     current: Vec<u8>,
@@ -41,8 +42,14 @@ pub struct Gzip {
 
 impl Gzip {
     pub fn new() -> Self {
+        Self::with(WHOLE_MAX)
+    }
+
+    /// Begins a stream that is compressed at once if it has at most `whole_max` bytes.
+    fn with(whole_max: usize) -> Self {
         Self {
             whole: Some(Vec::new()),
+            whole_max,
             out: HEADER.to_vec(),
             full: Vec::new(),
             current: Vec::new(),
@@ -57,7 +64,7 @@ impl Gzip {
     /// When the compressor fails, which would be a bug.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.whole {
-            Some(whole) if whole.len() + bytes.len() <= WHOLE_MAX => {
+            Some(whole) if whole.len() + bytes.len() <= self.whole_max => {
                 whole.extend_from_slice(bytes);
                 Ok(())
             }
@@ -87,7 +94,7 @@ impl Gzip {
     pub fn read_from(&mut self, source: &mut impl Read, size: u64) -> io::Result<()> {
         let mut left = size;
         while left > 0 {
-            let fits = self.whole.as_ref().is_some_and(|whole| whole.len() as u64 + left <= WHOLE_MAX as u64);
+            let fits = self.whole.as_ref().is_some_and(|whole| whole.len() as u64 + left <= self.whole_max as u64);
             if !fits && let Some(before) = self.whole.take() {
                 self.add(&before)?;
             }
@@ -179,5 +186,41 @@ fn compress(block: &[u8], window: &[u8], last: bool) -> io::Result<Vec<u8>> {
             return Ok(out);
         }
         out.reserve(out.capacity() / 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_written_is_inflated_again() {
+        // Repeats itself within a window and across blocks, and not for ever.
+        let text: Vec<u8> = (0..9 * BLOCK as u32).map(|i| ((i / 7).wrapping_mul(2_654_435_761) >> 29) as u8).collect();
+        let sizes = [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 8 * BLOCK - 1, 8 * BLOCK, 8 * BLOCK + 1, 9 * BLOCK];
+        for size in sizes {
+            let bytes = text.get(..size).unwrap();
+            let mut made = Vec::new();
+            for whole_max in [0, BLOCK + 1, WHOLE_MAX] {
+                for stride in [100_000, BLOCK, usize::MAX] {
+                    let (mut written, mut read) = (Gzip::with(whole_max), Gzip::with(whole_max));
+                    for part in bytes.chunks(stride) {
+                        written.write(part).unwrap();
+                        read.read_from(&mut &*part, part.len() as u64).unwrap();
+                    }
+                    let gzip = written.finish().unwrap();
+                    assert_eq!(gzip, read.finish().unwrap(), "{size} {whole_max} {stride}");
+                    let mut back = Vec::new();
+                    flate2::read::GzDecoder::new(gzip.as_slice()).read_to_end(&mut back).unwrap();
+                    assert!(back == bytes, "{size} {whole_max} {stride}");
+                    made.push(gzip);
+                }
+                // However it came, the bytes are the same.
+                assert!(made.windows(2).all(|two| two[0] == two[1]), "{size} {whole_max}");
+                made.clear();
+            }
+        }
+        let short = Gzip::new().read_from(&mut &b"short"[..], 6).unwrap_err();
+        assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

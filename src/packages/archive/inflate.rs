@@ -76,14 +76,18 @@ pub fn begin(bytes: &[u8]) -> Result<Inflated<'_>> {
     let mut filled = 0;
     loop {
         let Some(room) = data.get_mut(filled..).filter(|room| !room.is_empty()) else {
-            if filled > limit {
-                large = large.or_else(Large::take);
-                if large.is_none() || limit == LARGE_BYTES_MAX {
-                    data.truncate(filled);
-                    let rest = BufReader::with_capacity(CHUNK, decoder);
-                    return Ok(Inflated::Stream(Box::new(Cursor::new(data).chain(rest))));
-                }
-                limit = LARGE_BYTES_MAX;
+            if filled > LARGE_BYTES_MAX {
+                // It claimed to be shorter. What was inflated goes with the right to keep it.
+                (data, decoder) = (Vec::new(), again(bytes));
+                filled = 0;
+            } else if filled > limit && claim <= LARGE_BYTES_MAX {
+                large = Large::take();
+                limit = if large.is_some() { LARGE_BYTES_MAX } else { limit };
+            }
+            if filled > limit || data.is_empty() {
+                data.truncate(filled);
+                let rest = BufReader::with_capacity(CHUNK, decoder);
+                return Ok(Inflated::Stream(Box::new(Cursor::new(data).chain(rest))));
             }
             // One byte more than allowed shows that there is more.
             let wanted = if claim > filled { claim + 1 } else { filled * 2 };

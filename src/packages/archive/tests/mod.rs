@@ -11,6 +11,7 @@ mod unpacking;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Extracted, Limits, UnpackOptions, check, pack, unpack};
 use crate::error::{HfError, Result};
@@ -21,6 +22,12 @@ fn never() -> Result<()> {
 
 fn options() -> UnpackOptions<'static> {
     UnpackOptions { durability_full: false, hash: true, cancel: &never, progress: &|_| () }
+}
+
+/// For tests with archives of more than 8 MiB: which of those are kept depends on what others do at the time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Checks and unpacks, as every caller does.

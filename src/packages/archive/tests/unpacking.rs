@@ -201,6 +201,7 @@ fn the_one_folder_that_holds_everything() {
 
 #[test]
 fn cancelling_stops_between_files_and_within_big_ones() {
+    let _alone = alone();
     let home = tempfile::tempdir().unwrap();
     let asked = Cell::new(0);
     let stop = || {
@@ -238,6 +239,7 @@ fn everything_is_synced_where_that_is_asked_for() {
 
 #[test]
 fn a_plan_for_other_bytes_is_noticed() {
+    let _alone = alone();
     let long = Made::new().file("a", &vec![1; 9 << 20]).gz();
     let _kept = check(&long, &Limits::default(), false).unwrap();
     // Not kept: only one large archive is.
