@@ -242,7 +242,7 @@ impl HfError {
         let shown = path.display();
         let name = node_code.as_deref().unwrap_or("EIO");
         let advice = match name {
-            "ENOSPC" | "EDQUOT" => "; free some space and try again, nothing was changed by this step",
+            "ENOSPC" | "EDQUOT" => "; free some space and try again",
             "EACCES" | "EPERM" | "EROFS" => "; check the permissions of the file and of its folder",
             _ => "",
         };

@@ -8,11 +8,12 @@ mod server;
 #[path = "support/blobs.rs"]
 mod support;
 
-use std::sync::{Arc, Barrier};
+use std::net::TcpListener;
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use holdfast::blobs::{BlobStore, Encoding, PostgresBlobs, PostgresOptions};
+use holdfast::blobs::{BlobStore, Encoding, Gate, PostgresBlobs, PostgresOptions};
 use holdfast::error::Code;
 use holdfast::postgres::{Config, Postgres};
 use server::{Server, number, run};
@@ -34,6 +35,27 @@ fn script(postgres: &Postgres, sql: &str) {
 fn ask(postgres: &Postgres, sql: &str) -> i64 {
     let (pg, sql) = (postgres.clone(), sql.to_owned());
     run(postgres, async move { number(&pg.client().await.unwrap(), &sql).await })
+}
+
+#[test]
+fn a_server_that_keeps_silent_does_not_hold_the_end() {
+    // Connections are taken by the system, and nobody reads them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection_string =
+        Some(format!("postgres://user:hunter2@{}/db?sslmode=disable", silent.local_addr().unwrap()));
+    let config = Config { connection_string, ..Config::default() };
+    let store = Gate::new(PostgresBlobs::new(PostgresOptions { config, ..PostgresOptions::default() }).unwrap());
+    let (sender, receiver) = mpsc::channel();
+    for number in 0..40 {
+        let sender = sender.clone();
+        store.get(format!("k{number}"), Box::new(move |end| sender.send(end).unwrap()));
+    }
+    let begun = Instant::now();
+    support::close(&store).unwrap();
+    for _ in 0..40 {
+        assert_eq!(receiver.recv().unwrap().unwrap_err().code(), Code::Closed);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(9), "it took {:?}", begun.elapsed());
 }
 
 #[test]

@@ -7,7 +7,7 @@ import { checkBytes, checkLimits } from './blobs';
 import { NativePackages } from './native-store';
 import { seedsInto } from './pulls';
 import { progressOf, pullAll, signalOf } from './reconcile';
-import { quietLogger } from './support';
+import { isDiskFailure, quietLogger } from './support';
 import type { ManifestEntry, ReconcileDeps, ReconcileFsInput } from './types';
 
 const CONCURRENCY_DEFAULT = 8;
@@ -65,7 +65,8 @@ export function createReconcileFsDeps(input: ReconcileFsInput): ReconcileDeps {
         // Somebody else may have supplied what this call could not: then the tree is there, and that is all that was wanted.
         await attempt(true);
       } catch (error) {
-        throw failed === undefined ? error : because(error, failed.cause);
+        if (failed === undefined || isDiskFailure(failed.cause)) throw failed?.cause ?? error;
+        throw because(error, failed.cause);
       }
     },
     currentLockfileHash: async () => store.inner.currentLockfileHash() ?? undefined,

@@ -2,7 +2,7 @@
 import { PackageStoreError } from '../errors';
 import { checkArray, checkFunction, checkString } from '../check';
 import { withSignal } from '../signal';
-import { untilAborted } from './support';
+import { isDiskFailure, untilAborted } from './support';
 import { checkBytes } from './blobs';
 import { checkInput, checkMillis, checkSignal, entriesText } from './arguments';
 import { engineOptions } from './fs-deps';
@@ -54,6 +54,7 @@ export async function repairTree(
         await withSignal(signal, (token) => store.run((inner) => inner.seed(JSON.stringify(entry), bytes, true, token)));
       } catch (cause) {
         signal?.throwIfAborted();
+        if (isDiskFailure(cause)) throw cause;
         throw entryMissing(entry, { cause });
       }
       refetched.push(entry.integrity);

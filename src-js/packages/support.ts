@@ -1,4 +1,5 @@
 /** Small things that the files of this module share. */
+import { HoldfastError } from '../errors';
 import { quietLoggers } from '../logging';
 import type { PackagesLogger } from './types';
 
@@ -7,6 +8,11 @@ const quiet = quietLoggers(['debug', 'error']);
 /** The same logger, but a line that it cannot write is left out. What callers hand over goes through it at every entry. */
 export function quietLogger(logger: PackagesLogger | undefined): PackagesLogger | undefined {
   return quiet(logger);
+}
+
+/** Whether a file or a disk refused: no transport is to blame, and nobody is helped by another error around it. */
+export function isDiskFailure(error: unknown): error is HoldfastError {
+  return error instanceof HoldfastError && error.syscall !== undefined;
 }
 
 /** Throws the signal's reason once it is aborted. */

@@ -5,8 +5,10 @@ mod table;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use self::table::{Name, Table};
-use super::{BlobStore, Done, damaged, key};
+use super::{BlobStore, Done, closed, damaged, key};
 use crate::durable::pool;
 use crate::error::{Code, HfError, Result};
 use crate::hash;
@@ -56,6 +58,8 @@ struct Inner {
     name: Name,
     encoding: Encoding,
     table: Mutex<Option<Arc<Table>>>,
+    /// Turns true once; calls that wait for the server end then.
+    closed: watch::Sender<bool>,
 }
 
 impl PostgresBlobs {
@@ -70,7 +74,13 @@ impl PostgresBlobs {
         };
         let name = Name::parse(options.table.as_deref().unwrap_or(default))?;
         let postgres = Postgres::new(options.config)?;
-        Ok(Self(Arc::new(Inner { postgres, name, encoding: options.encoding, table: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            postgres,
+            name,
+            encoding: options.encoding,
+            table: Mutex::default(),
+            closed: watch::Sender::new(false),
+        })))
     }
 
     /// Runs `work` on the engine's threads, again while the server is away: all calls may be repeated.
@@ -84,9 +94,14 @@ impl PostgresBlobs {
             return;
         }
         let inner = Arc::clone(&self.0);
+        let mut end = inner.closed.subscribe();
         self.0.postgres.spawn(async move {
             let attempt = || work(Arc::clone(&inner));
-            let result = inner.postgres.retry_idempotent(RETRY, attempt).await;
+            let result = tokio::select! {
+                biased;
+                _ = end.wait_for(|closed| *closed) => Err(closed(&inner.place())),
+                result = inner.postgres.retry_idempotent(RETRY, attempt) => result,
+            };
             if let Err(error) = &result
                 && error.fields().get("sqlState").is_some_and(|state| state == "42P01")
             {
@@ -99,6 +114,10 @@ impl PostgresBlobs {
 }
 
 impl Inner {
+    fn place(&self) -> String {
+        format!("the table {}", self.name)
+    }
+
     /// Never held while waiting for a connection: who has one may be waiting for this.
     fn table(&self) -> MutexGuard<'_, Option<Arc<Table>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -277,10 +296,12 @@ impl BlobStore for PostgresBlobs {
     }
 
     fn place(&self) -> String {
-        format!("the table {}", self.0.name)
+        self.0.place()
     }
 
     fn close(&self, done: Done<()>) {
+        // A server that keeps silent must not hold the end.
+        self.0.closed.send_replace(true);
         self.0.postgres.close(done);
     }
 }

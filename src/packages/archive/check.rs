@@ -59,7 +59,7 @@ fn check_where(bytes: &[u8], limits: &Limits, target: &Path, folds: &dyn Fn(&Pat
 }
 
 /// Most bytes that all paths may have together: they are held until the archive is written, and many long names make a small archive.
-const PATHS_MAX: usize = 64 << 20;
+const PATHS_MAX: usize = 16 << 20;
 
 /// What stands under a name: a folder or a file, by its index.
 #[derive(Clone, Copy)]
@@ -174,7 +174,7 @@ impl<'l> Tree<'l> {
 
     fn hold(&mut self, path: &str) -> Result<()> {
         self.paths += path.len();
-        if self.paths > PATHS_MAX { Err(over_limit("64 MiB of paths", path)) } else { Ok(()) }
+        if self.paths > PATHS_MAX { Err(over_limit("16 MiB of paths", path)) } else { Ok(()) }
     }
 
     fn key(&self, parent: usize, name: &str) -> (usize, Box<str>) {

@@ -1,12 +1,14 @@
 //! Gzip, read to its very end.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
+use memmap2::MmapMut;
 
 use super::corrupt;
-use crate::error::Result;
+use crate::error::{Code, HfError, Result};
 
 /// Archives up to this size are inflated once and kept.
 pub const KEPT_BYTES_MAX: usize = 8 << 20;
@@ -32,17 +34,79 @@ impl Drop for Large {
     }
 }
 
+/// Buffers from this size on are mapped: the system has them back as soon as they are dropped, whatever the allocator does.
+const MAPPED_FROM: usize = 256 << 10;
+
+/// Bytes that are zero at first.
+#[derive(Debug)]
+pub enum Buffer {
+    Small(Vec<u8>),
+    Mapped(MmapMut),
+}
+
+impl Buffer {
+    fn new(size: usize) -> Result<Self> {
+        if size < MAPPED_FROM {
+            return Ok(Self::Small(vec![0; size]));
+        }
+        let no_memory = |error| HfError::new(Code::Io, format!("no memory for an archive of {size} bytes: {error}"));
+        MmapMut::map_anon(size).map(Self::Mapped).map_err(no_memory)
+    }
+
+    /// The same bytes with room for more.
+    fn grown(&self, size: usize) -> Result<Self> {
+        let mut new = Self::new(size)?;
+        if let Some(beginning) = new.get_mut(..self.len()) {
+            beginning.copy_from_slice(self);
+        }
+        Ok(new)
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+/// The beginning of a buffer, which is what was filled of it.
+#[derive(Debug)]
+pub struct Filled {
+    buffer: Buffer,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
+    }
+}
+
 /// An archive that is kept in memory.
 #[derive(Debug)]
 pub struct Kept {
-    bytes: Vec<u8>,
+    filled: Filled,
     _large: Option<Large>,
 }
 
 impl Kept {
     /// The inflated bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.filled.as_ref()
     }
 }
 
@@ -50,7 +114,7 @@ impl Kept {
 const CHUNK: usize = 256 << 10;
 
 /// What is inflated as it is read, behind what was inflated already.
-pub type Stream<'a> = Chain<Cursor<Vec<u8>>, BufReader<MultiGzDecoder<&'a [u8]>>>;
+pub type Stream<'a> = Chain<Cursor<Filled>, BufReader<MultiGzDecoder<&'a [u8]>>>;
 
 /// An inflated archive, or the way to it.
 pub enum Inflated<'a> {
@@ -72,26 +136,26 @@ pub fn begin(bytes: &[u8]) -> Result<Inflated<'_>> {
     let claim = bytes.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last) as usize);
     let mut decoder = MultiGzDecoder::new(bytes);
     let (mut limit, mut large) = (KEPT_BYTES_MAX, None);
-    let mut data = vec![0; claim.clamp(1 << 10, KEPT_BYTES_MAX) + 1];
+    let mut data = Buffer::new(claim.clamp(1 << 10, KEPT_BYTES_MAX) + 1)?;
     let mut filled = 0;
     loop {
         let Some(room) = data.get_mut(filled..).filter(|room| !room.is_empty()) else {
             if filled > LARGE_BYTES_MAX {
                 // It claimed to be shorter. What was inflated goes with the right to keep it.
-                (data, decoder) = (Vec::new(), again(bytes));
+                (data, decoder) = (Buffer::new(0)?, again(bytes));
                 filled = 0;
             } else if filled > limit && claim <= LARGE_BYTES_MAX {
                 large = Large::take();
                 limit = if large.is_some() { LARGE_BYTES_MAX } else { limit };
             }
             if filled > limit || data.is_empty() {
-                data.truncate(filled);
+                let beginning = Cursor::new(Filled { buffer: data, length: filled });
                 let rest = BufReader::with_capacity(CHUNK, decoder);
-                return Ok(Inflated::Stream(Box::new(Cursor::new(data).chain(rest))));
+                return Ok(Inflated::Stream(Box::new(beginning.chain(rest))));
             }
             // One byte more than allowed shows that there is more.
             let wanted = if claim > filled { claim + 1 } else { filled * 2 };
-            data.resize(wanted.min(limit + 1), 0);
+            data = data.grown(wanted.min(limit + 1))?;
             continue;
         };
         match read(&mut decoder, room)? {
@@ -99,8 +163,7 @@ pub fn begin(bytes: &[u8]) -> Result<Inflated<'_>> {
             count => filled += count,
         }
     }
-    data.truncate(filled);
-    Ok(Inflated::Whole(Kept { bytes: data, _large: large }))
+    Ok(Inflated::Whole(Kept { filled: Filled { buffer: data, length: filled }, _large: large }))
 }
 
 /// Inflates `bytes`, which were found sound, once more.

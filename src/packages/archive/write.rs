@@ -52,7 +52,8 @@ const CHUNK: usize = 256 << 10;
 /// replaced by new ones; links on the way are removed, not followed. Modes become 0755 or 0644; owner and times are those of
 /// the process.
 ///
-/// A failure leaves what was written until then, so a caller that needs all or nothing unpacks to a folder of its own.
+/// A failure leaves nothing of a target that this call made, and in one that was there what was written until then: a caller that
+/// needs all or nothing unpacks to a new folder.
 ///
 /// # Errors
 /// Any I/O failure, and what `cancel` returns.
@@ -60,6 +61,25 @@ pub fn unpack(bytes: &[u8], plan: &Plan, target: &Path, options: &UnpackOptions<
     (options.cancel)()?;
     let disk = Disk::real();
     let above = disk.create_dirs(target).at("mkdir", target)?;
+    let made = above.len();
+    let done = write(bytes, plan, target, options, above);
+    if done.is_err()
+        && made > 0
+        && disk.run(crate::durable::Op::RemoveDir(target), || std::fs::remove_dir_all(target)).is_ok()
+    {
+        // Those above that this call made, too; only the empty ones go.
+        target.ancestors().skip(1).take(made - 1).take_while(|folder| disk.remove_dir(folder).is_ok()).count();
+    }
+    done
+}
+
+fn write(
+    bytes: &[u8],
+    plan: &Plan,
+    target: &Path,
+    options: &UnpackOptions<'_>,
+    above: Vec<PathBuf>,
+) -> Result<Vec<Extracted>> {
     let root = confined::open_root(target).at("open", target)?;
     let mut writer = Writer {
         plan,
@@ -77,7 +97,7 @@ pub fn unpack(bytes: &[u8], plan: &Plan, target: &Path, options: &UnpackOptions<
     };
     if options.durability_full {
         writer.sync_rest()?;
-        crate::durable::sync::dirs(&disk, above)?;
+        crate::durable::sync::dirs(&Disk::real(), above)?;
     }
     Ok(extracted)
 }

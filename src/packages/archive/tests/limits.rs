@@ -63,7 +63,7 @@ fn long_names_are_bounded_together() {
     let limits = Limits { max_path_bytes: 4096, max_entries: 1_000_000, max_total_bytes: 1 << 30, ..WIDE };
     let many = |count| (0..count).fold(Made::new(), |made, i| made.pax("path", long(i).as_bytes()).file("a", b""));
     check(&many(1000).gz(), &limits, false).unwrap();
-    refused(many(90_000), &limits, "64 MiB of paths");
+    refused(many(22_000), &limits, "16 MiB of paths");
 }
 
 #[test]

@@ -214,6 +214,13 @@ fn cancelling_stops_between_files_and_within_big_ones() {
     assert_eq!(error.message(), "stopped");
     assert!(home.path().join("p@1/package.json").exists() && !home.path().join("p@1/b.js").exists());
 
+    // Of a target that it made itself nothing stays.
+    let new = tempfile::tempdir().unwrap();
+    asked.set(0);
+    let with = UnpackOptions { cancel: &stop, ..options() };
+    unpack(&bytes, &plan, &new.path().join("a/b"), &with).unwrap_err();
+    assert!(asked.get() > 3 && listing(new.path()).is_empty());
+
     let bytes = Made::new().file("big", &vec![7; 9 << 20]).gz();
     let plan = check(&bytes, &Limits::default(), false).unwrap();
     asked.set(0);
