@@ -83,10 +83,10 @@ async function run() {
     const program = path.join(snapshot.root, '..', '..', 'program.cjs');
     writeFileSync(
       program,
-      `const require = module.constructor.createRequire(${JSON.stringify(path.join(snapshot.root, 'any.cjs'))});
-       const yargs = require('yargs'), z = require('zod');
+      `const inTree = module.constructor.createRequire(${JSON.stringify(path.join(snapshot.root, 'any.cjs'))});
+       const yargs = inTree('yargs'), z = inTree('zod');
        const args = yargs(['--port', '8080']).option('port', { type: 'number' }).parse();
-       console.log('program  ', JSON.stringify(z.object({ port: z.number() }).parse(args)), 'by zod', require('zod/package.json').version);`,
+       console.log('program  ', JSON.stringify(z.object({ port: z.number() }).parse(args)), 'by zod', inTree('zod/package.json').version);`,
     );
     const { stdout, stderr } = spawnSync(process.execPath, [program], { encoding: 'utf8' });
     process.stdout.write(stdout + stderr);
