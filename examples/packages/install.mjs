@@ -83,7 +83,7 @@ async function run() {
     const program = path.join(snapshot.root, '..', '..', 'program.cjs');
     writeFileSync(
       program,
-      `const inTree = module.constructor.createRequire(${JSON.stringify(path.join(snapshot.root, 'any.cjs'))});
+      `const inTree = require('node:module').createRequire(${JSON.stringify(path.join(snapshot.root, 'any.cjs'))});
        const yargs = inTree('yargs'), z = inTree('zod');
        const args = yargs(['--port', '8080']).option('port', { type: 'number' }).parse();
        console.log('program  ', JSON.stringify(z.object({ port: z.number() }).parse(args)), 'by zod', inTree('zod/package.json').version);`,
