@@ -1,9 +1,12 @@
 // A backend publishes npm packages as blobs, a host brings itself to exactly that set, a program runs from the tree, and then one
 // package is updated: one blob goes over the wire. No registry, no `npm install` on the host.
 //
-//   node examples/packages/install.mjs [FOLDER]     in a checkout; the packages are those of its node_modules
+//   node examples/packages/install.mjs [FOLDER]     in a checkout, or
+//   npm install holdfast yargs zod zod3@npm:zod@3 && node node_modules/holdfast/examples/packages/install.mjs [FOLDER]
+//
+// The packages are those of the checkout's or the app's node_modules.
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -19,7 +22,12 @@ import {
 
 const given = process.argv[2];
 const folder = path.resolve(given ?? mkdtempSync(path.join(tmpdir(), 'holdfast-packages-')));
-const modules = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../node_modules');
+const here = path.dirname(fileURLToPath(import.meta.url));
+const modules = ['../../node_modules', '../../..'].map((place) => path.resolve(here, place)).find((place) => ['yargs', 'zod', 'zod3'].every((name) => existsSync(path.join(place, name))));
+if (modules === undefined) {
+  console.error('This example publishes packages that are installed beside holdfast. Install them first: npm install yargs zod zod3@npm:zod@3');
+  process.exit(1);
+}
 
 // ── the backend: what is wanted, found in a node_modules folder, packed, and put into a blob store ──
 
