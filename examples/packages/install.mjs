@@ -35,11 +35,19 @@ const lock = JSON.parse(readFileSync(path.join(modules, '../package-lock.json'),
 const blobStore = createFileBlobStore({ root: path.join(folder, 'blobs') });
 const index = new Map(); // a table, in a real backend
 
+/** Where Node finds a dependency of the package at `place`: below it, or below a folder above. */
+function nearest(place, dependency) {
+  for (let at = place; ; at = at.slice(0, Math.max(0, at.lastIndexOf('/node_modules/')))) {
+    const below = at === '' ? dependency : `${at}/node_modules/${dependency}`;
+    if (at === '' || `node_modules/${below}` in lock) return below;
+  }
+}
+
 /** Finds packages and all that they depend on. A real resolver asks a registry; this one looks at what is installed here. */
 async function resolve({ packages }) {
   const found = new Map();
   const visit = async (place) => {
-    const { version, integrity, name = place, dependencies = {} } = lock[`node_modules/${place}`];
+    const { version, integrity, name = place.split('node_modules/').at(-1), dependencies = {} } = lock[`node_modules/${place}`];
     if (found.has(`${name}@${version}`)) return;
     const staging = mkdtempSync(path.join(tmpdir(), 'holdfast-pack-'));
     const entryName = `${name}@${version}`;
@@ -47,7 +55,7 @@ async function resolve({ packages }) {
     const blob = await packDir({ parentDir: staging, entryName, links: 'reject' });
     rmSync(staging, { recursive: true });
     found.set(entryName, { entry: { name, version, integrity }, blob });
-    for (const dependency of Object.keys(dependencies)) await visit(dependency);
+    for (const dependency of Object.keys(dependencies)) await visit(nearest(place, dependency));
   };
   for (const { name } of packages) await visit(name);
   return [...found.values()];
