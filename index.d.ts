@@ -121,7 +121,19 @@ export declare const ERROR_CODES: readonly [
   "HF_PKG_BAD_NAME",
   "HF_PKG_LOCK_TIMEOUT",
   "HF_PKG_NO_BACKEND",
-  "HF_PKG_LOCKFILE"
+  "HF_PKG_LOCKFILE",
+  "HF_LIFECYCLE_SESSION_NOT_FOUND",
+  "HF_LIFECYCLE_SESSION_NOT_RESTORABLE",
+  "HF_LIFECYCLE_NOTHING_TO_RESUME",
+  "HF_LIFECYCLE_INCOMPLETE_HANDLE",
+  "HF_LIFECYCLE_SESSION_TERMINATED",
+  "HF_LIFECYCLE_SESSION_BUSY",
+  "HF_LIFECYCLE_PORT_FAILED",
+  "HF_LIFECYCLE_REACTION_DELIVERY_FAILED",
+  "HF_LIFECYCLE_CONSTRAINT",
+  "HF_LIFECYCLE_STALE_RECORD",
+  "HF_LIFECYCLE_CHANGE_LOG_TRUNCATED",
+  "HF_LIFECYCLE_SUBSCRIBER_OVERFLOW"
 ];
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -3723,6 +3735,1360 @@ export declare function rollbackTo(input: Place & {
 
 /** How much room a store takes. Files that trees share with the cache count once in the total. */
 export declare function storeStats(storeRoot: string): Promise<PackagesStoreStats>;
+
+/** The words of the format: what is stored in columns and sent in events. */
+/** Names a project. The ids of its sessions begin with it. */
+export type ProjectId = string;
+
+/** Names a session: `<projectId>-<n>` with n = 1, 2, 3 … per project. A number is never given twice. */
+export type SessionId = string;
+
+/**
+ * A time that a caller hands in: a `Date`, milliseconds since the epoch, or an RFC 3339 text with an offset (`2026-05-31T12:00:00Z`).
+ * It is cut to the millisecond. What is no time, or not in the years 0 to 9999, is refused with `HF_INVALID_ARGUMENT` before
+ * anything else happens. Times that come back are always a `Date`.
+ */
+export type TimeInput = Date | number | string;
+
+/**
+ * Where a session stands. `detecting` = in quarantine: a probe did not tell clearly. `done` and `terminated` are terminal: nothing but a
+ * restore changes such a session any more.
+ */
+export type SessionState = "not_started" | "working" | "idle" | "needs_input" | "stuck" | "detecting" | "done" | "terminated";
+
+/** Why a session was terminated; `''` in every other state. */
+export type TerminationReason = "" | "manually_killed" | "runtime_lost" | "agent_process_exited" | "probe_failure" | "error_in_process" | "auto_cleanup" | "pr_merged";
+
+/** Which agent runs in a session. Names besides these are those of the store's option `harnesses`. */
+export type AgentHarness = "" | "claude-code" | "codex" | "aider" | "opencode" | (string & {});
+
+/** What an agent was last heard to do. `exited` alone ends no session: only a probe does. */
+export type ActivityState = "active" | "ready" | "idle" | "waiting_input" | "blocked" | "exited";
+
+/** What a session is for. */
+export type SessionKind = "worker" | "orchestrator";
+
+/** Who told of an activity. */
+export type ActivitySource = "native" | "terminal" | "hook" | "runtime" | "none";
+
+/** What a probe found. `failed` = the probe itself failed, `unknown` = it cannot tell; neither is ever read as death. */
+export type ProbeResult = "alive" | "dead" | "failed" | "unknown";
+
+/** What is known of a process. */
+export type ProcessLiveness = "alive" | "dead" | "indeterminate";
+
+/** Where a pull request stands. */
+export type PrState = "draft" | "open" | "merged" | "closed";
+
+/** What the checks of a pull request say together. */
+export type CiState = "unknown" | "pending" | "passing" | "failing";
+
+/** What the reviewers of a pull request say. */
+export type ReviewDecision = "none" | "approved" | "changes_requested" | "review_required";
+
+/** Whether a pull request can be merged. */
+export type Mergeability = "unknown" | "mergeable" | "conflicting" | "blocked" | "unstable";
+
+/** How one run of a check went. */
+export type CheckStatus = "unknown" | "queued" | "in_progress" | "passed" | "failed" | "skipped" | "cancelled";
+
+/** What a person is shown. Derived from a session and its pull request whenever it is read, never stored. */
+export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated";
+
+/** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
+export type ReactionKey = "ci-failed" | "review-comments" | "merge-conflicts" | "agent-idle" | "approved-and-green" | "agent-stuck" | "agent-needs-input" | "agent-exited" | "pr-closed" | "pr-merged";
+
+/** A project. */
+export interface Project {
+  id: ProjectId;
+  /** Where its repository is checked out. */
+  path: string;
+  /** Where its repository comes from. */
+  repoOriginUrl: string;
+  /** For people. */
+  displayName: string;
+  /** When it was first seen; kept by every later write. */
+  registeredAt: Date;
+  /** When it was archived; `null` = active. */
+  archivedAt: Date | null;
+}
+
+/** A project to be stored. What is left out is `''`, or for `registeredAt` now; without `archivedAt` the project is active (again). */
+export interface ProjectInput {
+  id: ProjectId;
+  path: string;
+  repoOriginUrl?: string;
+  displayName?: string;
+  registeredAt?: TimeInput;
+  archivedAt?: TimeInput | null;
+}
+
+/** What an agent was last heard to do. */
+export interface Activity {
+  state: ActivityState;
+  /** When that was heard; `null` = never. */
+  lastActivityAt: Date | null;
+  source: ActivitySource;
+}
+
+/** The memory of a quarantine: what keeps one bad probe from being taken for death. */
+export interface Detecting {
+  /** How many probes in a row said the same. */
+  attempts: number;
+  /** When the quarantine began. */
+  startedAt: Date;
+  /** What they said, as {@link hashEvidence} of it. */
+  evidenceHash: string;
+}
+
+/** The truth about a session; everything that is shown is derived from it. */
+export interface Lifecycle {
+  state: SessionState;
+  terminationReason: TerminationReason;
+  /** Whether its process was last seen alive. */
+  isAlive: boolean;
+  harness: AgentHarness;
+  activity: Activity;
+  /** Set in quarantine only. */
+  detecting: Detecting | null;
+}
+
+/** What is needed to find, tear down and resume a session. It never gets into the change log, an error message or a log line. */
+export interface SessionMetadata {
+  /** Git branch. */
+  branch: string;
+  /** The session's folder. */
+  workspacePath: string;
+  /** The runtime's name of the session. */
+  runtimeHandleId: string;
+  /** Which runtime it is in. */
+  runtimeName: string;
+  /** The agent's own name of the conversation, to resume it by. */
+  agentSessionId: string;
+  /** What the agent was told first. */
+  prompt: string;
+}
+
+/** A session as it is stored. */
+export interface SessionRecord {
+  id: SessionId;
+  projectId: ProjectId;
+  /** 1, 2, 3 … in its project. */
+  num: number;
+  /** What it works on. */
+  issueId: string;
+  kind: SessionKind;
+  lifecycle: Lifecycle;
+  metadata: SessionMetadata;
+  /** Grows by 1 with every write. */
+  revision: number;
+  createdAt: Date;
+  updatedAt: Date;
+}
+
+/** A session with what a person is shown. */
+export interface Session extends SessionRecord {
+  status: SessionStatus;
+}
+
+/** An {@link Activity} to be stored. Left out: `idle`, `null`, `none`. */
+export interface ActivityInput {
+  state?: ActivityState;
+  lastActivityAt?: TimeInput | null;
+  source?: ActivitySource;
+}
+
+/** A {@link Detecting} to be stored, or to go on from. */
+export interface DetectingInput {
+  attempts: number;
+  startedAt: TimeInput;
+  evidenceHash: string;
+}
+
+/** A {@link Lifecycle} to be stored. Left out: `not_started`, `''`, `false`, `''`, idle and never heard, `null`. */
+export interface LifecycleInput {
+  state?: SessionState;
+  terminationReason?: TerminationReason;
+  isAlive?: boolean;
+  harness?: AgentHarness;
+  activity?: ActivityInput;
+  detecting?: DetectingInput | null;
+}
+
+/** A {@link SessionRecord} to be stored. Times that are left out are now, metadata that are left out are `''`. */
+export interface SessionRecordInput {
+  id: SessionId;
+  projectId: ProjectId;
+  num: number;
+  issueId?: string;
+  kind?: SessionKind;
+  lifecycle?: LifecycleInput;
+  metadata?: Partial<SessionMetadata>;
+  revision: number;
+  createdAt?: TimeInput;
+  updatedAt?: TimeInput;
+}
+
+/** A session that does not exist yet: the store gives it its id. */
+export type NewSession = Omit<SessionRecordInput, "id" | "num" | "revision">;
+
+/** What is known of the pull request that counts for a session: its newest open one, else its newest. */
+export interface PrFacts {
+  /** Whether there is one; if not, the rest says nothing. */
+  exists: boolean;
+  url: string;
+  number: number;
+  draft: boolean;
+  merged: boolean;
+  closed: boolean;
+  ci: CiState;
+  review: ReviewDecision;
+  mergeability: Mergeability;
+  /** Whether it has a comment that is not resolved. */
+  reviewComments: boolean;
+}
+
+/** A pull request. */
+export interface PrRow {
+  /** Its address, which names it. */
+  url: string;
+  /** The session that it belongs to. */
+  sessionId: SessionId;
+  number: number;
+  state: PrState;
+  reviewDecision: ReviewDecision;
+  ciState: CiState;
+  mergeability: Mergeability;
+  updatedAt: Date;
+}
+
+/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now. */
+export interface PrRowInput {
+  url: string;
+  sessionId: SessionId;
+  number?: number;
+  state?: PrState | "";
+  reviewDecision?: ReviewDecision | "";
+  ciState?: CiState | "";
+  mergeability?: Mergeability | "";
+  updatedAt?: TimeInput;
+}
+
+/** A run of a check on a commit. Seeing it again changes the row; another commit is another row, which is another attempt. */
+export interface PrCheck {
+  prUrl: string;
+  name: string;
+  commitHash: string;
+  status: CheckStatus;
+  /** Where to read more. */
+  url: string;
+  /** The end of its output. */
+  logTail: string;
+  /** When the run was first seen; kept by every later write. */
+  createdAt: Date;
+}
+
+/** A check to be stored. Left out: `unknown`, `''`, `''`, now. */
+export interface PrCheckInput {
+  prUrl: string;
+  name: string;
+  commitHash: string;
+  status?: CheckStatus;
+  url?: string;
+  logTail?: string;
+  createdAt?: TimeInput;
+}
+
+/** A comment of a reviewer. */
+export interface PrComment {
+  prUrl: string;
+  /** Its name within the pull request. */
+  commentId: string;
+  author: string;
+  file: string;
+  line: number;
+  body: string;
+  /** Whether it is settled. */
+  resolved: boolean;
+  createdAt: Date;
+}
+
+/** A comment to be stored. Left out: `''`, `''`, 0, `''`, `false`, now. */
+export interface PrCommentInput {
+  prUrl: string;
+  commentId: string;
+  author?: string;
+  file?: string;
+  line?: number;
+  body?: string;
+  resolved?: boolean;
+  createdAt?: TimeInput;
+}
+
+/** What is told of a session. Never its metadata. */
+export interface SessionChange {
+  id: string;
+  state: SessionState;
+  terminationReason: TerminationReason;
+  isAlive: 0 | 1;
+  activity: ActivityState;
+}
+
+/** What is told of a pull request. */
+export interface PrChange {
+  url: string;
+  /** The session that it belongs to. */
+  session: string;
+  state: PrState;
+  ci: CiState;
+  review: ReviewDecision;
+  mergeability: Mergeability;
+}
+
+/** What is told of a check. */
+export interface PrCheckChange {
+  /** The address of the pull request. */
+  pr: string;
+  name: string;
+  commit: string;
+  status: CheckStatus;
+}
+
+/** One row of the change log. `seq` grows in the order of the commits, is never given twice, and has gaps where rows were pruned. */
+export type ChangeEvent = {
+  seq: number;
+  projectId: ProjectId;
+  sessionId: SessionId | null;
+  /** When the change was made, by the clock of who made it. */
+  createdAt: Date;
+} & ({
+  type: "session_created" | "session_updated";
+  payload: SessionChange;
+} | {
+  type: "session_deleted";
+  payload: {
+    id: string;
+  };
+} | {
+  type: "pr_created" | "pr_updated";
+  payload: PrChange;
+} | {
+  type: "pr_check_recorded";
+  payload: PrCheckChange;
+});
+
+/** Where a {@link CdcPoller} reads. A session store is one; so is any object with these two methods. */
+export interface ChangeSource {
+  /**
+   * Reads at most `limit` (default 512) events with a seq above `after`, ascending.
+   *
+   * @throws {ChangeLogTruncatedError} `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: events after `after` were pruned; the error has `after` and `oldestSeq`
+   */
+  readChangeLogAfter(after: number, limit?: number): Promise<ChangeEvent[]>;
+  /** The highest seq that was ever given; 0 if there was none. Pruning does not lower it. */
+  maxChangeLogSeq(): Promise<number>;
+}
+
+/**
+ * A reader of the log that the store remembers by name, across restarts. It gets every event at least once: what it has not
+ * confirmed with `ack` it reads again, and what it has not confirmed is not pruned, unless a hard limit of the caller's says so.
+ */
+export interface ChangeConsumer {
+  /**
+   * Reads at most `limit` (default 512) events after the confirmed one.
+   *
+   * @throws {ChangeLogTruncatedError} `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: a hard limit pruned some of them
+   */
+  read(limit?: number): Promise<ChangeEvent[]>;
+  /** Confirms everything up to `seq`. A lower seq than the confirmed one changes nothing. */
+  ack(seq: number): Promise<void>;
+  /** The confirmed seq; 0 if nothing was confirmed. */
+  offset(): Promise<number>;
+  /** Forgets the reader, which no longer holds pruning up. */
+  delete(): Promise<void>;
+}
+
+/** Options of {@link Broadcaster.subscribe} for a reader that iterates. */
+export interface SubscribeOptions {
+  /** Only events of this project. Default: of all. */
+  projectId?: ProjectId;
+  /** How many events may wait for the reader before the subscription ends with an error. Default 1024. */
+  buffer?: number;
+  /** Ends the subscription when it aborts. */
+  signal?: AbortSignal;
+}
+
+/**
+ * Events as an async iterator, for one reader. It never holds up who publishes and never skips an event in silence: when more than
+ * `buffer` events wait, those are still handed out, and then `next()` rejects with `HF_LIFECYCLE_SUBSCRIBER_OVERFLOW`, whose `lastSeq` is the one to
+ * read on from. `break`, `return()`, disposing it and its signal end it.
+ */
+export interface ChangeSubscription extends AsyncIterableIterator<ChangeEvent>, AsyncDisposable {
+  /** The seq of the event that was handed out last; 0 before the first. */
+  readonly lastSeq: number;
+  return(): Promise<IteratorResult<ChangeEvent, undefined>>;
+}
+
+/** Options of {@link SessionStore.changes}. */
+export interface FollowChangesOptions {
+  /** Begin with what comes after this seq, such as the last one that a client has seen. Default 0: the oldest event that is still there. */
+  after?: number;
+  /** Only events of this project. Default: of all. */
+  projectId?: ProjectId;
+  /** Ends the iteration when it aborts. */
+  signal?: AbortSignal;
+}
+
+/** Names a running runtime. */
+export interface RuntimeHandle {
+  id: string;
+  runtimeName: string;
+}
+
+/** What a runtime needs to start. */
+export interface RuntimeConfig {
+  sessionId: SessionId;
+  workspacePath: string;
+  launchCommand: string;
+  /** What the agent wants, with the session's, the project's and the issue's id added (see {@link EnvironmentNames}). */
+  env: Record<string, string>;
+}
+
+/** Where agents run: tmux, containers, child processes. */
+export interface Runtime {
+  create(config: RuntimeConfig): Promise<RuntimeHandle>;
+  /** Must be harmless on a runtime that is gone. */
+  destroy(handle: RuntimeHandle): Promise<void>;
+  /** Rejecting means "cannot tell", which is never taken for death: reject for a handle whose `runtimeName` is not yours. */
+  isAlive(handle: RuntimeHandle): Promise<boolean>;
+}
+
+/** What an agent needs to start. */
+export interface AgentConfig {
+  sessionId: SessionId;
+  workspacePath: string;
+  prompt: string;
+}
+
+/** A coding agent: how it is started and resumed. */
+export interface Agent {
+  getLaunchCommand(config: AgentConfig): string | Promise<string>;
+  /** The command that resumes a conversation. */
+  getRestoreCommand(agentSessionId: string): string | Promise<string>;
+  getEnvironment(config: AgentConfig): Record<string, string> | Promise<Record<string, string>>;
+}
+
+/** Whose workspace. */
+export interface WorkspaceConfig {
+  projectId: ProjectId;
+  sessionId: SessionId;
+  branch: string;
+}
+
+/** A workspace. */
+export interface WorkspaceInfo extends WorkspaceConfig {
+  path: string;
+}
+
+/** Where agents work: git worktrees, clones. */
+export interface Workspace {
+  create(config: WorkspaceConfig): Promise<WorkspaceInfo>;
+  /** Brings the workspace of an ended session back. */
+  restore(config: WorkspaceConfig): Promise<WorkspaceInfo>;
+  /** May refuse by rejecting, say because of work that is not committed: it is never forced. Must be harmless on one that is gone. */
+  destroy(info: WorkspaceInfo): Promise<void>;
+}
+
+/** Types into a running agent. */
+export interface Messenger {
+  send(sessionId: SessionId, message: string): Promise<void>;
+}
+
+/** What a person is told. `type` is `reaction.<key>`, or `reaction.escalated`. */
+export interface NotificationEvent {
+  type: string;
+  priority: "urgent" | "action" | "info";
+  sessionId: SessionId;
+  projectId: ProjectId;
+  message: string;
+}
+
+/** Tells a person. */
+export interface Notifier {
+  notify(event: NotificationEvent): Promise<void>;
+}
+
+/** What a probe of a runtime, and of the process in it, found. */
+export interface RuntimeFacts {
+  runtime: ProbeResult;
+  process: ProbeResult;
+  /** When. Default: now. */
+  observedAt?: TimeInput;
+}
+
+/** What an agent was heard to do. */
+export interface ActivitySignal {
+  /** `false`: the signal says nothing, and changes nothing. */
+  valid: boolean;
+  state: ActivityState;
+  /** When. Default: now. Older than what is stored: dropped; in the future: now. */
+  timestamp?: TimeInput;
+  /** Who told. Default `none`. */
+  source?: ActivitySource;
+}
+
+/** What was found about a pull request. */
+export interface PrObservation {
+  /** `false`: it could not be looked at, which changes nothing, whatever else is set. */
+  fetched: boolean;
+  url: string;
+  number: number;
+  draft?: boolean;
+  merged?: boolean;
+  closed?: boolean;
+  ci?: CiState;
+  review?: ReviewDecision;
+  mergeability?: Mergeability;
+  /** The checks as they are now. */
+  checks?: Omit<PrCheckInput, "prUrl">[];
+  /** All comments as they are now. */
+  comments?: Omit<PrCommentInput, "prUrl">[];
+}
+
+/** What came out of starting a session. Fields that are left out or empty keep what is stored. */
+export interface SpawnOutcome {
+  branch?: string;
+  workspacePath?: string;
+  runtimeHandle?: RuntimeHandle;
+  agentSessionId?: string;
+  prompt?: string;
+  /**
+   * What the session must be: `spawning` = not ended (a kill meanwhile wins, with `HF_LIFECYCLE_SESSION_TERMINATED`), `terminal` = ended (else
+   * `HF_LIFECYCLE_SESSION_BUSY`). Default: either.
+   */
+  expect?: "spawning" | "terminal";
+}
+
+/** What {@link resolveProbeDecision} decides from. Booleans that are left out are `false`. */
+export interface ProbeInput {
+  runtimeAlive?: boolean;
+  /** Whether the runtime could not be probed. */
+  runtimeFailed?: boolean;
+  /** Default `indeterminate`. */
+  process?: ProcessLiveness;
+  /** Whether the process could not be probed. */
+  processFailed?: boolean;
+  /** Whether the agent was heard within the window. */
+  recentActivity?: boolean;
+  killRequested?: boolean;
+  /** Default `manually_killed`. */
+  killReason?: TerminationReason;
+  /** The memory of a quarantine that goes on. */
+  prior?: DetectingInput | null;
+  now: TimeInput;
+}
+
+/** What was decided about a session, and from what. */
+export interface LifecycleDecision {
+  state: SessionState;
+  terminationReason: TerminationReason;
+  isAlive: boolean;
+  detecting: Detecting | null;
+  /** The facts as text; its hash tells whether two probes said the same. */
+  evidence: string;
+}
+
+/** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
+export interface ChangeLogRetention {
+  /** Milliseconds. Default 7 days. */
+  maxAgeMs?: number;
+  /** Rows. Default 100,000. */
+  maxRows?: number;
+  /** Whether the limits hold against consumers that have not confirmed too; those get an error that names what they missed. Default `false`. */
+  hard?: boolean;
+}
+
+/** Where a session store is, and how it works. Exactly one of `dataDir`, `path` and `connectionString`. */
+export interface OpenSessionStoreOptions {
+  /** The folder of `sessions.db`; created when missing. */
+  dataDir?: string;
+  /** The database file, or `:memory:`. */
+  path?: string;
+  /** A PostgreSQL database. */
+  connectionString?: string;
+  /** PostgreSQL only: the schema of the tables, created when missing. Default `holdfast_lifecycle`. */
+  schema?: string;
+  /** PostgreSQL only: connections at a time. Default 4. */
+  poolSize?: number;
+  /** PostgreSQL only: TLS, as `pg` takes it. Default: what `connectionString` says. */
+  ssl?: boolean | {
+    rejectUnauthorized?: boolean;
+    ca?: string | string[];
+    cert?: string;
+    key?: string;
+  };
+  /**
+   * SQLite only. `full` (default): a write is on disk when its promise resolves. `normal`: it survives a crash of the process, but the last
+   * ones may be lost in a power cut. PostgreSQL is as durable as its server (`synchronous_commit`).
+   */
+  durability?: "full" | "normal";
+  /** How long to wait for others that write, in milliseconds; then a call rejects with `HF_BUSY`. Default 5000. */
+  busyTimeoutMs?: number;
+  /** SQLite only: connections that read at a time. Default 8. */
+  maxReaders?: number;
+  /** How much of the change log is kept; `false` = all of it. */
+  retention?: ChangeLogRetention | false;
+  /** Further names of harnesses. */
+  harnesses?: string[];
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** Gets lines about what nobody waits for. */
+  logger?: Logger;
+}
+
+/** What a session store holds. */
+export interface SessionStoreStats {
+  projects: number;
+  sessions: number;
+  /** Sessions that have not ended. */
+  running: number;
+  /** The highest seq that was ever given; 0 if there was none. */
+  head: number;
+  /** The first seq that is still there; 0 if none is. */
+  oldest: number;
+  /** How many seqs are from the one to the other. */
+  changes: number;
+  /** Named consumers, and how many changes each has not confirmed. */
+  consumers: {
+    name: string;
+    ackedSeq: number;
+    updatedAt: Date;
+    lag: number;
+  }[];
+  /** Bytes of the write-ahead log. Not with PostgreSQL. */
+  walBytes?: number;
+  /** How many transactions this store has committed. */
+  commits?: number;
+}
+
+/** What looking through the database found. */
+export interface SessionStoreCheck {
+  /** Whether all is well. */
+  sound: boolean;
+  /** What is not, one line each. */
+  problems: string[];
+}
+
+/**
+ * The durable truth about sessions. Every method that changes something is one transaction: all of it happens with its rows in the
+ * change log, or nothing, and it is on disk when the promise resolves (see `durability`). A read that begins after that sees it, from any handle
+ * of any process.
+ *
+ * Every method may reject with `HF_CLOSED`, `HF_BUSY` (others held the database for longer than `busyTimeoutMs`), `HF_DISK_FULL`,
+ * `HF_CORRUPT` or `HF_IO`, and with `HF_INVALID_ARGUMENT` before anything was touched. `get…` of what does not exist resolves to `null`, a
+ * list of nothing to `[]`.
+ */
+export interface SessionStore extends ChangeSource, AsyncDisposable {
+  /** The database file, `:memory:`, or for PostgreSQL the schema. */
+  readonly path: string;
+  readonly schemaVersion: number;
+  /**
+   * Ends what reads from the store (pollers, {@link changes}), and calls of the managers that wait for a port: those reject with `HF_CLOSED`. Waits
+   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after some seconds. Twice is harmless.
+   */
+  close(): Promise<void>;
+  /** A project, archived or not. */
+  getProject(id: ProjectId): Promise<Project | null>;
+  /** The active projects, by id. */
+  listProjects(): Promise<Project[]>;
+  /** Stores a project. On an id that exists everything but `registeredAt` is replaced. */
+  upsertProject(project: ProjectInput): Promise<void>;
+  /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
+  archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+  /**
+   * Stores a new session under the next number of its project.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project, or a value that the format does not have
+   */
+  createSession(session: NewSession): Promise<SessionRecord>;
+  /**
+   * Writes everything about a session that can change, `updatedAt` included, and counts its revision up.
+   *
+   * @throws {StaleRecordError} `HF_LIFECYCLE_STALE_RECORD`: the revision is no longer `expectedRevision`; nothing was written
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  updateSession(session: SessionRecord, options?: {
+    expectedRevision?: number;
+  }): Promise<void>;
+  /**
+   * Takes over the fields of `patch` that are not empty; emits no event.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  patchSessionMetadata(id: SessionId, patch: Partial<SessionMetadata>): Promise<SessionRecord>;
+  getSession(id: SessionId): Promise<SessionRecord | null>;
+  /** The sessions of a project, by number. */
+  listSessions(projectId: ProjectId): Promise<SessionRecord[]>;
+  /** All sessions, by project and number. */
+  listAllSessions(): Promise<SessionRecord[]>;
+  /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
+  deleteSession(id: SessionId): Promise<boolean>;
+  /** Stores a pull request. On an address that exists everything is replaced, the session too. */
+  upsertPr(pr: PrRowInput): Promise<void>;
+  getPr(url: string): Promise<PrRow | null>;
+  /** The pull requests of a session, newest first. */
+  listPrsBySession(id: SessionId): Promise<PrRow[]>;
+  /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
+  deletePr(url: string): Promise<boolean>;
+  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  prFactsForSession(id: SessionId): Promise<PrFacts>;
+  /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
+  writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;
+  /** How the last runs of a check went, newest first. */
+  recentCheckStatuses(prUrl: string, name: string, limit: number): Promise<CheckStatus[]>;
+  /** Adds or changes a check. */
+  recordCheck(check: PrCheckInput): Promise<void>;
+  /** The checks of a pull request, by name and time. */
+  listChecks(prUrl: string): Promise<PrCheck[]>;
+  /** Makes `comments` the whole set of a pull request's comments. */
+  replacePrComments(prUrl: string, comments: PrCommentInput[]): Promise<void>;
+  /** The comments of a pull request, by time and id. */
+  listPrComments(prUrl: string): Promise<PrComment[]>;
+  /** As {@link readChangeLogAfter}, of one project. */
+  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<ChangeEvent[]>;
+  /** The first seq that is still there; 0 if none is. */
+  oldestChangeLogSeq(): Promise<number>;
+  /** Deletes rows of the change log beyond the limits, but none that a named consumer has not confirmed, unless `hard`. Resolves to how many. */
+  pruneChangeLog(limits: ChangeLogRetention): Promise<number>;
+  /** A reader of the log whose place the store remembers under `name`. */
+  consumer(name: string): ChangeConsumer;
+  /**
+   * Every event after a seq, from the log first and then as it happens, without gap or duplicate: what an SSE endpoint with `Last-Event-ID`
+   * needs. It reads no faster than its reader, so it needs no buffer. It ends with its signal, with `break`, and when the store is closed.
+   *
+   * @throws {ChangeLogTruncatedError} from `next()`, `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: events after `after` were pruned
+   *
+   * @example
+   * ```ts
+   * for await (const event of store.changes({ after: lastEventId, projectId, signal })) response.write(toSse(event));
+   * ```
+   */
+  changes(options?: FollowChangesOptions): ChangeSubscription;
+  /** What is kept in the change log of one session, oldest first. Reads the log of its project: for looking into what happened, not for serving. */
+  sessionTimeline(id: SessionId): Promise<ChangeEvent[]>;
+  /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
+  backup(path: string): Promise<void>;
+  /** Looks the whole database through. Takes as long as reading it does. */
+  check(): Promise<SessionStoreCheck>;
+  /** Counts what is there. */
+  stats(): Promise<SessionStoreStats>;
+}
+
+/**
+ * Turns observations into transitions, and reacts to those: tells the agent, or a person.
+ *
+ * Each call is one transaction: the session, what it leads to, and the messages to be sent are stored together; then the messages are sent. Any
+ * number of managers, in any number of processes, may work on one store. An observation of a session that does not exist, or has ended,
+ * changes nothing about it.
+ *
+ * Every method that may send messages rejects with {@link ReactionDeliveryError} (`HF_LIFECYCLE_REACTION_DELIVERY_FAILED`) when a port fails: the
+ * transition *is* stored then, and the message is sent again by the next {@link tickEscalations}.
+ */
+export declare class LifecycleManager {
+  #private;
+  /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
+  constructor(options: LifecycleManagerOptions);
+  /** Reports what a probe found. A probe that failed, or cannot tell, never ends a session. */
+  applyRuntimeObservation(id: SessionId, facts: RuntimeFacts): Promise<void>;
+  /** Reports what an agent was heard to do. A signal that is older than the last one is dropped. */
+  applyActivitySignal(id: SessionId, signal: ActivitySignal): Promise<void>;
+  /**
+   * Reports what was found about a pull request: it is stored with its checks and comments, a merge ends the session, and what the checks and the
+   * reviewers say is told to the agent, once per commit or set of comments.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: a value that the format does not have; nothing was stored
+   */
+  applyPrObservation(id: SessionId, observation: PrObservation): Promise<void>;
+  /**
+   * Reports that a session was started or restored: it is alive and waits to be heard of.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   * @throws {SessionTerminatedError} `HF_LIFECYCLE_SESSION_TERMINATED`: with `expect: 'spawning'`, it was ended meanwhile; nothing was written
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; nothing was written
+   */
+  onSpawnCompleted(id: SessionId, outcome: SpawnOutcome): Promise<void>;
+  /** Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told. */
+  onKillRequested(id: SessionId, reason?: TerminationReason): Promise<void>;
+  /** Tells a person of nudges that did not help for 15 minutes, and sends again what could not be sent. Call it every few seconds; a {@link Reaper} does. */
+  tickEscalations(now?: TimeInput): Promise<void>;
+  /** Every session that has not ended, by project and number. */
+  runningSessions(): Promise<SessionRecord[]>;
+}
+
+/** What may be otherwise about reactions. What is left out is as it stands here. */
+export interface ReactionPolicy {
+  /** Reactions that do not happen. Default: none. */
+  off?: ReactionKey[];
+  /** Other texts. What checks and reviewers say is still added. */
+  messages?: Partial<Record<ReactionKey, string>>;
+  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
+  escalateAfterMs?: number;
+  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
+  ciBrakeRuns?: number;
+  /** The agent is told of so many different reviews; then a person is. Default 3. */
+  reviewMaxNudges?: number;
+  /**
+   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
+   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
+   * window / interval avoid it.
+   */
+  detectingMaxAttempts?: number;
+  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
+  detectingMaxDurationMs?: number;
+  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
+  allFailedChecks?: boolean;
+  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
+  mergeEnds?: "any" | "last";
+}
+
+/** Options of {@link LifecycleManager}. */
+export interface LifecycleManagerOptions {
+  store: SessionStore;
+  /** Tells a person. Without one, what it would tell counts as told. */
+  notifier?: Notifier;
+  /** Types into agents. Without one, what it would type counts as typed. */
+  messenger?: Messenger;
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
+  recentActivityWindowMs?: number;
+  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  policy?: ReactionPolicy;
+  /**
+   * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has
+   * exited, or that shows a question, because Enter would answer it. The message waits for a better moment. Default `true`.
+   */
+  guardMessages?: boolean;
+  /** Gets lines about what nobody waits for. Default: the store's. */
+  logger?: Logger;
+}
+
+/** The environment variables in which an agent finds who it is. */
+export interface EnvironmentNames {
+  /** Default `AO_SESSION_ID`. */
+  sessionId?: string;
+  /** Default `AO_PROJECT_ID`. */
+  projectId?: string;
+  /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
+  issueId?: string;
+}
+
+/** Options of {@link SessionManager}. */
+export interface SessionManagerOptions {
+  store: SessionStore;
+  lifecycle: LifecycleManager;
+  runtime: Runtime;
+  agent: Agent;
+  workspace: Workspace;
+  messenger: Messenger;
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** Names of environment variables. */
+  environmentNames?: EnvironmentNames;
+  /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
+  logger?: Logger;
+}
+
+/** A session to be started. Texts that are left out are `''`. */
+export interface SpawnConfig {
+  projectId: ProjectId;
+  issueId?: string;
+  /** Default `worker`. */
+  kind?: SessionKind;
+  harness?: AgentHarness;
+  branch?: string;
+  prompt?: string;
+  /** Rules that are added to the prompt, after an empty line. */
+  agentRules?: string;
+}
+
+/** Options of {@link SessionManager.spawn}. */
+export interface SpawnOptions {
+  /** Gives up when it aborts: the running step counts as failed, and what was done is undone. */
+  signal?: AbortSignal;
+  /** Makes a repeated call return the session of the first one with this key, instead of starting another. */
+  key?: string;
+}
+
+/** Options of {@link SessionManager.kill}. */
+export interface KillOptions {
+  /** Whether a session whose handles are missing is ended too; what there is of it is torn down. Default `false`. */
+  force?: boolean;
+}
+
+/** What {@link SessionManager.cleanupReport} did. */
+export interface CleanupReport {
+  /** The sessions whose workspace is gone now. */
+  cleaned: SessionId[];
+  /** Those whose workspace stays, and why. */
+  skipped: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
+/** What {@link SessionManager.recover} did. */
+export interface RecoverReport {
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  finished: SessionId[];
+  /** Sessions whose interrupted spawn was undone: they are `errored`. */
+  parked: SessionId[];
+  /** Running sessions whose runtime is alive. */
+  adopted: SessionId[];
+  /** Running sessions whose runtime is gone: they have ended, or are in quarantine until it is certain. */
+  lost: SessionId[];
+  /** Running sessions whose runtime cannot be asked: they are in quarantine. */
+  unclear: SessionId[];
+  /** What could not be done, and why. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
+/** Options of {@link Reaper}. */
+export interface ReaperOptions {
+  lifecycle: LifecycleManager;
+  /** The runtimes by name. */
+  runtimes: Record<string, Runtime>;
+  /** How often to look, in milliseconds. Default 5000. */
+  intervalMs?: number;
+  /** How long a probe may take, in milliseconds; one that takes longer has failed. Default 5000. */
+  probeTimeoutMs?: number;
+  /** How many probes run at a time. Default 8. */
+  concurrency?: number;
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** Gets lines about sessions that cannot be probed. */
+  logger?: Logger;
+}
+
+/** Options of a `start()`. */
+export interface StartOptions {
+  /** Whether the timer keeps the process alive. Default `false`. */
+  keepAlive?: boolean;
+}
+
+/**
+ * Opens a session store, and makes its tables when they are missing; any number of processes may do so at once, and use it together.
+ *
+ * @param target A folder (its file is `sessions.db`), or options.
+ * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
+ *   of another program; nothing was touched
+ * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
+ *
+ * @example
+ * ```ts
+ * await using store = await openSessionStore('data');
+ * await store.upsertProject({ id: 'mer', path: '/src/mer' });
+ * const session = await store.createSession({ projectId: 'mer' }); // mer-1
+ * ```
+ */
+export declare function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore>;
+
+/**
+ * Starts, ends and restores sessions over the ports of the host app, and shows them.
+ *
+ * A port that fails makes the call reject with {@link PortError} (`HF_LIFECYCLE_PORT_FAILED`), whose message says which operation, session and step, and whose
+ * `cause` is what the port threw. Nothing is locked while a port runs. Each operation is noted in the store before its first step, so
+ * {@link recover} can finish or undo what a crash interrupts.
+ *
+ * @example
+ * ```ts
+ * const sessions = new SessionManager({ store, lifecycle, runtime, agent, workspace, messenger });
+ * await sessions.recover();
+ * const session = await sessions.spawn({ projectId: 'mer', prompt: 'ship it' });
+ * await sessions.kill(session.id);
+ * ```
+ */
+export declare class SessionManager {
+  #private;
+  /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
+  constructor(options: SessionManagerOptions);
+  /**
+   * Starts a session: its row, its workspace, its runtime. If a step fails, what was done is undone as well as it can be; the row stays, `errored`.
+   *
+   * @throws {PortError} `HF_LIFECYCLE_PORT_FAILED`: a port failed, or the signal aborted
+   * @throws {SessionTerminatedError} `HF_LIFECYCLE_SESSION_TERMINATED`: it was ended meanwhile
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project, or a kind or harness that the format does not have
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: a port of the spawn with the same key calls
+   */
+  spawn(config: SpawnConfig, options?: SpawnOptions): Promise<Session>;
+  /**
+   * Ends a session and tears it down: the row, then the runtime, then the workspace. Calling it again tries again what failed.
+   *
+   * @param reason Default `manually_killed`.
+   * @returns Whether there was such a session; its runtime and workspace are gone then.
+   * @throws {IncompleteHandleError} `HF_LIFECYCLE_INCOMPLETE_HANDLE`: it has no runtime or no workspace (yet); nothing was done
+   * @throws {PortError} `HF_LIFECYCLE_PORT_FAILED`: a port failed, or the workspace refuses; the session has ended all the same
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: it is being restored or cleaned up, another process is at it, or a port of the
+   *   same kill calls
+   */
+  kill(id: SessionId, reason?: TerminationReason, options?: KillOptions): Promise<boolean>;
+  /**
+   * Brings a session back that has ended: its workspace, and a new runtime that resumes the conversation, or begins with the prompt again. If a
+   * step fails, the session stays ended, and its workspace stays.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   * @throws {SessionNotRestorableError} `HF_LIFECYCLE_SESSION_NOT_RESTORABLE`: it has not ended
+   * @throws {NothingToResumeError} `HF_LIFECYCLE_NOTHING_TO_RESUME`: it has neither a conversation nor a prompt
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: another operation is at it
+   * @throws {PortError} `HF_LIFECYCLE_PORT_FAILED`: a port failed, or the signal aborted
+   */
+  restore(id: SessionId, options?: {
+    signal?: AbortSignal;
+  }): Promise<Session>;
+  /** The sessions of a project with what a person is shown, by number; all from one moment. */
+  list(projectId: ProjectId): Promise<Session[]>;
+  /**
+   * A session with what a person is shown.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  get(id: SessionId): Promise<Session>;
+  /**
+   * Types a message into a session, without looking whether it can take it.
+   *
+   * @throws {PortError} `HF_LIFECYCLE_PORT_FAILED`
+   */
+  send(id: SessionId, message: string): Promise<void>;
+  /** Reclaims the workspaces of a project's sessions that have ended. Those whose workspace refuses are skipped. Returns the ids of the others. */
+  cleanup(projectId: ProjectId): Promise<SessionId[]>;
+  /** As {@link cleanup}, but tells what was skipped, and why. */
+  cleanupReport(projectId: ProjectId): Promise<CleanupReport>;
+  /**
+   * Call it when the program starts. What a crash interrupted is brought to an end: a spawn that was not through is undone (`errored`, its workspace
+   * reclaimed), a kill that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
+   * dead ones end. Operations of other processes that are alive are left alone. What could not be done is in the report's `failed`, and
+   * calling again goes on with it.
+   *
+   * @param options.runtimes The runtimes by name, where sessions have different ones; a session whose name is not among them is left alone.
+   *   Default: the manager's own is asked about all of them.
+   */
+  recover(options?: {
+    runtimes?: Record<string, Runtime>;
+  }): Promise<RecoverReport>;
+}
+
+/**
+ * Asks the runtime of every running session whether it lives, and reports it. A probe that rejects or takes too long has failed, which is
+ * never read as death; it holds up nobody else. Ticks never overlap.
+ */
+export declare class Reaper implements AsyncDisposable {
+  #private;
+  /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
+  constructor(options: ReaperOptions);
+  /**
+   * Looks once: escalations that are due, then every running session. While a tick runs, another call joins it.
+   *
+   * @throws {Error} what `runningSessions()` throws; everything else is logged
+   */
+  tick(): Promise<void>;
+  /** Looks every `intervalMs`, for the first time after one. Twice is harmless. */
+  start(options?: StartOptions): void;
+  /** Ends what `start` began; resolves when nothing more is reported by it, without waiting for probes. It can be started again. */
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Hands each event to everybody who listens in this process, in the order of their subscriptions. A {@link CdcPoller} fills it from a store.
+ *
+ * Listeners are called synchronously. One that throws, or rejects, is reported to the logger and disturbs nobody. Subscribing and
+ * unsubscribing inside a listener is fine: who left gets nothing more, who came begins with the next event.
+ *
+ * @example
+ * ```ts
+ * const broadcaster = new Broadcaster();
+ * const poller = new CdcPoller(store, broadcaster, { logger: console });
+ * const unsubscribe = broadcaster.subscribe((event) => console.log(event.seq, event.type));
+ * poller.start();
+ * ```
+ */
+export declare class Broadcaster {
+  #private;
+  /** @param options `logger` gets a line for each listener that throws. Default: the logger of the poller that publishes. */
+  constructor(options?: {
+    logger?: Logger;
+  });
+  /** Calls `listener` with every event from now on. Returns how to end that; calling it twice is harmless. */
+  subscribe(listener: (event: ChangeEvent) => void): () => void;
+  /** Makes an async iterator of the events from now on. */
+  subscribe(options?: SubscribeOptions): ChangeSubscription;
+  /** Hands `event` to everybody who listens now. */
+  publish(event: ChangeEvent): void;
+  /** How many listen, iterators included. */
+  get subscriberCount(): number;
+}
+
+/** Options of {@link CdcPoller}. */
+export interface CdcPollerOptions {
+  /** How often to look when nothing tells that something has happened, in milliseconds. Default 100. */
+  intervalMs?: number;
+  /** How many events to read at a time. Default 512. */
+  batch?: number;
+  /** Begin with what comes after this seq. Default 0: with the oldest event that is still there. */
+  startSeq?: number;
+  /** Gets lines about reads that failed, and about listeners that threw if the broadcaster has no logger. */
+  logger?: Logger;
+}
+
+/**
+ * Publishes each event of a source to a broadcaster, once and in order of seq.
+ *
+ * Its place is in memory: it is for what is going on now. Who must not miss anything across restarts reads from a place of its own
+ * ({@link SessionStore.consumer}, {@link SessionStore.changes}).
+ */
+export declare class CdcPoller implements AsyncDisposable {
+  #private;
+  /**
+   * @param source Where to read: a session store, or an object of your own.
+   * @param broadcaster Where to publish.
+   * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`
+   */
+  constructor(source: ChangeSource, broadcaster: Broadcaster, options?: CdcPollerOptions);
+  /** The seq of the last event that was published; before that, where it began. */
+  get lastSeq(): number;
+  /** Skips what is there: only what comes from now on is published. */
+  seekToHead(): Promise<void>;
+  /**
+   * Reads and publishes one batch; resolves to how many events were published. Calls at the same time take turns.
+   *
+   * @throws {Error} what the source throws, as `cdc poller: read after <seq>: …`; the place stays
+   */
+  poll(): Promise<number>;
+  /**
+   * Publishes from now on: at once after each local commit and whenever other processes are heard of, and every `intervalMs`. Errors are logged,
+   * and it goes on. Closing the store ends it. Twice is harmless.
+   */
+  start(options?: StartOptions): void;
+  /** Ends what `start` began; resolves when nothing more is published by it. It can be started again. */
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Decides what a probe says about a session. Only one combination of facts is death: runtime and process both dead, and the agent not heard for
+ * a while. What is not clear leads into quarantine, see {@link createDetectingDecision}.
+ */
+export declare function resolveProbeDecision(input: ProbeInput): LifecycleDecision;
+
+/**
+ * Decides about evidence that is not clear: quarantine, or `stuck` after {@link DETECTING_MAX_ATTEMPTS} probes that said the same, or
+ * after {@link DETECTING_MAX_DURATION_MS}.
+ */
+export declare function createDetectingDecision(input: {
+  evidence: string;
+  prior?: DetectingInput | null;
+  now: TimeInput;
+}): LifecycleDecision;
+
+/** SHA-256 of a text without times and with white space evened out, as 64 lower-case hex digits: the same evidence at another time has the same. */
+export declare function hashEvidence(evidence: string): string;
+
+/** What a person is shown of a session with such a pull request ({@link NO_PR} if it has none). */
+export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): SessionStatus;
+
+/** What is to be done about a session with such a pull request when it comes to this; `null` = nothing. */
+export declare function reactionFor(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): ReactionKey | null;
+
+/** The facts of a session without a pull request. */
+export declare const NO_PR: PrFacts;
+
+/** After so many probes in a row that say the same unclear thing, a session is stuck. */
+export declare const DETECTING_MAX_ATTEMPTS = 3;
+
+/** After so many milliseconds in quarantine, a session is stuck. */
+export declare const DETECTING_MAX_DURATION_MS = 300000;
+
+/** An agent that was heard within so many milliseconds is not taken for dead. */
+export declare const RECENT_ACTIVITY_WINDOW_MS = 60000;
+
+/** After so many failed runs of a check in a row, a person is told instead of the agent. */
+export declare const CI_BRAKE_RUNS = 3;
+
+/** The agent is told of so many different reviews; then a person is. */
+export declare const REVIEW_MAX_NUDGES = 3;
+
+/** So many milliseconds after a nudge that did not help, a person is told. */
+export declare const ESCALATE_AFTER_MS = 900000;
+
+/** How often a {@link CdcPoller} looks, in milliseconds. */
+export declare const DEFAULT_POLL_INTERVAL_MS = 100;
+
+/** How many events a {@link CdcPoller} reads at a time. */
+export declare const DEFAULT_POLL_BATCH = 512;
+
+/** Details of a new error: as of {@link HoldfastError}, but its code is known. */
+export type LifecycleErrorOptions = Omit<HoldfastErrorOptions, "hfCode">;
+interface AboutSession {
+  /** The operation that failed: `spawn`, `kill`, `restore`, `get`, `send` … */
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  /** The part of the operation that failed: `workspace`, `agent`, `runtime`, `completed` … */
+  readonly step?: string;
+}
+
+/** There is no such session. */
+export declare class SessionNotFoundError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** Only a session that has ended can be restored. */
+export declare class SessionNotRestorableError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The session has neither a conversation nor a prompt to go on from. */
+export declare class NothingToResumeError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The session has no runtime handle or no workspace yet, so it cannot be torn down; nothing was touched. `force` ends it all the same. */
+export declare class IncompleteHandleError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  /** What is empty. */
+  readonly missing: ("runtimeHandleId" | "workspacePath")[];
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The session was ended while it was being started. */
+export declare class SessionTerminatedError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  readonly step?: string;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** Another operation on the session is in progress; try again when it is through. */
+export declare class SessionBusyError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** A port failed, or answered with something else than it promises. `cause` is what it threw, or the reason of the signal that ended the call. */
+export declare class PortError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  readonly step?: string;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** A message that could not be delivered. */
+export interface DeliveryFailure {
+  sessionId: SessionId;
+  reaction: ReactionKey;
+  /** Whom it was for. */
+  to: "agent" | "human";
+  /** What the port threw. */
+  cause: unknown;
+}
+
+/** Messages could not be delivered. What they are about *is* stored, and so are they: the next tick tries again. */
+export declare class ReactionDeliveryError extends HoldfastError implements AboutSession {
+  readonly sessionId?: SessionId;
+  /** All that could not be delivered in this call. */
+  readonly failures: DeliveryFailure[];
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The format does not allow what was to be stored; nothing was. */
+export declare class ConstraintError extends HoldfastError {
+  readonly table?: string;
+  readonly column?: string;
+  /** Which kind of rule was broken. */
+  readonly constraint?: "check" | "foreign_key" | "unique" | "not_null";
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The session was written by somebody else since it was read; nothing was written. Read it again. */
+export declare class StaleRecordError extends HoldfastError {
+  /** The revision that was expected. */
+  readonly expected: number;
+  /** The revision that is stored. */
+  readonly actual?: number;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** An argument is not what it must be; nothing was touched. */
+export declare class InvalidArgumentError extends HoldfastError {
+  /** Which one. */
+  readonly argument?: string;
+  /** What it must be. */
+  readonly expected?: string;
+  /** What came instead. */
+  readonly received?: string;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** Events after `after` are no longer in the log. Read the records, and go on after `lostTo`. */
+export declare class ChangeLogTruncatedError extends HoldfastError {
+  readonly after: number;
+  /** The first seq that is still there; 0 if none is. */
+  readonly oldestSeq: number;
+  /** The first and the last seq of what is gone. */
+  readonly lostFrom: number;
+  readonly lostTo: number;
+  /** The named consumer that it is gone for. */
+  readonly consumer?: string;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** A reader was too slow for what is published. Read on from `lastSeq` in the log, and subscribe anew. */
+export declare class SubscriberOverflowError extends HoldfastError {
+  /** The seq of the last event that was handed out. */
+  readonly lastSeq: number;
+  /** How many events could wait. */
+  readonly buffer: number;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** Others held the database for longer than `busyTimeoutMs`. */
+export declare class StoreBusyError extends HoldfastError {
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The disk is full; nothing was written. */
+export declare class StoreFullError extends HoldfastError {
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The database is damaged. */
+export declare class StoreCorruptError extends HoldfastError {
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The store is closed, or was closed while the call waited. */
+export declare class StoreClosedError extends HoldfastError implements AboutSession {
+  readonly op?: string;
+  readonly sessionId?: SessionId;
+  readonly step?: string;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** The database was written by a newer version of holdfast; it was not touched. */
+export declare class SchemaTooNewError extends HoldfastError {
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
 
 export {
   contentHash as computeRuntimeStoreContentHash,

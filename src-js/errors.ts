@@ -70,6 +70,18 @@ export const ERROR_CODES = [
   'HF_PKG_LOCK_TIMEOUT',
   'HF_PKG_NO_BACKEND',
   'HF_PKG_LOCKFILE',
+  'HF_LIFECYCLE_SESSION_NOT_FOUND',
+  'HF_LIFECYCLE_SESSION_NOT_RESTORABLE',
+  'HF_LIFECYCLE_NOTHING_TO_RESUME',
+  'HF_LIFECYCLE_INCOMPLETE_HANDLE',
+  'HF_LIFECYCLE_SESSION_TERMINATED',
+  'HF_LIFECYCLE_SESSION_BUSY',
+  'HF_LIFECYCLE_PORT_FAILED',
+  'HF_LIFECYCLE_REACTION_DELIVERY_FAILED',
+  'HF_LIFECYCLE_CONSTRAINT',
+  'HF_LIFECYCLE_STALE_RECORD',
+  'HF_LIFECYCLE_CHANGE_LOG_TRUNCATED',
+  'HF_LIFECYCLE_SUBSCRIBER_OVERFLOW',
 ] as const;
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -354,8 +366,12 @@ function defineFields(error: Error, fields: Readonly<Record<string, unknown>> | 
   }
 }
 
-/** Gives a class its `name`, its marker, and an `instanceof` that goes by the marker. */
-function markClass(errorClass: { readonly prototype: Error }, name: string): void {
+/**
+ * Gives a class its `name`, its marker, and an `instanceof` that goes by the marker.
+ *
+ * @internal
+ */
+export function markClass(errorClass: { readonly prototype: Error }, name: string): void {
   const marker = Symbol.for(`holdfast.error.${name}`);
   Object.defineProperty(errorClass.prototype, 'name', { value: name, configurable: true, writable: true });
   Object.defineProperty(errorClass.prototype, marker, { value: true });

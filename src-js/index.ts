@@ -3,3 +3,4 @@ export { ERROR_CODES, HoldfastError, type HoldfastErrorCode, type HoldfastErrorO
 export * from './runtime-store';
 export * from './entity';
 export * from './packages';
+export * from './lifecycle';

@@ -148,6 +148,30 @@ codes! {
     PkgNoBackend = "HF_PKG_NO_BACKEND",
     /// A `bun.lock` could not be read.
     PkgLockfile = "HF_PKG_LOCKFILE",
+    /// No such session.
+    LifecycleSessionNotFound = "HF_LIFECYCLE_SESSION_NOT_FOUND",
+    /// A session that has not ended cannot be restored.
+    LifecycleSessionNotRestorable = "HF_LIFECYCLE_SESSION_NOT_RESTORABLE",
+    /// A session with neither a conversation nor a prompt cannot be restored.
+    LifecycleNothingToResume = "HF_LIFECYCLE_NOTHING_TO_RESUME",
+    /// A session without the handles that a teardown needs.
+    LifecycleIncompleteHandle = "HF_LIFECYCLE_INCOMPLETE_HANDLE",
+    /// The session was ended while it came up.
+    LifecycleSessionTerminated = "HF_LIFECYCLE_SESSION_TERMINATED",
+    /// Another operation on the session is in progress.
+    LifecycleSessionBusy = "HF_LIFECYCLE_SESSION_BUSY",
+    /// One of the caller's ports failed.
+    LifecyclePortFailed = "HF_LIFECYCLE_PORT_FAILED",
+    /// A message could not be delivered; the state is committed and the message is tried again.
+    LifecycleReactionDeliveryFailed = "HF_LIFECYCLE_REACTION_DELIVERY_FAILED",
+    /// A record breaks a rule of its table.
+    LifecycleConstraint = "HF_LIFECYCLE_CONSTRAINT",
+    /// Somebody else wrote the record since it was read.
+    LifecycleStaleRecord = "HF_LIFECYCLE_STALE_RECORD",
+    /// The changes that were asked for are no longer kept.
+    LifecycleChangeLogTruncated = "HF_LIFECYCLE_CHANGE_LOG_TRUNCATED",
+    /// A subscriber did not keep up.
+    LifecycleSubscriberOverflow = "HF_LIFECYCLE_SUBSCRIBER_OVERFLOW",
 }
 
 /// The public class that the facade rethrows a failure as.

@@ -1,7 +1,7 @@
 //! holdfast: runtime state that survives.
 //!
-//! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`], [`entity`], [`packages`]) →
-//! engines ([`blobs`], then [`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`],
+//! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`], [`entity`], [`packages`],
+//! [`lifecycle`]) → engines ([`blobs`], then [`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`],
 //! [`ids`], the runtime for the network). Arrows point down only.
 
 #[cfg(feature = "node")]
@@ -14,6 +14,7 @@ pub mod error;
 pub mod hash;
 pub mod ids;
 pub mod json;
+pub mod lifecycle;
 mod network;
 pub mod packages;
 pub mod postgres;

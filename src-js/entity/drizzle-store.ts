@@ -3,7 +3,7 @@
  * through them or through the object.
  */
 import { HoldfastError } from '../errors';
-import { Lifecycle } from '../lifecycle';
+import { HandleState } from '../handle-state';
 import { checkDate, checkFlapping, checkHistoryQuery, checkTimeInState } from './check-input';
 import { createDelegate, type Delegate } from './delegate-store';
 import { assertUsable, oddTable, probeThroughDrizzle, type PlaceFacts } from './drizzle-probe';
@@ -30,7 +30,7 @@ type Chosen = { store: NativeEntityStore } | { delegate: Delegate };
 export function drizzleStore(db: DrizzleDatabase, options: EntityStoreOptions = {}, openNative?: OpenNative): NativeEntityStore {
   const { driver = 'auto', durability = 'after-commit', retention } = options;
   const logger = quietLogger(options.logger);
-  const life = new Lifecycle('entity store');
+  const life = new HandleState('entity store');
   /** For transactions of the caller, whichever way the store itself works. */
   const delegate = createDelegate(db, { logger, retention });
   let choice: Promise<Chosen> | null = null;

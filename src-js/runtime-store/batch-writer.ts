@@ -13,7 +13,7 @@ import {
   invalidArgument,
 } from '../check';
 import { breathe } from '../breathe';
-import { Lifecycle } from '../lifecycle';
+import { HandleState } from '../handle-state';
 import { call, callSync, native } from '../native';
 import { defaultManifestText, newBatchId, newReceiptId, placeOf, RECEIPT_RETENTION, type EngineBatch, type EngineWrite } from './batch-input';
 import { checkRuntimeStoreDescriptor, RUNTIME_STORE_BATCH_REASONS, RUNTIME_STORE_SCHEMA_NAMES } from './descriptors';
@@ -86,7 +86,7 @@ export class RuntimeStoreBatchWriter {
   readonly #options: RuntimeStoreBatchWriterOptions;
   readonly #clock: () => Date;
   readonly #faults: FaultRules;
-  readonly #lifecycle: Lifecycle;
+  readonly #lifecycle: HandleState;
 
   /** @throws HoldfastError `HF_INVALID_ARGUMENT` */
   constructor(
@@ -107,7 +107,7 @@ export class RuntimeStoreBatchWriter {
     if (options.maxFileBytes !== undefined) checkPositiveInteger(options.maxFileBytes, 'options.maxFileBytes');
     this.#faults = loadFaults(options.faults, 'options.faults');
     this.#options = { ...options };
-    this.#lifecycle = new Lifecycle(`the batch writer of ${this.#dir}`);
+    this.#lifecycle = new HandleState(`the batch writer of ${this.#dir}`);
     writerParts.set(this, { dir: this.#dir, manifest: this.#manifest.store.filePath, receipts: this.#receipts.store.filePath });
   }
 

@@ -4,7 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { checkFunction, checkFunctionOrUndefined, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger } from '../check';
 import { breathe } from '../breathe';
 import { VersionedJsonStoreError } from '../errors';
-import { Lifecycle } from '../lifecycle';
+import { HandleState } from '../handle-state';
 import { call, native } from '../native';
 import { bindStore, type BoundStore, type RuntimeStoreBinding } from './bound-store';
 import { openEnvelope } from './envelope';
@@ -57,7 +57,7 @@ export class VersionedJsonStore<T> {
   readonly #lock: FileLockOptions;
   readonly #clock: () => Date;
   readonly #faults: FaultRules;
-  readonly #lifecycle: Lifecycle;
+  readonly #lifecycle: HandleState;
   readonly #bound: BoundStore | undefined;
 
   /** @throws HoldfastError `HF_INVALID_ARGUMENT` */
@@ -74,7 +74,7 @@ export class VersionedJsonStore<T> {
     this.#lock = checkLockOptions(options.lockOptions, 'options.lockOptions');
     this.#faults = loadFaults(options.faults, 'options.faults');
     this.#options = { ...options };
-    this.#lifecycle = new Lifecycle(`the store ${this.#filePath}`);
+    this.#lifecycle = new HandleState(`the store ${this.#filePath}`);
     this.#bound = options.manifest === undefined ? undefined : bindStore(options.manifest, this.#filePath, this.#options, this.#faults);
     registerStore(this, { filePath: this.#filePath, lockOptions: this.#lock, clock: this.#clock, defaultData: options.defaultData });
   }

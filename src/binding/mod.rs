@@ -25,6 +25,7 @@ mod entity;
 mod entity_questions;
 mod environment;
 mod failure;
+mod lifecycle;
 mod packages;
 mod resources;
 mod runtime_store;

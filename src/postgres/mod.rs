@@ -20,6 +20,7 @@ mod listen;
 mod migrate;
 mod passfile;
 mod pool;
+mod presence;
 mod retry;
 mod settings;
 mod tls;
@@ -37,6 +38,7 @@ pub use config::{Config, PasswordSource, Ssl, Stats};
 pub use failure::{is_connection_error, pg_error};
 pub use listen::{Listener, Notice};
 pub use migrate::{Migrate, Migration, Needs};
+pub use presence::Presence;
 pub use retry::is_transient;
 /// The driver's types that appear in this engine's signatures.
 pub use tokio_postgres::{Row, types};
@@ -160,6 +162,15 @@ impl Postgres {
     /// As [`client`](Self::client), and `HF_UNAVAILABLE` when the connection breaks.
     pub async fn begin(&self) -> Result<Transaction> {
         Transaction::begin(self.client().await?).await
+    }
+
+    /// Begins a transaction on a connection of the pool with `sql`, which starts with `BEGIN` and may go on with what holds for the
+    /// transaction (`SET LOCAL`): all in one round trip.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin), and `HF_DATABASE` when the server refuses `sql`.
+    pub async fn begin_with(&self, sql: &str) -> Result<Transaction> {
+        Transaction::begin_with(self.client().await?, sql).await
     }
 
     /// Runs `work` in a transaction: commits when it succeeds, rolls back when it fails or is dropped. Retries nothing.

@@ -23,9 +23,13 @@ pub struct Transaction {
 
 impl Transaction {
     pub(super) async fn begin(client: Client) -> Result<Self> {
+        Self::begin_with(client, "BEGIN").await
+    }
+
+    pub(super) async fn begin_with(client: Client, sql: &str) -> Result<Self> {
         // Set before BEGIN is sent: whoever drops this half way gets a rollback.
         client.in_transaction.store(true, Ordering::Relaxed);
-        client.script("beginning a transaction", "BEGIN").await?;
+        client.script("beginning a transaction", sql).await?;
         Ok(Self { client })
     }
 

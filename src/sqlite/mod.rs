@@ -26,6 +26,7 @@ mod error;
 mod log;
 mod migrate;
 mod options;
+pub mod owner;
 mod queue;
 mod readers;
 mod room;

@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 use self::batch::Job;
 use self::layout::Layout;
 use self::locks::Locks;
-use self::owner::Presence;
 use self::queue::Queue;
 use self::watch::Watch;
 use super::clock::Clock;
@@ -28,7 +27,7 @@ use super::model::{
     Appended, Done, Durability, HistoryQuery, HistoryRow, Kind, Orphans, Outcome, PlainRow, Retention, Staged, Stats,
 };
 use crate::error::{Code, HfError, Result};
-use crate::postgres::{Config, Migrate, Migration, Needs, Postgres};
+use crate::postgres::{Config, Migrate, Migration, Needs, Postgres, Presence};
 use crate::{clock, ids};
 
 /// The versions of the tables.
@@ -177,7 +176,7 @@ impl PgLog {
             Shared { durability: options.durability, clock: Clock::default(), owner, emptied: Mutex::default() };
         Ok(Self(Arc::new(Inner {
             postgres: Postgres::new(Config { session: Some(SESSION.to_owned()), ..options.config.clone() })?,
-            presence: Presence::new(&options.config, &shared.owner)?,
+            presence: Presence::new(&options.config, &owner::mark_of(&shared.owner))?,
             shared: Arc::new(shared),
             layout: Mutex::default(),
             queue: Mutex::default(),

@@ -1,102 +1,26 @@
-//! Who is alive: each open log holds an advisory lock, named after itself, on a connection that does nothing else. The server lets
-//! go of it when the process ends or the network breaks.
+//! Who is alive: each open log has a mark of its presence, named after itself, and what dead ones left is taken over.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::layout::{Layout, micros, storable};
 use crate::entity::model::{OrphanIntent, Orphans};
 use crate::error::Result;
 use crate::postgres::types::{ToSql, Type};
-use crate::postgres::{Client, Config, Postgres};
+use crate::postgres::{Postgres, Presence};
 
 /// After a restart of the server nobody holds a lock until he has connected again.
 const GRACE: Duration = Duration::from_secs(5);
 /// Who lost his connection alone takes his lock again at once, and looks every second whether he holds it.
 const SECOND_LOOK: Duration = Duration::from_millis(1500);
 
-/// How long a server may take to hear of the end.
-const LAST_WORD: Duration = Duration::from_secs(2);
-
-/// The mark of a live log.
-pub struct Presence {
-    postgres: Postgres,
-    key: i64,
-    held: Mutex<Option<Client>>,
-    /// Held by whoever connects: the pool has one place, and a second one would wait for it in vain.
-    connecting: tokio::sync::Mutex<()>,
-}
-
-impl Presence {
-    /// Prepares the mark of `owner`; nothing is connected yet.
-    ///
-    /// # Errors
-    /// As [`Postgres::new`].
-    pub fn new(config: &Config, owner: &str) -> Result<Self> {
-        let config = Config { pool_size: 1, ..config.clone() };
-        Ok(Self {
-            postgres: Postgres::new(config)?,
-            key: key_of(owner),
-            held: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
-        })
-    }
-
-    /// Sees to it that the lock is held.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached.
-    pub async fn ensure(&self) -> Result<()> {
-        if self.is_held() {
-            return Ok(());
-        }
-        let _connecting = self.connecting.lock().await;
-        if self.is_held() {
-            return Ok(());
-        }
-        // A broken one goes back first.
-        drop(self.held.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let client = self.postgres.client().await?;
-        let params: [(&(dyn ToSql + Sync), Type); 1] = [(&self.key, Type::INT8)];
-        // A session of ours that the server still believes in holds it as well; then the next call tries again.
-        let rows = client.fetch("marking an owner as alive", "SELECT pg_try_advisory_lock($1)", &params).await?;
-        if rows.first().is_some_and(|row| row.get(0)) {
-            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
-        }
-        Ok(())
-    }
-
-    fn is_held(&self) -> bool {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().is_some_and(|client| !client.is_closed())
-    }
-
-    /// Lets go.
-    pub fn end(&self, done: crate::postgres::Done) {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match held {
-            None => self.postgres.close(done),
-            Some(client) => {
-                let postgres = self.postgres.clone();
-                let key = self.key;
-                self.postgres.spawn(async move {
-                    // The connection goes back to its pool, and is closed with it: unlocked first, it cannot outlive us as a ghost.
-                    let params: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
-                    let unlock = client.fetch("unmarking an owner", "SELECT pg_advisory_unlock($1)", &params);
-                    // A server that does not answer will find out by itself.
-                    let _ = tokio::time::timeout(LAST_WORD, unlock).await;
-                    drop(client);
-                    postgres.close(done);
-                });
-            }
-        }
-    }
+/// The mark of an owner's presence.
+pub fn mark_of(owner: &str) -> String {
+    format!("holdfast entity owner {owner}")
 }
 
 /// The advisory lock of an owner.
 fn key_of(owner: &str) -> i64 {
-    let hash = blake3::hash(format!("holdfast entity owner {owner}").as_bytes());
-    i64::from_le_bytes(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+    Presence::key(&mark_of(owner))
 }
 
 /// Finds the owners of intents and events whose lock nobody holds right now. Also tells how long the server has been up.

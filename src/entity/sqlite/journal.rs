@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::Shared;
 use super::append::{hidden, slot};
-use super::{Shared, owner};
 use crate::entity::clock::micros;
 use crate::entity::model::{Done, Kind, OrphanIntent, Orphans, Staged};
 use crate::error::Result;
-use crate::sqlite::{WriteJob, sql_error};
+use crate::sqlite::{WriteJob, owner, sql_error};
 
 /// Records the intent of a change.
 pub fn begin(shared: &Shared, db: &Connection, staged: &Staged) -> Result<()> {

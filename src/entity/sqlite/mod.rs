@@ -2,7 +2,6 @@
 
 mod append;
 mod journal;
-mod owner;
 mod prune;
 mod query;
 #[cfg(test)]
@@ -16,7 +15,6 @@ use rusqlite::Connection;
 
 use self::append::AppendChange;
 
-use self::owner::Owner;
 use super::clock::Clock;
 use super::log::{Here, Log, Question};
 use super::model::{
@@ -24,6 +22,7 @@ use super::model::{
 };
 use crate::durable::pool;
 use crate::error::{Code, HfError, Result};
+use crate::sqlite::owner::{self, Owner};
 use crate::sqlite::{Database, Migration, Options, Target, WriteJob};
 
 /// Marks the files of this module: "HFEN".

@@ -1,0 +1,228 @@
+-- Times are UTC, always 24 characters (2026-05-31T12:00:00.000Z), so that their order is the order of their texts. Checks are named
+-- after what they protect, because that name is all that SQLite tells of a broken one.
+CREATE TABLE projects (
+  id TEXT PRIMARY KEY NOT NULL,
+  path TEXT NOT NULL,
+  repo_origin_url TEXT NOT NULL DEFAULT '',
+  display_name TEXT NOT NULL DEFAULT '',
+  registered_at TEXT NOT NULL CONSTRAINT "projects.registered_at"
+    CHECK (registered_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  archived_at TEXT CONSTRAINT "projects.archived_at"
+    CHECK (archived_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- The last number that was given to a session; never goes back, so that no number is used again.
+  last_session_num INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- `prompt` is last: who does not ask for it reads none of its pages.
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY NOT NULL,
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  num INTEGER NOT NULL CONSTRAINT "sessions.num" CHECK (num >= 1),
+  issue_id TEXT NOT NULL DEFAULT '',
+  kind TEXT NOT NULL DEFAULT 'worker' CONSTRAINT "sessions.kind" CHECK (kind IN ('worker', 'orchestrator')),
+  harness TEXT NOT NULL DEFAULT '',
+  session_state TEXT NOT NULL CONSTRAINT "sessions.session_state" CHECK (session_state IN
+    ('not_started', 'working', 'idle', 'needs_input', 'stuck', 'detecting', 'done', 'terminated')),
+  termination_reason TEXT NOT NULL DEFAULT '' CONSTRAINT "sessions.termination_reason" CHECK (termination_reason IN
+    ('', 'manually_killed', 'runtime_lost', 'agent_process_exited', 'probe_failure', 'error_in_process', 'auto_cleanup', 'pr_merged')
+    AND (termination_reason = '' OR session_state = 'terminated')),
+  is_alive INTEGER NOT NULL DEFAULT 0 CONSTRAINT "sessions.is_alive" CHECK (is_alive IN (0, 1)),
+  activity_state TEXT NOT NULL DEFAULT 'idle' CONSTRAINT "sessions.activity_state" CHECK (activity_state IN
+    ('active', 'ready', 'idle', 'waiting_input', 'blocked', 'exited')),
+  activity_last_at TEXT CONSTRAINT "sessions.activity_last_at"
+    CHECK (activity_last_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  activity_source TEXT NOT NULL DEFAULT 'none' CONSTRAINT "sessions.activity_source" CHECK (activity_source IN
+    ('native', 'terminal', 'hook', 'runtime', 'none')),
+  detecting_attempts INTEGER,
+  detecting_started_at TEXT CONSTRAINT "sessions.detecting_started_at"
+    CHECK (detecting_started_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  detecting_evidence_hash TEXT,
+  branch TEXT NOT NULL DEFAULT '',
+  workspace_path TEXT NOT NULL DEFAULT '',
+  runtime_handle_id TEXT NOT NULL DEFAULT '',
+  runtime_name TEXT NOT NULL DEFAULT '',
+  agent_session_id TEXT NOT NULL DEFAULT '',
+  workspace_freed_at TEXT CONSTRAINT "sessions.workspace_freed_at"
+    CHECK (workspace_freed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  revision INTEGER NOT NULL DEFAULT 0,
+  created_at TEXT NOT NULL CONSTRAINT "sessions.created_at"
+    CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  updated_at TEXT NOT NULL CONSTRAINT "sessions.updated_at"
+    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  prompt TEXT NOT NULL DEFAULT '',
+  CONSTRAINT "sessions.detecting_attempts" CHECK (
+    (detecting_attempts IS NULL) = (detecting_started_at IS NULL)
+    AND (detecting_attempts IS NULL) = (detecting_evidence_hash IS NULL)
+    AND (detecting_attempts IS NULL OR session_state = 'detecting')),
+  CONSTRAINT "sessions.id" CHECK (id = project_id || '-' || num),
+  -- Also what finds the sessions of a project, in order.
+  CONSTRAINT "sessions.project_id" UNIQUE (project_id, num)
+) STRICT;
+-- What runs: few, whatever the length of the history.
+CREATE INDEX sessions_running_idx ON sessions (project_id, num) WHERE session_state NOT IN ('done', 'terminated');
+-- What has ended and may still have a workspace: few as well, once those are given back.
+CREATE INDEX sessions_reclaimable_idx ON sessions (project_id, num)
+  WHERE session_state IN ('done', 'terminated') AND workspace_path <> '' AND workspace_freed_at IS NULL;
+
+CREATE TABLE pr (
+  url TEXT PRIMARY KEY NOT NULL,
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  number INTEGER NOT NULL DEFAULT 0,
+  pr_state TEXT NOT NULL DEFAULT 'open' CONSTRAINT "pr.pr_state" CHECK (pr_state IN ('draft', 'open', 'merged', 'closed')),
+  review_decision TEXT NOT NULL DEFAULT 'none' CONSTRAINT "pr.review_decision" CHECK (review_decision IN
+    ('none', 'approved', 'changes_requested', 'review_required')),
+  ci_state TEXT NOT NULL DEFAULT 'unknown' CONSTRAINT "pr.ci_state" CHECK (ci_state IN
+    ('unknown', 'pending', 'passing', 'failing')),
+  mergeability TEXT NOT NULL DEFAULT 'unknown' CONSTRAINT "pr.mergeability" CHECK (mergeability IN
+    ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
+  updated_at TEXT NOT NULL CONSTRAINT "pr.updated_at"
+    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
+) STRICT;
+CREATE INDEX pr_session_idx ON pr (session_id);
+
+CREATE TABLE pr_checks (
+  pr_url TEXT NOT NULL REFERENCES pr (url) ON DELETE CASCADE,
+  name TEXT NOT NULL,
+  commit_hash TEXT NOT NULL,
+  status TEXT NOT NULL DEFAULT 'unknown' CONSTRAINT "pr_checks.status" CHECK (status IN
+    ('unknown', 'queued', 'in_progress', 'passed', 'failed', 'skipped', 'cancelled')),
+  url TEXT NOT NULL DEFAULT '',
+  -- First sight.
+  created_at TEXT NOT NULL CONSTRAINT "pr_checks.created_at"
+    CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Last write.
+  observed_at TEXT NOT NULL CONSTRAINT "pr_checks.observed_at"
+    CHECK (observed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  log_tail TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (pr_url, name, commit_hash)
+) STRICT;
+CREATE INDEX pr_checks_recent_idx ON pr_checks (pr_url, name, created_at);
+
+CREATE TABLE pr_comment (
+  pr_url TEXT NOT NULL REFERENCES pr (url) ON DELETE CASCADE,
+  comment_id TEXT NOT NULL,
+  author TEXT NOT NULL DEFAULT '',
+  file TEXT NOT NULL DEFAULT '',
+  line INTEGER NOT NULL DEFAULT 0,
+  resolved INTEGER NOT NULL DEFAULT 0 CONSTRAINT "pr_comment.resolved" CHECK (resolved IN (0, 1)),
+  created_at TEXT NOT NULL CONSTRAINT "pr_comment.created_at"
+    CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  body TEXT NOT NULL DEFAULT '',
+  PRIMARY KEY (pr_url, comment_id)
+) STRICT;
+
+-- Append-only but for retention. `seq` is never used again, also when the newest rows are gone. `event_type` has no check: a new one
+-- must not rebuild the log. `session_id` refers to nothing: a session may be gone, what was told of it stays.
+CREATE TABLE change_log (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  session_id TEXT,
+  event_type TEXT NOT NULL,
+  payload TEXT NOT NULL CONSTRAINT "change_log.payload" CHECK (json_valid(payload)),
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX change_log_project_idx ON change_log (project_id, seq);
+
+-- One row: the newest change that retention removed. So the head survives an empty log, and a reader can be told what it missed.
+CREATE TABLE change_log_floor (
+  id INTEGER PRIMARY KEY NOT NULL CONSTRAINT "change_log_floor.id" CHECK (id = 1),
+  pruned_seq INTEGER NOT NULL
+) STRICT;
+INSERT INTO change_log_floor (id, pruned_seq) VALUES (1, 0);
+
+CREATE TRIGGER sessions_cdc_insert AFTER INSERT ON sessions BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (NEW.project_id, NEW.id, 'session_created', json_object('id', NEW.id, 'state', NEW.session_state,
+    'terminationReason', NEW.termination_reason, 'isAlive', NEW.is_alive, 'activity', NEW.activity_state), NEW.updated_at);
+END;
+CREATE TRIGGER sessions_cdc_update AFTER UPDATE ON sessions
+WHEN OLD.session_state IS NOT NEW.session_state OR OLD.termination_reason IS NOT NEW.termination_reason
+  OR OLD.is_alive IS NOT NEW.is_alive OR OLD.activity_state IS NOT NEW.activity_state
+BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (NEW.project_id, NEW.id, 'session_updated', json_object('id', NEW.id, 'state', NEW.session_state,
+    'terminationReason', NEW.termination_reason, 'isAlive', NEW.is_alive, 'activity', NEW.activity_state), NEW.updated_at);
+END;
+CREATE TRIGGER sessions_cdc_delete AFTER DELETE ON sessions BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (OLD.project_id, OLD.id, 'session_deleted', json_object('id', OLD.id), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
+END;
+CREATE TRIGGER pr_cdc_insert AFTER INSERT ON pr BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  SELECT s.project_id, s.id, 'pr_created', json_object('url', NEW.url, 'session', NEW.session_id, 'state', NEW.pr_state,
+    'ci', NEW.ci_state, 'review', NEW.review_decision, 'mergeability', NEW.mergeability), NEW.updated_at
+  FROM sessions s WHERE s.id = NEW.session_id;
+END;
+CREATE TRIGGER pr_cdc_update AFTER UPDATE ON pr
+WHEN OLD.pr_state IS NOT NEW.pr_state OR OLD.ci_state IS NOT NEW.ci_state OR OLD.review_decision IS NOT NEW.review_decision
+  OR OLD.mergeability IS NOT NEW.mergeability OR OLD.session_id IS NOT NEW.session_id
+BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  SELECT s.project_id, s.id, 'pr_updated', json_object('url', NEW.url, 'session', NEW.session_id, 'state', NEW.pr_state,
+    'ci', NEW.ci_state, 'review', NEW.review_decision, 'mergeability', NEW.mergeability), NEW.updated_at
+  FROM sessions s WHERE s.id = NEW.session_id;
+END;
+CREATE TRIGGER pr_checks_cdc_insert AFTER INSERT ON pr_checks BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  SELECT s.project_id, s.id, 'pr_check_recorded', json_object('pr', NEW.pr_url, 'name', NEW.name, 'commit', NEW.commit_hash,
+    'status', NEW.status), NEW.observed_at
+  FROM pr p JOIN sessions s ON s.id = p.session_id WHERE p.url = NEW.pr_url;
+END;
+CREATE TRIGGER pr_checks_cdc_update AFTER UPDATE ON pr_checks WHEN OLD.status IS NOT NEW.status BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  SELECT s.project_id, s.id, 'pr_check_recorded', json_object('pr', NEW.pr_url, 'name', NEW.name, 'commit', NEW.commit_hash,
+    'status', NEW.status), NEW.observed_at
+  FROM pr p JOIN sessions s ON s.id = p.session_id WHERE p.url = NEW.pr_url;
+END;
+
+-- What was tried about a session, and what still has to be delivered. `reaction` has no check: more of them will come.
+CREATE TABLE reaction_state (
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  reaction TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  first_at TEXT CONSTRAINT "reaction_state.first_at"
+    CHECK (first_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  last_signature TEXT,
+  escalated INTEGER NOT NULL DEFAULT 0 CONSTRAINT "reaction_state.escalated" CHECK (escalated IN (0, 1)),
+  is_current INTEGER NOT NULL DEFAULT 0 CONSTRAINT "reaction_state.is_current" CHECK (is_current IN (0, 1)),
+  pending TEXT NOT NULL DEFAULT 'none' CONSTRAINT "reaction_state.pending" CHECK (pending IN
+    ('none', 'nudge', 'escalate', 'notify')),
+  pending_message TEXT NOT NULL DEFAULT '',
+  lease_until TEXT CONSTRAINT "reaction_state.lease_until"
+    CHECK (lease_until GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  PRIMARY KEY (session_id, reaction)
+) STRICT, WITHOUT ROWID;
+-- What `tick` looks at: what waits to be delivered, and what may have to be escalated.
+CREATE INDEX reaction_state_due_idx ON reaction_state (first_at)
+  WHERE pending <> 'none' OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle'));
+
+-- How far each consumer of the change log has come; what it has not confirmed is kept for it.
+CREATE TABLE consumer_offset (
+  name TEXT PRIMARY KEY NOT NULL,
+  acked_seq INTEGER NOT NULL CONSTRAINT "consumer_offset.acked_seq" CHECK (acked_seq >= 0),
+  updated_at TEXT NOT NULL CONSTRAINT "consumer_offset.updated_at"
+    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
+) STRICT, WITHOUT ROWID;
+
+-- What is under way, and whose it is, so that somebody else can finish or undo it after a crash.
+CREATE TABLE session_operation (
+  id TEXT PRIMARY KEY NOT NULL,
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  kind TEXT NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup')),
+  step TEXT NOT NULL DEFAULT '',
+  owner TEXT NOT NULL,
+  started_at TEXT NOT NULL CONSTRAINT "session_operation.started_at"
+    CHECK (started_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  updated_at TEXT NOT NULL CONSTRAINT "session_operation.updated_at"
+    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
+) STRICT;
+CREATE INDEX session_operation_session_idx ON session_operation (session_id);
+
+-- The session that a caller's key stands for: a creation that is tried again finds the first.
+CREATE TABLE session_key (
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  key TEXT NOT NULL,
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  PRIMARY KEY (project_id, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX session_key_session_idx ON session_key (session_id);

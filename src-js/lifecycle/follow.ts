@@ -1,0 +1,130 @@
+/** The change log as an async iterator: what is there first, then what comes. */
+import { Alarm } from './alarm';
+import type { ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
+import { DEFAULT_POLL_BATCH } from './constants';
+import type { StoreCore } from './native-store';
+
+/** How often to look without having been told to, in milliseconds: a hint can be lost with a connection. */
+const LOOK_MS = 1000;
+
+type Result = IteratorResult<ChangeEvent, undefined>;
+
+/** What it reads. */
+interface Log extends ChangeSource {
+  readChangeLogAfterForProject(projectId: string, after: number, limit?: number): Promise<ChangeEvent[]>;
+}
+
+/**
+ * Every event is read from the log by seq, and hints only say when to look: so there is no seam between what was there and what comes.
+ */
+export class FollowedChanges implements ChangeSubscription {
+  readonly #log: Log;
+  readonly #projectId: string | undefined;
+  readonly #alarm: Alarm;
+  readonly #enter: () => void;
+  readonly #leave: (() => void)[] = [];
+  #entered = false;
+  /** Where to read on: everything up to here was handed out, or is of other projects. */
+  #place: number;
+  #lastSeq: number;
+  #batch: ChangeEvent[] = [];
+  #next = 0;
+  #ended = false;
+  /** Readers take turns. */
+  #tail: Promise<unknown> = Promise.resolve();
+
+  constructor(log: Log, core: StoreCore, { after = 0, projectId, signal }: FollowChangesOptions) {
+    this.#log = log;
+    this.#projectId = projectId;
+    this.#place = this.#lastSeq = after;
+    // Who waits for what another process does must not be left alone by the event loop.
+    this.#alarm = new Alarm(core.isShared);
+    const end = (): void => this.#end();
+    this.#enter = () => {};
+    if (signal?.aborted || core.closed) {
+      this.#ended = true;
+      return;
+    }
+    signal?.addEventListener('abort', end, { once: true });
+    this.#leave.push(() => signal?.removeEventListener('abort', end));
+    // An iterator that nobody reads holds nothing.
+    this.#enter = () =>
+      void this.#leave.push(
+        core.onHint(() => this.#alarm.ring()),
+        core.onClose(end),
+      );
+  }
+
+  get lastSeq(): number {
+    return this.#lastSeq;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<Result> {
+    const turn = this.#tail.then(() => this.#take());
+    this.#tail = turn.catch(() => {});
+    return turn;
+  }
+
+  async return(): Promise<IteratorResult<ChangeEvent, undefined>> {
+    this.#end();
+    return { done: true, value: undefined };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#end();
+  }
+
+  async #take(): Promise<Result> {
+    if (!this.#entered && !this.#ended) {
+      this.#entered = true;
+      this.#enter();
+    }
+    try {
+      while (!this.#ended) {
+        const value = this.#batch[this.#next];
+        if (value !== undefined) {
+          this.#next++;
+          this.#lastSeq = value.seq;
+          return { done: false, value };
+        }
+        await this.#alarm.unlessOver(this.#fill(), undefined);
+      }
+    } catch (error) {
+      // A reading that the end cut off has not failed.
+      if (!this.#ended) {
+        this.#end();
+        throw error;
+      }
+    }
+    return { done: true, value: undefined };
+  }
+
+  /** Reads the next batch; if there is none, waits until there may be one. */
+  async #fill(): Promise<void> {
+    const after = this.#place;
+    this.#next = 0;
+    if (this.#projectId === undefined) {
+      this.#batch = await this.#log.readChangeLogAfter(after, DEFAULT_POLL_BATCH);
+      this.#place = this.#batch.at(-1)?.seq ?? after;
+    } else {
+      // What others did up to here need not be looked at again, nor may it be missed when it is pruned.
+      const head = await this.#log.maxChangeLogSeq();
+      this.#batch = await this.#log.readChangeLogAfterForProject(this.#projectId, after, DEFAULT_POLL_BATCH);
+      const last = this.#batch.at(-1)?.seq ?? after;
+      this.#place = this.#batch.length < DEFAULT_POLL_BATCH ? Math.max(last, head) : last;
+    }
+    if (this.#batch.length === 0 && !this.#ended) await this.#alarm.wait(LOOK_MS);
+  }
+
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#batch = [];
+    for (const leave of this.#leave.splice(0)) leave();
+    this.#alarm.end();
+  }
+}

@@ -1,0 +1,154 @@
+/** What the managers are made of, and what they answer. */
+import type { Logger } from '../entity/types';
+import type { LifecycleManager } from './lifecycle-manager';
+import type { Agent, Messenger, Notifier, Runtime, Workspace } from './port-types';
+import type { SessionStore } from './store-types';
+import type { AgentHarness, ProjectId, ReactionKey, SessionId, SessionKind } from './word-types';
+
+/** What may be otherwise about reactions. What is left out is as it stands here. */
+export interface ReactionPolicy {
+  /** Reactions that do not happen. Default: none. */
+  off?: ReactionKey[];
+  /** Other texts. What checks and reviewers say is still added. */
+  messages?: Partial<Record<ReactionKey, string>>;
+  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
+  escalateAfterMs?: number;
+  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
+  ciBrakeRuns?: number;
+  /** The agent is told of so many different reviews; then a person is. Default 3. */
+  reviewMaxNudges?: number;
+  /**
+   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
+   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
+   * window / interval avoid it.
+   */
+  detectingMaxAttempts?: number;
+  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
+  detectingMaxDurationMs?: number;
+  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
+  allFailedChecks?: boolean;
+  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
+  mergeEnds?: 'any' | 'last';
+}
+
+/** Options of {@link LifecycleManager}. */
+export interface LifecycleManagerOptions {
+  store: SessionStore;
+  /** Tells a person. Without one, what it would tell counts as told. */
+  notifier?: Notifier;
+  /** Types into agents. Without one, what it would type counts as typed. */
+  messenger?: Messenger;
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
+  recentActivityWindowMs?: number;
+  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  policy?: ReactionPolicy;
+  /**
+   * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has
+   * exited, or that shows a question, because Enter would answer it. The message waits for a better moment. Default `true`.
+   */
+  guardMessages?: boolean;
+  /** Gets lines about what nobody waits for. Default: the store's. */
+  logger?: Logger;
+}
+
+/** The environment variables in which an agent finds who it is. */
+export interface EnvironmentNames {
+  /** Default `AO_SESSION_ID`. */
+  sessionId?: string;
+  /** Default `AO_PROJECT_ID`. */
+  projectId?: string;
+  /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
+  issueId?: string;
+}
+
+/** Options of {@link SessionManager}. */
+export interface SessionManagerOptions {
+  store: SessionStore;
+  lifecycle: LifecycleManager;
+  runtime: Runtime;
+  agent: Agent;
+  workspace: Workspace;
+  messenger: Messenger;
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** Names of environment variables. */
+  environmentNames?: EnvironmentNames;
+  /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
+  logger?: Logger;
+}
+
+/** A session to be started. Texts that are left out are `''`. */
+export interface SpawnConfig {
+  projectId: ProjectId;
+  issueId?: string;
+  /** Default `worker`. */
+  kind?: SessionKind;
+  harness?: AgentHarness;
+  branch?: string;
+  prompt?: string;
+  /** Rules that are added to the prompt, after an empty line. */
+  agentRules?: string;
+}
+
+/** Options of {@link SessionManager.spawn}. */
+export interface SpawnOptions {
+  /** Gives up when it aborts: the running step counts as failed, and what was done is undone. */
+  signal?: AbortSignal;
+  /** Makes a repeated call return the session of the first one with this key, instead of starting another. */
+  key?: string;
+}
+
+/** Options of {@link SessionManager.kill}. */
+export interface KillOptions {
+  /** Whether a session whose handles are missing is ended too; what there is of it is torn down. Default `false`. */
+  force?: boolean;
+}
+
+/** What {@link SessionManager.cleanupReport} did. */
+export interface CleanupReport {
+  /** The sessions whose workspace is gone now. */
+  cleaned: SessionId[];
+  /** Those whose workspace stays, and why. */
+  skipped: { id: SessionId; reason: string }[];
+}
+
+/** What {@link SessionManager.recover} did. */
+export interface RecoverReport {
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  finished: SessionId[];
+  /** Sessions whose interrupted spawn was undone: they are `errored`. */
+  parked: SessionId[];
+  /** Running sessions whose runtime is alive. */
+  adopted: SessionId[];
+  /** Running sessions whose runtime is gone: they have ended, or are in quarantine until it is certain. */
+  lost: SessionId[];
+  /** Running sessions whose runtime cannot be asked: they are in quarantine. */
+  unclear: SessionId[];
+  /** What could not be done, and why. */
+  failed: { id: SessionId; reason: string }[];
+}
+
+/** Options of {@link Reaper}. */
+export interface ReaperOptions {
+  lifecycle: LifecycleManager;
+  /** The runtimes by name. */
+  runtimes: Record<string, Runtime>;
+  /** How often to look, in milliseconds. Default 5000. */
+  intervalMs?: number;
+  /** How long a probe may take, in milliseconds; one that takes longer has failed. Default 5000. */
+  probeTimeoutMs?: number;
+  /** How many probes run at a time. Default 8. */
+  concurrency?: number;
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** Gets lines about sessions that cannot be probed. */
+  logger?: Logger;
+}
+
+/** Options of a `start()`. */
+export interface StartOptions {
+  /** Whether the timer keeps the process alive. Default `false`. */
+  keepAlive?: boolean;
+}

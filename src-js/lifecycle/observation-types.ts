@@ -1,0 +1,95 @@
+/** What observers report, and what is decided from it. */
+import type { Detecting, DetectingInput, PrCheckInput, PrCommentInput } from './record-types';
+import type { RuntimeHandle } from './port-types';
+import type {
+  ActivitySource,
+  ActivityState,
+  CiState,
+  Mergeability,
+  ProbeResult,
+  ProcessLiveness,
+  ReviewDecision,
+  SessionState,
+  TerminationReason,
+  TimeInput,
+} from './word-types';
+
+/** What a probe of a runtime, and of the process in it, found. */
+export interface RuntimeFacts {
+  runtime: ProbeResult;
+  process: ProbeResult;
+  /** When. Default: now. */
+  observedAt?: TimeInput;
+}
+
+/** What an agent was heard to do. */
+export interface ActivitySignal {
+  /** `false`: the signal says nothing, and changes nothing. */
+  valid: boolean;
+  state: ActivityState;
+  /** When. Default: now. Older than what is stored: dropped; in the future: now. */
+  timestamp?: TimeInput;
+  /** Who told. Default `none`. */
+  source?: ActivitySource;
+}
+
+/** What was found about a pull request. */
+export interface PrObservation {
+  /** `false`: it could not be looked at, which changes nothing, whatever else is set. */
+  fetched: boolean;
+  url: string;
+  number: number;
+  draft?: boolean;
+  merged?: boolean;
+  closed?: boolean;
+  ci?: CiState;
+  review?: ReviewDecision;
+  mergeability?: Mergeability;
+  /** The checks as they are now. */
+  checks?: Omit<PrCheckInput, 'prUrl'>[];
+  /** All comments as they are now. */
+  comments?: Omit<PrCommentInput, 'prUrl'>[];
+}
+
+/** What came out of starting a session. Fields that are left out or empty keep what is stored. */
+export interface SpawnOutcome {
+  branch?: string;
+  workspacePath?: string;
+  runtimeHandle?: RuntimeHandle;
+  agentSessionId?: string;
+  prompt?: string;
+  /**
+   * What the session must be: `spawning` = not ended (a kill meanwhile wins, with `HF_LIFECYCLE_SESSION_TERMINATED`), `terminal` = ended (else
+   * `HF_LIFECYCLE_SESSION_BUSY`). Default: either.
+   */
+  expect?: 'spawning' | 'terminal';
+}
+
+/** What {@link resolveProbeDecision} decides from. Booleans that are left out are `false`. */
+export interface ProbeInput {
+  runtimeAlive?: boolean;
+  /** Whether the runtime could not be probed. */
+  runtimeFailed?: boolean;
+  /** Default `indeterminate`. */
+  process?: ProcessLiveness;
+  /** Whether the process could not be probed. */
+  processFailed?: boolean;
+  /** Whether the agent was heard within the window. */
+  recentActivity?: boolean;
+  killRequested?: boolean;
+  /** Default `manually_killed`. */
+  killReason?: TerminationReason;
+  /** The memory of a quarantine that goes on. */
+  prior?: DetectingInput | null;
+  now: TimeInput;
+}
+
+/** What was decided about a session, and from what. */
+export interface LifecycleDecision {
+  state: SessionState;
+  terminationReason: TerminationReason;
+  isAlive: boolean;
+  detecting: Detecting | null;
+  /** The facts as text; its hash tells whether two probes said the same. */
+  evidence: string;
+}

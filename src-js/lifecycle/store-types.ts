@@ -1,0 +1,198 @@
+/** The session store: how it is opened, and what it does. */
+import type { Logger } from '../entity/types';
+import type { ChangeConsumer, ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
+import type {
+  NewSession,
+  PrCheck,
+  PrCheckInput,
+  PrComment,
+  PrCommentInput,
+  PrFacts,
+  PrRow,
+  PrRowInput,
+  Project,
+  ProjectInput,
+  SessionMetadata,
+  SessionRecord,
+} from './record-types';
+import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
+
+/** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
+export interface ChangeLogRetention {
+  /** Milliseconds. Default 7 days. */
+  maxAgeMs?: number;
+  /** Rows. Default 100,000. */
+  maxRows?: number;
+  /** Whether the limits hold against consumers that have not confirmed too; those get an error that names what they missed. Default `false`. */
+  hard?: boolean;
+}
+
+/** Where a session store is, and how it works. Exactly one of `dataDir`, `path` and `connectionString`. */
+export interface OpenSessionStoreOptions {
+  /** The folder of `sessions.db`; created when missing. */
+  dataDir?: string;
+  /** The database file, or `:memory:`. */
+  path?: string;
+  /** A PostgreSQL database. */
+  connectionString?: string;
+  /** PostgreSQL only: the schema of the tables, created when missing. Default `holdfast_lifecycle`. */
+  schema?: string;
+  /** PostgreSQL only: connections at a time. Default 4. */
+  poolSize?: number;
+  /** PostgreSQL only: TLS, as `pg` takes it. Default: what `connectionString` says. */
+  ssl?: boolean | { rejectUnauthorized?: boolean; ca?: string | string[]; cert?: string; key?: string };
+  /**
+   * SQLite only. `full` (default): a write is on disk when its promise resolves. `normal`: it survives a crash of the process, but the last
+   * ones may be lost in a power cut. PostgreSQL is as durable as its server (`synchronous_commit`).
+   */
+  durability?: 'full' | 'normal';
+  /** How long to wait for others that write, in milliseconds; then a call rejects with `HF_BUSY`. Default 5000. */
+  busyTimeoutMs?: number;
+  /** SQLite only: connections that read at a time. Default 8. */
+  maxReaders?: number;
+  /** How much of the change log is kept; `false` = all of it. */
+  retention?: ChangeLogRetention | false;
+  /** Further names of harnesses. */
+  harnesses?: string[];
+  /** Where "now" comes from. Default: the system. */
+  clock?: () => Date;
+  /** Gets lines about what nobody waits for. */
+  logger?: Logger;
+}
+
+/** What a session store holds. */
+export interface SessionStoreStats {
+  projects: number;
+  sessions: number;
+  /** Sessions that have not ended. */
+  running: number;
+  /** The highest seq that was ever given; 0 if there was none. */
+  head: number;
+  /** The first seq that is still there; 0 if none is. */
+  oldest: number;
+  /** How many seqs are from the one to the other. */
+  changes: number;
+  /** Named consumers, and how many changes each has not confirmed. */
+  consumers: { name: string; ackedSeq: number; updatedAt: Date; lag: number }[];
+  /** Bytes of the write-ahead log. Not with PostgreSQL. */
+  walBytes?: number;
+  /** How many transactions this store has committed. */
+  commits?: number;
+}
+
+/** What looking through the database found. */
+export interface SessionStoreCheck {
+  /** Whether all is well. */
+  sound: boolean;
+  /** What is not, one line each. */
+  problems: string[];
+}
+
+/**
+ * The durable truth about sessions. Every method that changes something is one transaction: all of it happens with its rows in the
+ * change log, or nothing, and it is on disk when the promise resolves (see `durability`). A read that begins after that sees it, from any handle
+ * of any process.
+ *
+ * Every method may reject with `HF_CLOSED`, `HF_BUSY` (others held the database for longer than `busyTimeoutMs`), `HF_DISK_FULL`,
+ * `HF_CORRUPT` or `HF_IO`, and with `HF_INVALID_ARGUMENT` before anything was touched. `get…` of what does not exist resolves to `null`, a
+ * list of nothing to `[]`.
+ */
+export interface SessionStore extends ChangeSource, AsyncDisposable {
+  /** The database file, `:memory:`, or for PostgreSQL the schema. */
+  readonly path: string;
+  readonly schemaVersion: number;
+
+  /**
+   * Ends what reads from the store (pollers, {@link changes}), and calls of the managers that wait for a port: those reject with `HF_CLOSED`. Waits
+   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after some seconds. Twice is harmless.
+   */
+  close(): Promise<void>;
+
+  /** A project, archived or not. */
+  getProject(id: ProjectId): Promise<Project | null>;
+  /** The active projects, by id. */
+  listProjects(): Promise<Project[]>;
+  /** Stores a project. On an id that exists everything but `registeredAt` is replaced. */
+  upsertProject(project: ProjectInput): Promise<void>;
+  /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
+  archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+
+  /**
+   * Stores a new session under the next number of its project.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project, or a value that the format does not have
+   */
+  createSession(session: NewSession): Promise<SessionRecord>;
+  /**
+   * Writes everything about a session that can change, `updatedAt` included, and counts its revision up.
+   *
+   * @throws {StaleRecordError} `HF_LIFECYCLE_STALE_RECORD`: the revision is no longer `expectedRevision`; nothing was written
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  updateSession(session: SessionRecord, options?: { expectedRevision?: number }): Promise<void>;
+  /**
+   * Takes over the fields of `patch` that are not empty; emits no event.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  patchSessionMetadata(id: SessionId, patch: Partial<SessionMetadata>): Promise<SessionRecord>;
+  getSession(id: SessionId): Promise<SessionRecord | null>;
+  /** The sessions of a project, by number. */
+  listSessions(projectId: ProjectId): Promise<SessionRecord[]>;
+  /** All sessions, by project and number. */
+  listAllSessions(): Promise<SessionRecord[]>;
+  /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
+  deleteSession(id: SessionId): Promise<boolean>;
+
+  /** Stores a pull request. On an address that exists everything is replaced, the session too. */
+  upsertPr(pr: PrRowInput): Promise<void>;
+  getPr(url: string): Promise<PrRow | null>;
+  /** The pull requests of a session, newest first. */
+  listPrsBySession(id: SessionId): Promise<PrRow[]>;
+  /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
+  deletePr(url: string): Promise<boolean>;
+  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  prFactsForSession(id: SessionId): Promise<PrFacts>;
+  /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
+  writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;
+  /** How the last runs of a check went, newest first. */
+  recentCheckStatuses(prUrl: string, name: string, limit: number): Promise<CheckStatus[]>;
+  /** Adds or changes a check. */
+  recordCheck(check: PrCheckInput): Promise<void>;
+  /** The checks of a pull request, by name and time. */
+  listChecks(prUrl: string): Promise<PrCheck[]>;
+  /** Makes `comments` the whole set of a pull request's comments. */
+  replacePrComments(prUrl: string, comments: PrCommentInput[]): Promise<void>;
+  /** The comments of a pull request, by time and id. */
+  listPrComments(prUrl: string): Promise<PrComment[]>;
+
+  /** As {@link readChangeLogAfter}, of one project. */
+  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<ChangeEvent[]>;
+  /** The first seq that is still there; 0 if none is. */
+  oldestChangeLogSeq(): Promise<number>;
+  /** Deletes rows of the change log beyond the limits, but none that a named consumer has not confirmed, unless `hard`. Resolves to how many. */
+  pruneChangeLog(limits: ChangeLogRetention): Promise<number>;
+  /** A reader of the log whose place the store remembers under `name`. */
+  consumer(name: string): ChangeConsumer;
+  /**
+   * Every event after a seq, from the log first and then as it happens, without gap or duplicate: what an SSE endpoint with `Last-Event-ID`
+   * needs. It reads no faster than its reader, so it needs no buffer. It ends with its signal, with `break`, and when the store is closed.
+   *
+   * @throws {ChangeLogTruncatedError} from `next()`, `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: events after `after` were pruned
+   *
+   * @example
+   * ```ts
+   * for await (const event of store.changes({ after: lastEventId, projectId, signal })) response.write(toSse(event));
+   * ```
+   */
+  changes(options?: FollowChangesOptions): ChangeSubscription;
+
+  /** What is kept in the change log of one session, oldest first. Reads the log of its project: for looking into what happened, not for serving. */
+  sessionTimeline(id: SessionId): Promise<ChangeEvent[]>;
+  /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
+  backup(path: string): Promise<void>;
+  /** Looks the whole database through. Takes as long as reading it does. */
+  check(): Promise<SessionStoreCheck>;
+  /** Counts what is there. */
+  stats(): Promise<SessionStoreStats>;
+}

@@ -1,0 +1,9 @@
+/** All types of the module. */
+export type { Log, Logger } from '../entity/types';
+export type * from './word-types';
+export type * from './record-types';
+export type * from './change-types';
+export type * from './observation-types';
+export type * from './port-types';
+export type * from './store-types';
+export type * from './manager-types';

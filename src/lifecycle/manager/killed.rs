@@ -1,0 +1,53 @@
+//! Somebody wants a session to end.
+
+use serde::Deserialize;
+
+use super::Outcome;
+use super::memory::Memory;
+use crate::error::Result;
+use crate::lifecycle::check;
+use crate::lifecycle::model::Millis;
+use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::sessions;
+use crate::lifecycle::words::{SessionState, TerminationReason};
+
+/// The command `kill`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Kill {
+    /// The session.
+    pub id: String,
+    /// Why; empty or missing = by hand.
+    pub reason: Option<String>,
+    /// The time.
+    pub now: Millis,
+}
+
+/// Ends a session and forgets its reactions, save the notice of an earlier end that nobody got yet. Nobody is told: whoever
+/// asked for it knows. Unknown and ended sessions stay as they are.
+///
+/// # Errors
+/// `HF_INVALID_ARGUMENT` for an unknown reason, and what the database says.
+pub fn kill(sql: &mut dyn Sql, input: &Kill) -> Result<Outcome> {
+    let reason = match check::argument("reason", input.reason.as_deref().unwrap_or_default())? {
+        TerminationReason::None => TerminationReason::ManuallyKilled,
+        reason => reason,
+    };
+    let mut outcome = Outcome { killed: Some(false), ..Outcome::default() };
+    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+        return Ok(outcome);
+    };
+    if !before.lifecycle.state.is_terminal() {
+        let mut after = before.clone();
+        after.lifecycle.state = SessionState::Terminated;
+        after.lifecycle.termination_reason = reason;
+        after.lifecycle.is_alive = false;
+        after.lifecycle.detecting = None;
+        after.updated_at = input.now;
+        sessions::save(sql, &before, &after)?;
+        outcome.killed = Some(true);
+    }
+    let mut memory = Memory::load(sql, &input.id)?;
+    memory.end();
+    memory.save(sql)?;
+    Ok(outcome)
+}

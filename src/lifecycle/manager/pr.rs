@@ -1,0 +1,146 @@
+//! A look at a pull request.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Outcome;
+use super::policy::{MergeEnds, Policy};
+use super::react::{self, Feedback};
+use crate::error::Result;
+use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput};
+use crate::lifecycle::decide::call::from_text;
+use crate::lifecycle::model::{Millis, PrCheck};
+use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::{self, comments, prs, sessions};
+use crate::lifecycle::words::{PrState, ReactionKey, SessionState, TerminationReason, Word as _};
+
+/// The command `observePr`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Observe {
+    /// The session.
+    pub id: String,
+    /// What was seen; nothing of it is looked at unless its `fetched` is true.
+    pub observation: Box<RawValue>,
+    /// The time.
+    pub now: Millis,
+    /// How to react.
+    pub policy: Option<Policy>,
+}
+
+/// Whether anything was seen.
+#[derive(Deserialize)]
+struct Fetched {
+    #[serde(default)]
+    fetched: Value,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Deserialize)]
+struct Observation {
+    url: String,
+    #[serde(default)]
+    number: i64,
+    #[serde(default)]
+    draft: bool,
+    #[serde(default)]
+    merged: bool,
+    #[serde(default)]
+    closed: bool,
+    ci: Option<String>,
+    review: Option<String>,
+    mergeability: Option<String>,
+    #[serde(default)]
+    checks: Vec<CheckInput>,
+    #[serde(default)]
+    comments: Vec<CommentInput>,
+}
+
+impl Observation {
+    fn state(&self) -> PrState {
+        if self.merged {
+            PrState::Merged
+        } else if self.closed {
+            PrState::Closed
+        } else if self.draft {
+            PrState::Draft
+        } else {
+            PrState::Open
+        }
+    }
+}
+
+/// Stores a pull request with its checks and comments, ends the session if it was merged, and reacts. What failed to be
+/// fetched says nothing, and unknown sessions are left alone. Of an ended session the rows are stored, and nothing else
+/// happens.
+///
+/// # Errors
+/// `HF_INVALID_ARGUMENT` for an observation that is none, `HF_LIFECYCLE_CONSTRAINT` for an unknown word in it, and what the
+/// database says. The caller rolls back then.
+pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
+    let text = input.observation.get();
+    if !serde_json::from_str::<Fetched>(text).is_ok_and(|seen| seen.fetched == Value::Bool(true)) {
+        return Ok(Outcome::default());
+    }
+    let mut observation: Observation = from_text("observation", text)?;
+    let policy = input.policy.clone().unwrap_or_default();
+    let now = input.now;
+    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+        return Ok(Outcome::default());
+    };
+    let runs = std::mem::take(&mut observation.checks);
+    let runs = record(sql, &input.id, &observation, runs, now)?;
+    if before.lifecycle.state.is_terminal() {
+        return Ok(Outcome::default());
+    }
+    if observation.merged && ends(sql, &input.id, &policy)? {
+        let mut after = before.clone();
+        after.lifecycle.state = SessionState::Terminated;
+        after.lifecycle.termination_reason = TerminationReason::PrMerged;
+        after.lifecycle.is_alive = false;
+        after.lifecycle.detecting = None;
+        after.updated_at = now;
+        sessions::save(sql, &before, &after)?;
+        return Ok(Outcome::of(react::end(sql, &after, Some(ReactionKey::PrMerged), &policy, now)?));
+    }
+    let feedback = Feedback { url: &observation.url, checks: &runs, comments: &observation.comments };
+    Ok(Outcome::of(react::run(sql, &before, Some(&feedback), &policy, now)?))
+}
+
+/// Stores what was seen: the pull request, its checks in their order, its comments. Rows that say the same already are not
+/// written.
+fn record(
+    sql: &mut dyn Sql,
+    id: &str,
+    seen: &Observation,
+    checks: Vec<CheckInput>,
+    now: Millis,
+) -> Result<Vec<PrCheck>> {
+    let row = check::pr(
+        PrInput {
+            url: seen.url.clone(),
+            session_id: id.to_owned(),
+            number: seen.number,
+            state: Some(seen.state().as_str().to_owned()),
+            review_decision: seen.review.clone(),
+            ci_state: seen.ci.clone(),
+            mergeability: seen.mergeability.clone(),
+            updated_at: None,
+        },
+        now,
+    )?;
+    prs::upsert(sql, &row)?;
+    let mut runs = Vec::with_capacity(checks.len());
+    for input in checks {
+        let run = check::check(CheckInput { pr_url: seen.url.clone(), ..input }, now)?;
+        tables::checks::upsert(sql, &run, now)?;
+        runs.push(run);
+    }
+    comments::replace(sql, &seen.url, &seen.comments, now)?;
+    Ok(runs)
+}
+
+/// Whether a merge ends the session: always, or only if no other pull request of it is open.
+fn ends(sql: &mut dyn Sql, id: &str, policy: &Policy) -> Result<bool> {
+    Ok(policy.merge_ends == MergeEnds::Any || !prs::facts(sql, id)?.is_open())
+}

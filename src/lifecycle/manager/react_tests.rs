@@ -1,0 +1,158 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::lifecycle::decide::reaction::ESCALATED_TYPE;
+use crate::lifecycle::model::{Activity, Lifecycle, Metadata};
+use crate::lifecycle::words::{
+    CiState, Mergeability, ReviewDecision, SessionKind, SessionState, TerminationReason, Word as _,
+};
+
+fn session(state: SessionState) -> SessionRecord {
+    SessionRecord {
+        id: "mer-1".into(),
+        project_id: "mer".into(),
+        num: 1,
+        issue_id: String::new(),
+        kind: SessionKind::Worker,
+        lifecycle: Lifecycle {
+            state,
+            termination_reason: TerminationReason::None,
+            is_alive: true,
+            harness: String::new(),
+            activity: Activity::default(),
+            detecting: None,
+        },
+        metadata: Metadata::default(),
+        revision: 0,
+        created_at: 0,
+        updated_at: 0,
+    }
+}
+
+/// A state of the world, and what is seen of it.
+#[derive(Debug, Clone)]
+struct Step {
+    state: SessionState,
+    facts: PrFacts,
+    commit: Option<String>,
+    comments: Vec<String>,
+    is_poll: bool,
+    is_down: bool,
+    wait: Millis,
+}
+
+fn any_of<T: crate::lifecycle::words::Word + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    (0..T::ALL.len()).prop_map(|at| T::ALL[at].0)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let live = prop::sample::select(vec![
+        SessionState::NotStarted,
+        SessionState::Working,
+        SessionState::Idle,
+        SessionState::NeedsInput,
+        SessionState::Stuck,
+        SessionState::Detecting,
+    ]);
+    let pr = (0..4u8, any_of::<CiState>(), any_of::<ReviewDecision>(), any_of::<Mergeability>());
+    let seen = (prop::option::of("c[1-4]"), prop::collection::vec("[ab]", 0..2));
+    (live, pr, seen, any::<bool>(), any::<bool>(), 0..2_000_000i64).prop_map(
+        |(state, (kind, ci, review, mergeability), (commit, comments), is_poll, is_down, wait)| Step {
+            state,
+            facts: PrFacts {
+                exists: kind > 0,
+                url: "u".into(),
+                closed: kind == 3,
+                draft: kind == 2,
+                ci,
+                review,
+                mergeability,
+                review_comments: !comments.is_empty(),
+                ..PrFacts::default()
+            },
+            commit,
+            comments,
+            is_poll,
+            is_down,
+            wait,
+        },
+    )
+}
+
+proptest! {
+    /// Whatever happens: an entry speaks once per stay, feedback once per signature and stay, nobody who waits for a person is
+    /// typed at, an escalation is the last word of its stay, and what goes wrong is said again as long as it holds.
+    #[test]
+    fn every_sequence_keeps_the_promises(steps in prop::collection::vec(step(), 1..25)) {
+        let policy = Policy::default();
+        let mut memory = Memory::default();
+        let mut now = 1_000_000;
+        let mut told: HashMap<ReactionKey, Vec<(String, String)>> = HashMap::new();
+        for step in steps {
+            now += step.wait;
+            let session = session(step.state);
+            let run = Run { session: &session, facts: &step.facts, policy: &policy, now };
+            let checks: Vec<PrCheck> = step.commit.iter().map(|commit| PrCheck {
+                pr_url: "u".into(), name: "n".into(), commit_hash: commit.clone(), status: CheckStatus::Failed,
+                url: String::new(), log_tail: commit.clone(), created_at: now,
+            }).collect();
+            let comments: Vec<CommentInput> = step.comments.iter().map(|id| CommentInput {
+                comment_id: id.clone(), body: id.clone(), ..CommentInput::default()
+            }).collect();
+            let feedback = Feedback { url: "u", checks: &checks, comments: &comments };
+            run.decide(&mut memory, step.is_poll.then_some(&feedback), &mut |_, _, _| Ok(vec![CheckStatus::Passed])).unwrap();
+            // What ended its stay may speak anew.
+            told.retain(|key, _| memory.get(*key).is_some());
+            let deliveries = hand_out(&mut memory, &session, &step.facts, now);
+            let ranks: Vec<_> = deliveries.iter().map(|one| ReactionKey::ALL.iter().position(|(key, _)| *key == one.reaction)).collect();
+            prop_assert!(ranks.windows(2).all(|pair| pair[0] < pair[1]), "order of {deliveries:?}");
+            for one in &deliveries {
+                let is_feedback = matches!(one.reaction, ReactionKey::CiFailed | ReactionKey::ReviewComments);
+                if one.to == Audience::Agent {
+                    prop_assert!(!matches!(step.state, SessionState::NeedsInput | SessionState::Stuck), "typed at: {one:?}");
+                    prop_assert!(!is_feedback || step.facts.is_open());
+                }
+                if !is_feedback {
+                    prop_assert_eq!(reaction_for(&session.lifecycle, &step.facts), Some(one.reaction));
+                }
+                let before = told.entry(one.reaction).or_default();
+                prop_assert!(before.iter().all(|(kind, _)| kind != ESCALATED_TYPE), "spoke after its escalation: {one:?}");
+                let signature = memory.get(one.reaction).and_then(|row| row.last_signature.clone()).unwrap_or_default();
+                let said = (one.event_type.clone(), signature);
+                prop_assert!(before.last() != Some(&said), "said twice: {one:?}");
+                // What did not arrive is no longer what was said last.
+                before.push(if step.is_down { (String::new(), String::new()) } else { said });
+            }
+            for row in memory.rows_mut() {
+                if deliveries.iter().any(|one| one.reaction == row.reaction) {
+                    row.lease_until = None;
+                    if !step.is_down {
+                        row.pending = Pending::None;
+                    }
+                }
+                let waits = row.pending != Pending::None && !step.is_down;
+                let held = matches!(row.reaction, ReactionKey::CiFailed | ReactionKey::ReviewComments)
+                    && !takes_feedback(step.state, &step.facts);
+                prop_assert!(!waits || held, "left undelivered: {row:?}");
+            }
+            prop_assert!(memory.rows_mut().filter(|row| row.is_current).count() <= 1);
+        }
+    }
+}
+
+#[test]
+fn fences_are_longer_than_what_they_hold() {
+    let check = |log: &str| PrCheck {
+        pr_url: "u".into(),
+        name: "n".into(),
+        commit_hash: "c".into(),
+        status: CheckStatus::Failed,
+        url: String::new(),
+        log_tail: log.into(),
+        created_at: 0,
+    };
+    assert_eq!(output_of_all(&[&check("a `b` c")]), "\n\nn:\n```\na `b` c\n```");
+    assert_eq!(output_of_all(&[&check("````")]), "\n\nn:\n`````\n````\n`````");
+}

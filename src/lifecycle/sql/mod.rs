@@ -1,0 +1,102 @@
+//! One transaction, or one snapshot, on whichever database: the statements of this module are written once.
+//!
+//! Placeholders are `?1`, `?2` …; both databases know all that is used besides (`ON CONFLICT`, `RETURNING`, `IS DISTINCT
+//! FROM`). Booleans are 0 and 1, times are texts of 24 characters.
+
+pub mod postgres;
+pub mod sqlite;
+
+use crate::error::Result;
+
+/// A parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// A number.
+    Int(i64),
+    /// A number, or NULL.
+    OptInt(Option<i64>),
+    /// A text.
+    Text(&'a str),
+    /// A text, or NULL.
+    OptText(Option<&'a str>),
+}
+
+/// A row of an answer; columns are counted from 0.
+pub trait Row {
+    /// A number.
+    ///
+    /// # Errors
+    /// `HF_CORRUPT` if the column holds something else.
+    fn int(&self, column: usize) -> Result<i64>;
+
+    /// A number, or NULL.
+    ///
+    /// # Errors
+    /// As [`Row::int`].
+    fn opt_int(&self, column: usize) -> Result<Option<i64>>;
+
+    /// A text.
+    ///
+    /// # Errors
+    /// As [`Row::int`].
+    fn text(&self, column: usize) -> Result<&str>;
+
+    /// A text, or NULL.
+    ///
+    /// # Errors
+    /// As [`Row::int`].
+    fn opt_text(&self, column: usize) -> Result<Option<&str>>;
+}
+
+/// One transaction, or one snapshot.
+pub trait Sql {
+    /// Runs a statement; tells how many rows it changed. `doing` is for messages ("store a session").
+    ///
+    /// # Errors
+    /// What the database says. A broken constraint is [`crate::error::Code::LifecycleConstraint`].
+    fn run(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>]) -> Result<u64>;
+
+    /// Hands every row of an answer to `each`.
+    ///
+    /// # Errors
+    /// What the database says, and what `each` says, which ends it.
+    fn rows(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&dyn Row) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Keeps all others from writing the session `id` until the transaction ends. Nothing to do where there is one writer.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn lock_session(&mut self, id: &str) -> Result<()>;
+
+    /// Keeps all others from writing the pull request `url`, its checks and its comments until the transaction ends. Who locks a
+    /// session as well does that first. Nothing to do where there is one writer.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn lock_pr(&mut self, url: &str) -> Result<()>;
+
+    /// Keeps all others from removing changes and from registering consumers until the transaction ends. Nothing to do where there
+    /// is one writer.
+    ///
+    /// # Errors
+    /// What the database says.
+    fn lock_retention(&mut self) -> Result<()>;
+}
+
+/// What is said of a rule that a statement broke.
+fn broken(doing: &str, table: &str, column: &str, rule: &str) -> String {
+    let what = match rule {
+        "foreign_key" => "refers to something that does not exist",
+        "unique" => "exists already",
+        "not_null" => "is missing",
+        _ => "holds something that is not allowed",
+    };
+    let place = if column.is_empty() { table.to_owned() } else { format!("{table}.{column}") };
+    format!("{doing}: {place} {what}; nothing was changed")
+}
