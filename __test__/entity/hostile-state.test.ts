@@ -1,3 +1,4 @@
+// @pool forks: it waits long, for stores and not for threads of JavaScript.
 // Bad input and bad luck, over holdfast's own stores: states that no text can hold, owners and subscribers that misbehave, a store that
 // is closed or a pool that is ended in the middle.
 import { setTimeout as sleep } from 'node:timers/promises';

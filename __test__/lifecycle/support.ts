@@ -117,7 +117,7 @@ export function testPorts() {
 }
 
 /** A store with the project `mer`, managers over it, and their ports. */
-export async function world(place: Place, options: { ports?: ReturnType<typeof testPorts>; clock?: TestClock } & Partial<LifecycleManagerOptions> = {}) {
+export async function world(place: Place, options: { ports?: ReturnType<typeof testPorts>; clock?: TestClock } & Partial<Omit<LifecycleManagerOptions, 'clock'>> = {}) {
   const { ports = testPorts(), clock = new TestClock(), ...rest } = options;
   const { lines, logger } = logBook();
   const store = await place.open({ clock: clock.read, logger });
