@@ -2068,6 +2068,18 @@ export interface NativeEntityStore extends EntityStore, AsyncDisposable {
   stats(): Promise<EntityStoreStats>;
 }
 
+/** Loggers and listeners of callers: what they throw disturbs nobody. */
+/** Writes one line of a log. */
+export type Log = (message: string, ...args: unknown[]) => void;
+
+/** A logger; `console` is one. */
+export interface Logger {
+  debug: Log;
+  info: Log;
+  warn: Log;
+  error: Log;
+}
+
 /** What kind of party made a change; `ACTOR_TYPES` lists them. */
 export type ActorType = "system" | "user" | "application" | "service";
 
@@ -2330,17 +2342,6 @@ export interface EntityFailure {
   pending: boolean;
   /** The change, as far as it was known. */
   change?: EntityChanged;
-}
-
-/** Writes one line of a log. */
-export type Log = (message: string, ...args: unknown[]) => void;
-
-/** A logger; `console` is one. */
-export interface Logger {
-  debug: Log;
-  info: Log;
-  warn: Log;
-  error: Log;
 }
 
 /** Delivers one change; resolves when it was taken. */

@@ -1,24 +1,33 @@
 /** Loggers and listeners of callers: what they throw disturbs nobody. */
 
-type Write = (message: string, ...args: unknown[]) => void;
+/** Writes one line of a log. */
+export type Log = (message: string, ...args: unknown[]) => void;
+
+/** A logger; `console` is one. */
+export interface Logger {
+  debug: Log;
+  info: Log;
+  warn: Log;
+  error: Log;
+}
 
 /**
  * Makes the function that wraps loggers with these levels: a line that a logger cannot write is left out, because what it reports has
  * happened, and must take its course. The same logger gets the same wrapper.
  */
-export function quietLoggers<Level extends string>(levels: readonly Level[]): QuietLogger<Record<Level, Write>> {
-  const known = new WeakMap<object, Record<Level, Write>>();
-  function quiet(logger: Record<Level, Write> | undefined): Record<Level, Write> | undefined {
+export function quietLoggers<Level extends string>(levels: readonly Level[]): QuietLogger<Record<Level, Log>> {
+  const known = new WeakMap<object, Record<Level, Log>>();
+  function quiet(logger: Record<Level, Log> | undefined): Record<Level, Log> | undefined {
     if (typeof logger !== 'object' || logger === null) return undefined;
     const made = known.get(logger);
     if (made !== undefined) return made;
-    const write = (level: Level): Write => (message, ...args) => attempt(() => logger[level](message, ...args), () => {});
-    const wrapper = Object.fromEntries(levels.map((level) => [level, write(level)])) as Record<Level, Write>;
+    const write = (level: Level): Log => (message, ...args) => attempt(() => logger[level](message, ...args), () => {});
+    const wrapper = Object.fromEntries(levels.map((level) => [level, write(level)])) as Record<Level, Log>;
     known.set(logger, wrapper);
     known.set(wrapper, wrapper);
     return wrapper;
   }
-  return quiet as QuietLogger<Record<Level, Write>>;
+  return quiet as QuietLogger<Record<Level, Log>>;
 }
 
 interface QuietLogger<L> {
@@ -33,5 +42,16 @@ export function attempt(run: () => unknown, failed: (error: unknown) => void): v
     if (result instanceof Promise) result.catch(failed);
   } catch (error) {
     failed(error);
+  }
+}
+
+/** What an error says, whatever was thrown. */
+export function messageOf(error: unknown): string {
+  try {
+    // By its tag as well: an error of another realm is no instance of this one's class.
+    return error instanceof Error || Object.prototype.toString.call(error) === '[object Error]' ? String((error as Error).message) : String(error);
+  } catch {
+    // Something without a text, as an object without a prototype.
+    return 'something that is no error was thrown';
   }
 }

@@ -7,7 +7,6 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { assertUsable, parseFacts, placeDifference, probeText, probeThroughDrizzle } from '../../src-js/entity/drizzle-probe';
 import {
   deriveConnection,
-  deriveTls,
   executorOf,
   hasPool,
   isDrizzle,
@@ -15,6 +14,7 @@ import {
   type DerivedConnection,
   type DrizzleDatabase,
 } from '../../src-js/entity/drizzle-target';
+import { deriveTls } from '../../src-js/tls';
 import { freshSchema, postgresUrl, query } from '../support/postgres';
 
 const asDatabase = (db: unknown): DrizzleDatabase => db as DrizzleDatabase;

@@ -3,10 +3,11 @@ import { resolve } from 'node:path';
 import { checkNonEmptyString, checkOneOf, checkPath, checkPositiveInteger, invalidArgument, isRecord } from '../check';
 import { builtinError, HoldfastError } from '../errors';
 import { call, callSync, native } from '../native';
+import { deriveTls } from '../tls';
 import { checkLogger, checkNames, refuse } from './check-input';
 import { parseFacts, placeDifference, probeText, type PlaceFacts } from './drizzle-probe';
 import { drizzleStore, type OpenedBeside } from './drizzle-store';
-import { deriveTls, isDrizzle, type DerivedConnection } from './drizzle-target';
+import { isDrizzle, type DerivedConnection } from './drizzle-target';
 import { storeOver } from './native-store';
 import type { EntityRetention, EntityStoreOptions, EntityStorePostgresTarget, EntityStoreTarget, EntityTx, EntityStore, NativeEntityStore } from './types';
 

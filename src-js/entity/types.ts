@@ -1,6 +1,9 @@
 /** The shapes of the entity module: changes, kinds, handles, and what delivers the changes. Those of the store are in `store-types`. */
 import type { StandardSchemaV1 } from './standard-schema';
 import type { EntityStore } from './store-types';
+import type { Logger } from '../logging';
+
+export type { Log, Logger } from '../logging';
 
 export type { StandardSchemaV1 } from './standard-schema';
 export type * from './store-types';
@@ -263,17 +266,6 @@ export interface EntityFailure {
 }
 
 // ── emitter, subscriptions, derivers, guards ──
-
-/** Writes one line of a log. */
-export type Log = (message: string, ...args: unknown[]) => void;
-
-/** A logger; `console` is one. */
-export interface Logger {
-  debug: Log;
-  info: Log;
-  warn: Log;
-  error: Log;
-}
 
 /** Delivers one change; resolves when it was taken. */
 export type EmitEntityChanged = (payload: EntityChanged) => Promise<void>;

@@ -1,6 +1,6 @@
 /** Fan-out of events within the process. */
 import { checkFunction, checkPositiveInteger, invalidArgument, isRecord } from '../check';
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import { attempt } from '../logging';
 import { checkId, checkSignal, guarded } from './arguments';
 import type { ChangeEvent, ChangeSubscription, SubscribeOptions } from './change-types';

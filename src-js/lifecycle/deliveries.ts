@@ -1,6 +1,6 @@
 /** Brings messages where they belong, after what they are about was committed, and tells the store how that went. */
 import { performance } from 'node:perf_hooks';
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import { ReactionDeliveryError, type DeliveryFailure } from './errors';
 import { messageOf } from './logging';
 import type { StoreCore } from './native-store';

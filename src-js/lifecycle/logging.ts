@@ -1,7 +1,8 @@
 /** Loggers that disturb nobody, and what is said to them. */
 import { invalidArgument } from '../check';
-import { quietLoggers } from '../logging';
-import type { Logger } from '../entity/types';
+import { quietLoggers, type Logger } from '../logging';
+
+export { messageOf } from '../logging';
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 
@@ -15,14 +16,4 @@ export function checkLogger(logger: unknown, argument: string): Logger | undefin
     throw invalidArgument(argument, 'an object with the methods debug, info, warn and error', logger);
   }
   return quiet(logger as Logger);
-}
-
-/** What an error says, whatever was thrown. */
-export function messageOf(error: unknown): string {
-  try {
-    return error instanceof Error || Object.prototype.toString.call(error) === '[object Error]' ? String((error as Error).message) : String(error);
-  } catch {
-    // Something without a text, as an object without a prototype.
-    return 'something that is no error was thrown';
-  }
 }

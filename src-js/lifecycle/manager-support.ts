@@ -1,6 +1,6 @@
 /** What the managers need of their options. */
 import { checkPlainObject, invalidArgument } from '../check';
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import { checkLogger } from './logging';
 import { coreOf, type StoreCore } from './native-store';
 import { millisClock } from './time';

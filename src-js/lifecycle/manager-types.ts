@@ -1,5 +1,5 @@
 /** What the managers are made of, and what they answer. */
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import type { LifecycleManager } from './lifecycle-manager';
 import type { Agent, Messenger, Notifier, Runtime, Workspace } from './port-types';
 import type { SessionStore } from './store-types';

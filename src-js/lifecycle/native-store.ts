@@ -2,7 +2,7 @@
  * The store in the addon: commands as text, hints, and what ends when it is closed. The managers reach it through their store by
  * `storeCore`, so nothing of it is part of the public surface.
  */
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import { HoldfastError } from '../errors';
 import { call, callSync, native } from '../native';
 import { StoreClosedError, asLifecycleError } from './errors';

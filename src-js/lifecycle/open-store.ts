@@ -1,7 +1,7 @@
 /** `openSessionStore`: tells the targets apart and checks the options. */
 import { join, resolve } from 'node:path';
 import { checkArray, checkFunctionOrUndefined, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger, invalidArgument } from '../check';
-import { deriveTls } from '../entity/drizzle-target';
+import { deriveTls } from '../tls';
 import { checkId, checkMillis, guarded } from './arguments';
 import { checkLogger } from './logging';
 import { StoreCore } from './native-store';

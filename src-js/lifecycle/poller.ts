@@ -1,6 +1,6 @@
 /** Tails a change source into a broadcaster. */
 import { checkBooleanOrUndefined, checkPlainObject, checkPositiveInteger } from '../check';
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import { HoldfastError } from '../errors';
 import { Alarm } from './alarm';
 import { checkCount, checkInterval, checkPort, guarded } from './arguments';

@@ -1,7 +1,7 @@
 /** Looks after all running sessions, every few seconds. */
 import { performance } from 'node:perf_hooks';
 import { checkBooleanOrUndefined, checkPlainObject, checkPositiveInteger, invalidArgument, isRecord } from '../check';
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import { Alarm } from './alarm';
 import { checkInterval, checkPort, guarded } from './arguments';
 import { HoldfastError } from '../errors';

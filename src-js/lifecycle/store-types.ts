@@ -1,5 +1,5 @@
 /** The session store: how it is opened, and what it does. */
-import type { Logger } from '../entity/types';
+import type { Logger } from '../logging';
 import type { ChangeConsumer, ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
 import type {
   NewSession,

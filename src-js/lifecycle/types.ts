@@ -1,5 +1,5 @@
 /** All types of the module. */
-export type { Log, Logger } from '../entity/types';
+export type { Log, Logger } from '../logging';
 export type * from './word-types';
 export type * from './record-types';
 export type * from './change-types';

@@ -1,7 +1,9 @@
 /** Small things that the files of this module share. */
 import { HoldfastError } from '../errors';
-import { quietLoggers } from '../logging';
+import { messageOf, quietLoggers } from '../logging';
 import type { PackagesLogger } from './types';
+
+export { messageOf } from '../logging';
 
 const quiet = quietLoggers(['debug', 'error']);
 
@@ -42,16 +44,6 @@ export async function survive(run: () => unknown, what: string, logger: Packages
     await run();
   } catch (error) {
     logger?.error(`${what} failed: ${messageOf(error)}`);
-  }
-}
-
-/** The message of whatever was thrown. */
-export function messageOf(error: unknown): string {
-  try {
-    return error instanceof Error ? error.message : String(error);
-  } catch {
-    // Something without a text, as an object without a prototype.
-    return 'An error occurred';
   }
 }
 
