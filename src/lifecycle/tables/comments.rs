@@ -49,10 +49,12 @@ pub fn replace(sql: &mut dyn Sql, url: &str, comments: &[CommentInput], now: Mil
     let wanted = check::comments(url, comments, &stored, now);
     let known: std::collections::HashMap<&str, &PrComment> =
         stored.iter().map(|comment| (comment.comment_id.as_str(), comment)).collect();
+    let mut differs = false;
     for comment in &wanted {
         if known.get(comment.comment_id.as_str()).is_some_and(|stored| *stored == comment) {
             continue;
         }
+        differs = true;
         let created = time::text(comment.created_at)?;
         sql.run(
             "store a comment",
@@ -74,10 +76,20 @@ pub fn replace(sql: &mut dyn Sql, url: &str, comments: &[CommentInput], now: Mil
     }
     let kept: std::collections::HashSet<&str> = wanted.iter().map(|comment| comment.comment_id.as_str()).collect();
     for gone in stored.iter().filter(|comment| !kept.contains(comment.comment_id.as_str())) {
+        differs = true;
         sql.run(
             "remove a comment",
             "DELETE FROM pr_comment WHERE pr_url = ?1 AND comment_id = ?2",
             &[Value::Text(url), Value::Text(&gone.comment_id)],
+        )?;
+    }
+    if differs {
+        // One event per replacement needs one row that changes once.
+        let at = time::text(now)?;
+        sql.run(
+            "count a replacement of comments",
+            "UPDATE pr SET comments_revision = comments_revision + 1, comments_at = ?2 WHERE url = ?1",
+            &[Value::Text(url), Value::Text(&at)],
         )?;
     }
     Ok(())
