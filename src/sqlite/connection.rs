@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::turn::Turn;
 use super::{Migrate, Options, Synchronous, checkpoint, log, migrate, sql_error};
 use crate::durable::{Disk, IoContext, atomic, optional, sync};
 use crate::error::{Code, HfError, Result};
@@ -76,8 +77,9 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
     set(db, options).map_err(sql)?;
     db.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
     db.pragma_update(None, "journal_size_limit", checkpoint::LOG_BYTES_KEPT).map_err(sql)?;
-    log::renew(db, path)?;
-    migrate::migrate(db, options, path)?;
+    let mut turn = Turn::new(Some(path));
+    log::renew(db, path, &mut turn, options.busy_timeout)?;
+    migrate::migrate(db, options, path, &mut turn)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sql)?;
     Ok(())
 }
@@ -158,7 +160,7 @@ pub(super) fn open_memory(options: &Options) -> Result<Connection> {
     );
     let db = opened.map_err(|error| sql_error("open a database in memory", error))?;
     set(&db, options).map_err(|error| sql_error("open a database in memory", error))?;
-    migrate::migrate(&db, options, Path::new(":memory:"))?;
+    migrate::migrate(&db, options, Path::new(":memory:"), &mut Turn::new(None))?;
     Ok(db)
 }
 

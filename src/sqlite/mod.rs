@@ -10,7 +10,7 @@
 //!   room;
 //! - **failed sync or write**: the job fails, the handle is poisoned, and a new opening tells the truth: such a job is there
 //!   whole or not at all. A second sync is never believed: [`log`] says why, [`checkpoint`] what that means for the log;
-//! - **other processes**: one order of writes, waiting up to `busy_timeout`, then [`Code::Busy`];
+//! - **other processes**: one order of writes, in which all get their [turn] soon, waiting up to `busy_timeout`, then [`Code::Busy`];
 //! - **file deleted or replaced under us**: noticed before the next batch (not on Windows), which fails.
 //!
 //! [`Code::DiskFull`]: crate::error::Code::DiskFull
@@ -31,6 +31,7 @@ mod queue;
 mod readers;
 mod room;
 mod shared;
+mod turn;
 mod writer;
 
 #[cfg(test)]
