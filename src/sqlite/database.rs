@@ -41,8 +41,8 @@ impl Database {
     /// - [`Code::FormatTooNew`]: written by a newer version. Like the above the file was not touched.
     /// - [`Code::Corrupt`]: not a SQLite database, or a damaged one.
     /// - [`Code::Busy`]: others kept it to themselves for longer than `busy_timeout`.
-    /// - [`Code::Database`]: migrations are missing and [`Migrate::Check`](super::Migrate::Check) forbids to run them, or one
-    ///   failed (then none was kept).
+    /// - [`Code::MigrationFailed`]: a migration failed, none was kept. [`Code::Database`]: some are missing and
+    ///   [`Migrate::Check`](super::Migrate::Check) forbids to run them.
     /// - [`Code::Io`], [`Code::DiskFull`].
     pub fn open(target: &Target, options: Options) -> Result<Self> {
         if !options.migrations.iter().map(|migration| migration.version).eq(1..=options.version())

@@ -116,13 +116,29 @@ fn in_transaction(
     result
 }
 
+/// Says which step failed, and what there is now. A disk that is full, or fails, is not the step's fault.
+fn failed(error: HfError, step: &str, found: Identity, options: &Options, path: &Path) -> HfError {
+    if error.code() != Code::Database {
+        return error;
+    }
+    error
+        .with_code(Code::MigrationFailed)
+        .with_advice(&format!("the tables stay as they were, of version {}", found.user_version))
+        .at_place(&path.to_string_lossy())
+        .with_field("path", path.to_string_lossy())
+        .with_field("found", found.user_version)
+        .with_field("expected", options.version())
+        .with_field("step", step)
+}
+
 fn apply(db: &Connection, options: &Options, path: &Path, migrations: &[super::Migration]) -> Result<()> {
     // Only now, with the write lock held, it is certain that nobody else is at it.
     let found = identify(db)?;
     verify(found, options, path)?;
     for migration in migrations.iter().filter(|migration| migration.version > found.user_version) {
-        let doing = format!("migration {:04} {}", migration.version, migration.name);
-        db.execute_batch(migration.sql).map_err(|error| sql_error(&doing, error))?;
+        let step = format!("{:04} {}", migration.version, migration.name);
+        let failed = |error| failed(sql_error(&format!("migration {step}"), error), &step, found, options, path);
+        db.execute_batch(migration.sql).map_err(failed)?;
     }
     if found.objects > 0 && !super::check::foreign_keys(db)?.is_empty() {
         return Err(HfError::new(
