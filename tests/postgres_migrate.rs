@@ -75,7 +75,7 @@ fn a_failing_migration_leaves_nothing() {
         assert_eq!(error.code(), Code::MigrationFailed);
         assert!(error.message().contains("version 3"), "{error}");
         let said = ["found", "expected", "step", "schema"].map(|name| error.fields()[name].clone());
-        assert_eq!(said, [0.into(), 3.into(), "0003 broken".into(), "broken".into()]);
+        assert_eq!(serde_json::Value::from(said.to_vec()), serde_json::json!([0, 3, "0003 broken", "broken"]));
         assert_eq!(error.fields()["sqlState"], "22012");
         assert_eq!(shape(&pg, "broken").await, 0);
         // Without the permission to make it, a schema that is not there is an error.

@@ -7,7 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::turn::Turn;
-use super::{Migrate, Options, Synchronous, checkpoint, log, migrate, sql_error};
+use super::{Migrate, Network, Options, Synchronous, checkpoint, log, migrate, network, sql_error};
 use crate::durable::{Disk, IoContext, atomic, optional, sync};
 use crate::error::{Code, HfError, Result};
 
@@ -43,6 +43,9 @@ fn refused(path: &Path, why: &str) -> HfError {
 /// Opens the writing connection of a file: looks whose it is before anything is changed, switches it to a write-ahead log,
 /// migrates it, and syncs the names of all that was created.
 pub(super) fn open_file(path: &Path, options: &Options) -> Result<(Connection, PathBuf)> {
+    if options.network == Network::Refuse {
+        network::refuse_network(path)?;
+    }
     let disk = Disk::real();
     let create = options.migrate == Migrate::Auto;
     if !create && optional(disk.metadata(path)).at("stat", path)?.is_none() {

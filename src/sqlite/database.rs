@@ -37,7 +37,7 @@ impl Database {
     /// behind is recovered on the way.
     ///
     /// # Errors
-    /// - [`Code::InvalidArgument`]: a folder, a FIFO, or another application's database; migrations not numbered from 1.
+    /// - [`Code::InvalidArgument`]: a folder, a FIFO, a file system of a network, or another application's database; migrations not numbered from 1.
     /// - [`Code::FormatTooNew`]: written by a newer version. Like the above the file was not touched.
     /// - [`Code::Corrupt`]: not a SQLite database, or a damaged one.
     /// - [`Code::Busy`]: others kept it to themselves for longer than `busy_timeout`.

@@ -25,6 +25,7 @@ mod database;
 mod error;
 mod log;
 mod migrate;
+mod network;
 mod options;
 pub mod owner;
 mod queue;
@@ -40,7 +41,8 @@ mod tests;
 pub use backup::Backup;
 pub use database::Database;
 pub use error::sql_error;
-pub use options::{Migrate, Migration, Options, Synchronous, Target};
+pub use network::refuse_network;
+pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

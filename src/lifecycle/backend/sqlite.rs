@@ -23,7 +23,7 @@ use crate::lifecycle::sql::Sql;
 use crate::lifecycle::sql::sqlite::Sqlite;
 use crate::lifecycle::tables::{changes, prune};
 use crate::sqlite::owner::{self, Owner};
-use crate::sqlite::{Database, Migration, Options, Target, WriteJob};
+use crate::sqlite::{Database, Migration, Network, Options, Target, WriteJob, refuse_network};
 
 /// Marks the files of this module: "HFLC".
 pub const APPLICATION_ID: i32 = 0x4846_4c43;
@@ -67,6 +67,9 @@ struct Shared {
 pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
     let target = match &config.path {
         Some(path) => {
+            if config.network_file_system == Network::Refuse {
+                refuse_network(path)?;
+            }
             place::make(path)?;
             Target::File(path.clone())
         }
@@ -78,6 +81,7 @@ pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
             Synchronous::Normal => crate::sqlite::Synchronous::Normal,
         },
         busy_timeout: Duration::from_millis(config.busy_timeout_ms),
+        network: config.network_file_system,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
             // Otherwise a statement that a partial index might serve is compiled again for each value.
