@@ -7,7 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::turn::Turn;
-use super::{Migrate, Network, Options, Synchronous, checkpoint, log, migrate, network, sql_error};
+use super::{Migrate, Network, Options, Synchronous, checkpoint, log, migrate, network, shrink, sql_error};
 use crate::durable::{Disk, IoContext, atomic, optional, sync};
 use crate::error::{Code, HfError, Result};
 
@@ -76,6 +76,9 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
         )));
     }
     migrate::verify(migrate::identify(db)?, options, path)?;
+    if options.shrinks {
+        shrink::prepare(db).map_err(sql)?;
+    }
     switch_to_log(db, options.busy_timeout)?;
     set(db, options).map_err(sql)?;
     db.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;

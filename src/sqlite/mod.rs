@@ -32,6 +32,7 @@ mod queue;
 mod readers;
 mod room;
 mod shared;
+mod shrink;
 mod turn;
 mod writer;
 
@@ -43,6 +44,7 @@ pub use database::Database;
 pub use error::sql_error;
 pub use network::refuse_network;
 pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
+pub use shrink::give_back;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

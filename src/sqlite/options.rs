@@ -70,6 +70,8 @@ pub struct Options {
     pub migrations: &'static [Migration],
     /// Most jobs in one transaction; default 256. What waits longer than that goes out with the next.
     pub max_batch: usize,
+    /// Makes new files so that they can [give room back](super::give_back); it costs a little on each write. Default `false`.
+    pub shrinks: bool,
     /// Default [`Network::Refuse`].
     pub network: Network,
     /// Default [`Migrate::Auto`].
@@ -89,6 +91,7 @@ impl Options {
             application_id,
             migrations,
             max_batch: 256,
+            shrinks: false,
             network: Network::Refuse,
             migrate: Migrate::Auto,
             setup: |_| Ok(()),
