@@ -16,7 +16,7 @@ const MEMORY = ':memory:';
 const WEEK_MS = 604_800_000;
 const RETENTION = { maxAgeMs: WEEK_MS, maxRows: 100_000, hard: false };
 const POSTGRES_ONLY = ['schema', 'poolSize', 'ssl'] as const;
-const SQLITE_ONLY = ['durability', 'maxReaders'] as const;
+const SQLITE_ONLY = ['durability', 'maxReaders', 'networkFileSystem'] as const;
 const OPTIONS = [
   'dataDir',
   'path',
@@ -38,6 +38,7 @@ const OPTIONS = [
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
  *   of another program; nothing was touched
  * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {MigrationError} `HF_MIGRATION_FAILED`: its tables could not be brought to this version; they are as they were
  * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
  *
  * @example
@@ -70,7 +71,7 @@ function configOf(options: OpenSessionStoreOptions): object {
   checkPlainObject(options, 'target');
   const unknown = Object.keys(options).find((name) => !OPTIONS.some((known) => known === name));
   if (unknown !== undefined) throw invalidArgument('options', `an object with no other properties than ${OPTIONS.join(', ')}`, unknown);
-  const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, retention, harnesses = [], clock } = options;
+  const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, networkFileSystem = 'refuse', retention, harnesses = [], clock } = options;
   checkFunctionOrUndefined(clock, 'options.clock');
   checkBooleanOrUndefined(options.invalidation, 'options.invalidation');
   if (retention !== undefined && retention !== false) checkRetention(retention, 'options.retention');
@@ -79,6 +80,7 @@ function configOf(options: OpenSessionStoreOptions): object {
     synchronous: checkOneOf(durability, 'options.durability', ['full', 'normal']),
     busyTimeoutMs: checkMillis(busyTimeoutMs, 'options.busyTimeoutMs'),
     maxReaders: checkPositiveInteger(maxReaders, 'options.maxReaders'),
+    networkFileSystem: checkOneOf(networkFileSystem, 'options.networkFileSystem', ['refuse', 'allow']),
     retention: retention === false ? false : { ...RETENTION, ...(retention && checkRetention(retention, 'options.retention')) },
     harnesses: checkArray(harnesses, 'options.harnesses').map((name, index) => checkId(name, `options.harnesses[${index}]`)),
   };
