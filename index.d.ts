@@ -76,6 +76,7 @@ export declare const ERROR_CODES: readonly [
   "HF_CORRUPT",
   "HF_UNAVAILABLE",
   "HF_DATABASE",
+  "HF_MIGRATION_FAILED",
   "HF_RUNTIME_INVALID_JSON",
   "HF_RUNTIME_INVALID_ENVELOPE",
   "HF_RUNTIME_INVALID_DATA",
@@ -1892,6 +1893,11 @@ export interface EntityStoreOptions {
    * process; a power cut can take the last commits back, never part of one.
    */
   synchronous?: "normal" | "full";
+  /**
+   * Embedded only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: "refuse" | "allow";
   /** Most rows in one commit, of changes that were waiting together; 1 or more. Default 1000. */
   maxBatchRows?: number;
   /** When old rows are deleted. Default: never. */
@@ -2989,6 +2995,16 @@ export interface NativeBlobStore extends BlobStore, AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Where `createSqliteBlobStore` keeps blobs. */
+export interface SqliteBlobStoreOptions {
+  /** The file; missing folders are made. */
+  path: string;
+  /** Default `sqlite`. */
+  id?: string;
+  /** What a file on NFS, SMB and the like leads to: `refuse` (the default) rejects; `allow` takes it, for one host alone. */
+  networkFileSystem?: "refuse" | "allow";
+}
+
 /** Where `createPostgresBlobStore` keeps blobs. */
 export interface PostgresBlobStoreOptions {
   connectionString: string;
@@ -3627,10 +3643,7 @@ export declare function createFileBlobStore(options: {
 }): NativeBlobStore;
 
 /** Blobs in one SQLite file, which processes may share. */
-export declare function createSqliteBlobStore(options: {
-  path: string;
-  id?: string;
-}): NativeBlobStore;
+export declare function createSqliteBlobStore(options: SqliteBlobStoreOptions): NativeBlobStore;
 
 /** Blobs in a table of PostgreSQL. */
 export declare function createPostgresBlobStore(options: PostgresBlobStoreOptions): NativeBlobStore;
@@ -3885,7 +3898,14 @@ export interface SessionRecord {
   revision: number;
   createdAt: Date;
   updatedAt: Date;
+  /** What people call it; `''` = nothing. No manager reads or writes it. */
+  displayName: string;
+  /** Whether people want it on top. No manager reads or writes it. */
+  pinned: boolean;
 }
+
+/** What people see of a session and no decision looks at. */
+export type SessionDisplay = Partial<Pick<SessionRecord, "displayName" | "pinned">>;
 
 /** A session with what a person is shown. */
 export interface Session extends SessionRecord {
@@ -3928,6 +3948,8 @@ export interface SessionRecordInput {
   revision: number;
   createdAt?: TimeInput;
   updatedAt?: TimeInput;
+  displayName?: string;
+  pinned?: boolean;
 }
 
 /** A session that does not exist yet: the store gives it its id. */
@@ -4078,14 +4100,52 @@ export type ChangeEvent = {
   payload: PrCheckChange;
 });
 
+/** What is told of a pull request that is gone, or whose comments are others now. */
+export interface PrReference {
+  url: string;
+  /** The session that it belongs, or belonged, to. */
+  session: string;
+}
+
+/** What is told of a notification. */
+export interface NotificationChange {
+  id: number;
+  /** The session that it is about. */
+  session: string;
+  reaction: string;
+  seen: 0 | 1;
+  /** Its cause is gone, or all of its session is. */
+  resolved: 0 | 1;
+}
+
+/**
+ * What the log of a store tells besides {@link ChangeEvent} once it was opened with `invalidation: true`. Types of their own, so that a `switch`
+ * over the types of `ChangeEvent` stays exhaustive where nobody asked for more.
+ */
+export type InvalidationEvent = {
+  seq: number;
+  projectId: ProjectId;
+  sessionId: SessionId | null;
+  createdAt: Date;
+} & ({
+  type: "pr_deleted" | "pr_comments_replaced";
+  payload: PrReference;
+} | {
+  type: "notification_changed";
+  payload: NotificationChange;
+});
+
+/** Whatever may be in a change log. */
+export type AnyChangeEvent = ChangeEvent | InvalidationEvent;
+
 /** Where a {@link CdcPoller} reads. A session store is one; so is any object with these two methods. */
-export interface ChangeSource {
+export interface ChangeSource<E extends AnyChangeEvent = ChangeEvent> {
   /**
    * Reads at most `limit` (default 512) events with a seq above `after`, ascending.
    *
    * @throws {ChangeLogTruncatedError} `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: events after `after` were pruned; the error has `after` and `oldestSeq`
    */
-  readChangeLogAfter(after: number, limit?: number): Promise<ChangeEvent[]>;
+  readChangeLogAfter(after: number, limit?: number): Promise<E[]>;
   /** The highest seq that was ever given; 0 if there was none. Pruning does not lower it. */
   maxChangeLogSeq(): Promise<number>;
 }
@@ -4094,13 +4154,13 @@ export interface ChangeSource {
  * A reader of the log that the store remembers by name, across restarts. It gets every event at least once: what it has not
  * confirmed with `ack` it reads again, and what it has not confirmed is not pruned, unless a hard limit of the caller's says so.
  */
-export interface ChangeConsumer {
+export interface ChangeConsumer<E extends AnyChangeEvent = ChangeEvent> {
   /**
    * Reads at most `limit` (default 512) events after the confirmed one.
    *
    * @throws {ChangeLogTruncatedError} `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: a hard limit pruned some of them
    */
-  read(limit?: number): Promise<ChangeEvent[]>;
+  read(limit?: number): Promise<E[]>;
   /** Confirms everything up to `seq`. A lower seq than the confirmed one changes nothing. */
   ack(seq: number): Promise<void>;
   /** The confirmed seq; 0 if nothing was confirmed. */
@@ -4124,10 +4184,10 @@ export interface SubscribeOptions {
  * `buffer` events wait, those are still handed out, and then `next()` rejects with `HF_LIFECYCLE_SUBSCRIBER_OVERFLOW`, whose `lastSeq` is the one to
  * read on from. `break`, `return()`, disposing it and its signal end it.
  */
-export interface ChangeSubscription extends AsyncIterableIterator<ChangeEvent>, AsyncDisposable {
+export interface ChangeSubscription<E extends AnyChangeEvent = ChangeEvent> extends AsyncIterableIterator<E>, AsyncDisposable {
   /** The seq of the event that was handed out last; 0 before the first. */
   readonly lastSeq: number;
-  return(): Promise<IteratorResult<ChangeEvent, undefined>>;
+  return(): Promise<IteratorResult<E, undefined>>;
 }
 
 /** Options of {@link SessionStore.changes}. */
@@ -4299,6 +4359,84 @@ export interface LifecycleDecision {
   evidence: string;
 }
 
+/**
+ * Something for people: written with the transition that called for it, whether a notifier exists, fails or succeeds. As long as it is not
+ * resolved, the same reaction to the same session counts to it.
+ */
+export interface SessionNotification {
+  /** Newer ones have higher ids. */
+  id: number;
+  projectId: ProjectId;
+  sessionId: SessionId;
+  /** What it is about; for `reaction.escalated`, what came to nothing. */
+  reaction: ReactionKey;
+  /** As the notifier gets it: `reaction.<key>` or `reaction.escalated`. */
+  type: string;
+  priority: NotificationEvent["priority"];
+  message: string;
+  /** How often it was said. */
+  count: number;
+  firstAt: Date;
+  lastAt: Date;
+  /** When somebody saw it; `null` = nobody has, or not since it was said last. */
+  seenAt: Date | null;
+  /** When its cause went away, or somebody said so. What only informs (`info`) is resolved from the beginning. */
+  resolvedAt: Date | null;
+}
+
+/** Which notifications are wanted. */
+export interface NotificationFilter {
+  projectId?: ProjectId;
+  sessionId?: SessionId;
+  /** Only those whose cause is still there. */
+  unresolved?: boolean;
+  /** Only those that nobody saw. */
+  unseen?: boolean;
+  /** At most so many; default 100, at most 1000. */
+  limit?: number;
+  /** Only those with a lower id: the last one of the page before. */
+  before?: number;
+}
+
+/** For a badge. */
+export interface NotificationCounts {
+  /** Nobody saw them, resolved or not. */
+  unseen: number;
+  /** Their cause is still there, seen or not. */
+  unresolved: number;
+  /** Of those, the urgent ones. */
+  urgent: number;
+}
+
+/** What a decision was about. More may come. */
+export type DecisionCause = "probe" | "activity" | "pr" | "spawn" | "restore" | "kill" | "update" | (string & {});
+
+/** Why a session became what it is. One per change of state, reason or liveness, and per step of a quarantine. */
+export interface SessionDecision {
+  type: "decision";
+  /** The newest change when it was made: its own, if it made one. */
+  seq: number;
+  projectId: ProjectId;
+  sessionId: SessionId;
+  /** By the clock of who made it. */
+  createdAt: Date;
+  payload: {
+    cause: DecisionCause;
+    from: SessionState;
+    to: SessionState;
+    terminationReason: TerminationReason;
+    /** Whether it counts as alive after it. */
+    isAlive: boolean;
+    /** Equal unclear probes so far; `null` outside of a quarantine. */
+    detectingAttempts: number | null;
+    /** What it was decided on, short and for machines: `hook waiting_input`, `killed: manually_killed`. No prompt, handle or path. */
+    evidence: string;
+  };
+}
+
+/** A row of a session's timeline; `type` tells which. */
+export type TimelineEntry<E = ChangeEvent> = E | SessionDecision;
+
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
 export interface ChangeLogRetention {
   /** Milliseconds. Default 7 days. */
@@ -4307,6 +4445,8 @@ export interface ChangeLogRetention {
   maxRows?: number;
   /** Whether the limits hold against consumers that have not confirmed too; those get an error that names what they missed. Default `false`. */
   hard?: boolean;
+  /** Milliseconds that a notification is kept after it was resolved. Default 30 days. It goes with a batch of changes, and is not counted. */
+  notificationsMaxAgeMs?: number;
 }
 
 /** Where a session store is, and how it works. Exactly one of `dataDir`, `path` and `connectionString`. */
@@ -4337,6 +4477,11 @@ export interface OpenSessionStoreOptions {
   busyTimeoutMs?: number;
   /** SQLite only: connections that read at a time. Default 8. */
   maxReaders?: number;
+  /**
+   * SQLite only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: "refuse" | "allow";
   /** How much of the change log is kept; `false` = all of it. */
   retention?: ChangeLogRetention | false;
   /** Further names of harnesses. */
@@ -4345,6 +4490,12 @@ export interface OpenSessionStoreOptions {
   clock?: () => Date;
   /** Gets lines about what nobody waits for. */
   logger?: Logger;
+  /**
+   * `true` makes the change log tell of more, from now on and whoever writes: {@link InvalidationEvent}, and `session_updated` also when branch,
+   * agentSessionId, displayName or pinned change. That is kept in the store: opening it without this option leaves it as it is, and reads the same log.
+   * Default: what the store was made to tell.
+   */
+  invalidation?: boolean;
 }
 
 /** What a session store holds. */
@@ -4389,7 +4540,7 @@ export interface SessionStoreCheck {
  * `HF_CORRUPT` or `HF_IO`, and with `HF_INVALID_ARGUMENT` before anything was touched. `get…` of what does not exist resolves to `null`, a
  * list of nothing to `[]`.
  */
-export interface SessionStore extends ChangeSource, AsyncDisposable {
+export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends ChangeSource<E>, AsyncDisposable {
   /** The database file, `:memory:`, or for PostgreSQL the schema. */
   readonly path: string;
   readonly schemaVersion: number;
@@ -4427,6 +4578,12 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    */
   patchSessionMetadata(id: SessionId, patch: Partial<SessionMetadata>): Promise<SessionRecord>;
+  /**
+   * Sets what people see of a session; what is left out stays. No manager touches it.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setSessionDisplay(id: SessionId, display: SessionDisplay): Promise<SessionRecord>;
   getSession(id: SessionId): Promise<SessionRecord | null>;
   /** The sessions of a project, by number. */
   listSessions(projectId: ProjectId): Promise<SessionRecord[]>;
@@ -4456,13 +4613,13 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   /** The comments of a pull request, by time and id. */
   listPrComments(prUrl: string): Promise<PrComment[]>;
   /** As {@link readChangeLogAfter}, of one project. */
-  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<ChangeEvent[]>;
+  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<E[]>;
   /** The first seq that is still there; 0 if none is. */
   oldestChangeLogSeq(): Promise<number>;
   /** Deletes rows of the change log beyond the limits, but none that a named consumer has not confirmed, unless `hard`. Resolves to how many. */
   pruneChangeLog(limits: ChangeLogRetention): Promise<number>;
   /** A reader of the log whose place the store remembers under `name`. */
-  consumer(name: string): ChangeConsumer;
+  consumer(name: string): ChangeConsumer<E>;
   /**
    * Every event after a seq, from the log first and then as it happens, without gap or duplicate: what an SSE endpoint with `Last-Event-ID`
    * needs. It reads no faster than its reader, so it needs no buffer. It ends with its signal, with `break`, and when the store is closed.
@@ -4474,9 +4631,27 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
    * for await (const event of store.changes({ after: lastEventId, projectId, signal })) response.write(toSse(event));
    * ```
    */
-  changes(options?: FollowChangesOptions): ChangeSubscription;
-  /** What is kept in the change log of one session, oldest first. Reads the log of its project: for looking into what happened, not for serving. */
-  sessionTimeline(id: SessionId): Promise<ChangeEvent[]>;
+  changes(options?: FollowChangesOptions): ChangeSubscription<E>;
+  /**
+   * What happened to one session, and why: what is kept of it in the change log, and the decisions about it (the newest 256 at least), each after
+   * the change that it made. Reads the log of its project: for looking into what happened, not for serving. Decisions go with their session.
+   */
+  sessionTimeline(id: SessionId): Promise<TimelineEntry<E>[]>;
+  /**
+   * What people were, or should have been, told: newest first.
+   *
+   * @example
+   * ```ts
+   * for (const { sessionId, message } of await store.notifications({ unresolved: true })) console.log(sessionId, message);
+   * ```
+   */
+  notifications(filter?: NotificationFilter): Promise<SessionNotification[]>;
+  /** Counts for a badge, of a project or of all. */
+  notificationCounts(projectId?: ProjectId): Promise<NotificationCounts>;
+  /** Notes that somebody saw them; resolves to how many nobody had seen before. Ids that do not exist are skipped. `at` defaults to now. */
+  markNotificationsSeen(ids: readonly number[], at?: TimeInput): Promise<number>;
+  /** Notes that somebody settled it, cause or not. `false` if it was resolved already, or does not exist. */
+  resolveNotification(id: number): Promise<boolean>;
   /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
   backup(path: string): Promise<void>;
   /** Looks the whole database through. Takes as long as reading it does. */
@@ -4554,7 +4729,7 @@ export interface ReactionPolicy {
 
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   /** Tells a person. Without one, what it would tell counts as told. */
   notifier?: Notifier;
   /** Types into agents. Without one, what it would type counts as typed. */
@@ -4586,7 +4761,7 @@ export interface EnvironmentNames {
 
 /** Options of {@link SessionManager}. */
 export interface SessionManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   lifecycle: LifecycleManager;
   runtime: Runtime;
   agent: Agent;
@@ -4687,6 +4862,7 @@ export interface StartOptions {
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
  *   of another program; nothing was touched
  * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {MigrationError} `HF_MIGRATION_FAILED`: its tables could not be brought to this version; they are as they were
  * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
  *
  * @example
@@ -4696,6 +4872,10 @@ export interface StartOptions {
  * const session = await store.createSession({ projectId: 'mer' }); // mer-1
  * ```
  */
+export declare function openSessionStore(target: OpenSessionStoreOptions & {
+  invalidation: true;
+}): Promise<SessionStore<AnyChangeEvent>>;
+
 export declare function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore>;
 
 /**
@@ -4817,18 +4997,18 @@ export declare class Reaper implements AsyncDisposable {
  * poller.start();
  * ```
  */
-export declare class Broadcaster {
+export declare class Broadcaster<E extends AnyChangeEvent = ChangeEvent> {
   #private;
   /** @param options `logger` gets a line for each listener that throws. Default: the logger of the poller that publishes. */
   constructor(options?: {
     logger?: Logger;
   });
   /** Calls `listener` with every event from now on. Returns how to end that; calling it twice is harmless. */
-  subscribe(listener: (event: ChangeEvent) => void): () => void;
+  subscribe(listener: (event: E) => void): () => void;
   /** Makes an async iterator of the events from now on. */
-  subscribe(options?: SubscribeOptions): ChangeSubscription;
+  subscribe(options?: SubscribeOptions): ChangeSubscription<E>;
   /** Hands `event` to everybody who listens now. */
-  publish(event: ChangeEvent): void;
+  publish(event: E): void;
   /** How many listen, iterators included. */
   get subscriberCount(): number;
 }
@@ -4851,14 +5031,14 @@ export interface CdcPollerOptions {
  * Its place is in memory: it is for what is going on now. Who must not miss anything across restarts reads from a place of its own
  * ({@link SessionStore.consumer}, {@link SessionStore.changes}).
  */
-export declare class CdcPoller implements AsyncDisposable {
+export declare class CdcPoller<E extends AnyChangeEvent = ChangeEvent> implements AsyncDisposable {
   #private;
   /**
    * @param source Where to read: a session store, or an object of your own.
    * @param broadcaster Where to publish.
    * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`
    */
-  constructor(source: ChangeSource, broadcaster: Broadcaster, options?: CdcPollerOptions);
+  constructor(source: ChangeSource<E>, broadcaster: Broadcaster<E>, options?: CdcPollerOptions);
   /** The seq of the last event that was published; before that, where it began. */
   get lastSeq(): number;
   /** Skips what is there: only what comes from now on is published. */
@@ -5088,6 +5268,24 @@ export declare class StoreClosedError extends HoldfastError implements AboutSess
 
 /** The database was written by a newer version of holdfast; it was not touched. */
 export declare class SchemaTooNewError extends HoldfastError {
+  /** The version of its tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** A step that brings the tables to the version of this program failed; they are as they were. */
+export declare class MigrationError extends HoldfastError {
+  /** The file; of PostgreSQL there is `schema` instead. */
+  readonly path?: string;
+  readonly schema?: string;
+  /** The version of the tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
+  /** The step that failed: its number and name. */
+  readonly step?: string;
   constructor(message: string, options?: LifecycleErrorOptions);
 }
 

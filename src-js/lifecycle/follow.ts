@@ -1,24 +1,24 @@
 /** The change log as an async iterator: what is there first, then what comes. */
 import { Alarm } from './alarm';
-import type { ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
+import type { AnyChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
 import { DEFAULT_POLL_BATCH } from './constants';
 import type { StoreCore } from './native-store';
 
 /** How often to look without having been told to, in milliseconds: a hint can be lost with a connection. */
 const LOOK_MS = 1000;
 
-type Result = IteratorResult<ChangeEvent, undefined>;
+type Result<E> = IteratorResult<E, undefined>;
 
 /** What it reads. */
-interface Log extends ChangeSource {
-  readChangeLogAfterForProject(projectId: string, after: number, limit?: number): Promise<ChangeEvent[]>;
+interface Log<E extends AnyChangeEvent> extends ChangeSource<E> {
+  readChangeLogAfterForProject(projectId: string, after: number, limit?: number): Promise<E[]>;
 }
 
 /**
  * Every event is read from the log by seq, and hints only say when to look: so there is no seam between what was there and what comes.
  */
-export class FollowedChanges implements ChangeSubscription {
-  readonly #log: Log;
+export class FollowedChanges<E extends AnyChangeEvent> implements ChangeSubscription<E> {
+  readonly #log: Log<E>;
   readonly #projectId: string | undefined;
   readonly #alarm: Alarm;
   readonly #enter: () => void;
@@ -27,13 +27,13 @@ export class FollowedChanges implements ChangeSubscription {
   /** Where to read on: everything up to here was handed out, or is of other projects. */
   #place: number;
   #lastSeq: number;
-  #batch: ChangeEvent[] = [];
+  #batch: E[] = [];
   #next = 0;
   #ended = false;
   /** Readers take turns. */
   #tail: Promise<unknown> = Promise.resolve();
 
-  constructor(log: Log, core: StoreCore, { after = 0, projectId, signal }: FollowChangesOptions) {
+  constructor(log: Log<E>, core: StoreCore, { after = 0, projectId, signal }: FollowChangesOptions) {
     this.#log = log;
     this.#projectId = projectId;
     this.#place = this.#lastSeq = after;
@@ -63,13 +63,13 @@ export class FollowedChanges implements ChangeSubscription {
     return this;
   }
 
-  next(): Promise<Result> {
+  next(): Promise<Result<E>> {
     const turn = this.#tail.then(() => this.#take());
     this.#tail = turn.catch(() => {});
     return turn;
   }
 
-  async return(): Promise<IteratorResult<ChangeEvent, undefined>> {
+  async return(): Promise<IteratorResult<E, undefined>> {
     this.#end();
     return { done: true, value: undefined };
   }
@@ -78,7 +78,7 @@ export class FollowedChanges implements ChangeSubscription {
     this.#end();
   }
 
-  async #take(): Promise<Result> {
+  async #take(): Promise<Result<E>> {
     if (!this.#entered && !this.#ended) {
       this.#entered = true;
       this.#enter();

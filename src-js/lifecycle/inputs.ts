@@ -38,7 +38,7 @@ const LIFECYCLE = {
   activity: nested(ACTIVITY),
   detecting: ((value, argument) => (value === null ? null : picked(value, DETECTING, argument, Object.keys(DETECTING)))) as Check,
 };
-const SESSION = { projectId: checkId, issueId: text, kind: text, lifecycle: nested(LIFECYCLE), metadata: nested(METADATA), createdAt: time, updatedAt: time };
+const SESSION = { projectId: checkId, issueId: text, kind: text, lifecycle: nested(LIFECYCLE), metadata: nested(METADATA), createdAt: time, updatedAt: time, displayName: text, pinned: flag };
 const RECORD = { id: checkId, num: integer, revision: integer, ...SESSION };
 const PROJECT = { id: checkId, path: text, repoOriginUrl: text, displayName: text, registeredAt: time, archivedAt: timeOrNull };
 const PR = { url: checkId, sessionId: checkId, number: integer, state: text, reviewDecision: text, ciState: text, mergeability: text, updatedAt: time };

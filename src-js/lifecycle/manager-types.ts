@@ -2,6 +2,7 @@
 import type { Logger } from '../logging';
 import type { LifecycleManager } from './lifecycle-manager';
 import type { Agent, Messenger, Notifier, Runtime, Workspace } from './port-types';
+import type { AnyChangeEvent } from './change-types';
 import type { SessionStore } from './store-types';
 import type { AgentHarness, ProjectId, ReactionKey, SessionId, SessionKind } from './word-types';
 
@@ -33,7 +34,7 @@ export interface ReactionPolicy {
 
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   /** Tells a person. Without one, what it would tell counts as told. */
   notifier?: Notifier;
   /** Types into agents. Without one, what it would type counts as typed. */
@@ -65,7 +66,7 @@ export interface EnvironmentNames {
 
 /** Options of {@link SessionManager}. */
 export interface SessionManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   lifecycle: LifecycleManager;
   runtime: Runtime;
   agent: Agent;

@@ -1,11 +1,13 @@
 /** `openSessionStore`: tells the targets apart and checks the options. */
 import { join, resolve } from 'node:path';
-import { checkArray, checkFunctionOrUndefined, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger, invalidArgument } from '../check';
+import { checkArray, checkBooleanOrUndefined, checkFunctionOrUndefined, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger, invalidArgument } from '../check';
 import { deriveTls } from '../tls';
 import { checkId, checkMillis, guarded } from './arguments';
+import type { AnyChangeEvent } from './change-types';
 import { checkLogger } from './logging';
 import { StoreCore } from './native-store';
-import { NativeSessionStore, checkRetention } from './store';
+import { checkRetention } from './retention';
+import { NativeSessionStore } from './store';
 import type { OpenSessionStoreOptions, SessionStore } from './store-types';
 import { millisClock } from './time';
 
@@ -26,6 +28,7 @@ const OPTIONS = [
   'harnesses',
   'clock',
   'logger',
+  'invalidation',
 ] as const satisfies (keyof OpenSessionStoreOptions)[];
 
 /**
@@ -45,7 +48,9 @@ const OPTIONS = [
  * const session = await store.createSession({ projectId: 'mer' }); // mer-1
  * ```
  */
-export async function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore> {
+export function openSessionStore(target: OpenSessionStoreOptions & { invalidation: true }): Promise<SessionStore<AnyChangeEvent>>;
+export function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore>;
+export async function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore<AnyChangeEvent>> {
   const core = guarded(() => {
     const options = typeof target === 'string' ? { dataDir: target } : target;
     const config = configOf(options);
@@ -53,6 +58,7 @@ export async function openSessionStore(target: string | OpenSessionStoreOptions)
   });
   try {
     await core.open();
+    if (typeof target === 'object' && target.invalidation) await core.write({ do: 'invalidate' });
   } catch (error) {
     // What went wrong before is what counts.
     await core.close().catch(() => {});
@@ -67,6 +73,7 @@ function configOf(options: OpenSessionStoreOptions): object {
   if (unknown !== undefined) throw invalidArgument('options', `an object with no other properties than ${OPTIONS.join(', ')}`, unknown);
   const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, networkFileSystem = 'refuse', retention, harnesses = [], clock } = options;
   checkFunctionOrUndefined(clock, 'options.clock');
+  checkBooleanOrUndefined(options.invalidation, 'options.invalidation');
   if (retention !== undefined && retention !== false) checkRetention(retention, 'options.retention');
   return {
     ...placeOf(options),

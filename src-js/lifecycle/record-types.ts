@@ -103,7 +103,14 @@ export interface SessionRecord {
   revision: number;
   createdAt: Date;
   updatedAt: Date;
+  /** What people call it; `''` = nothing. No manager reads or writes it. */
+  displayName: string;
+  /** Whether people want it on top. No manager reads or writes it. */
+  pinned: boolean;
 }
+
+/** What people see of a session and no decision looks at. */
+export type SessionDisplay = Partial<Pick<SessionRecord, 'displayName' | 'pinned'>>;
 
 /** A session with what a person is shown. */
 export interface Session extends SessionRecord {
@@ -146,6 +153,8 @@ export interface SessionRecordInput {
   revision: number;
   createdAt?: TimeInput;
   updatedAt?: TimeInput;
+  displayName?: string;
+  pinned?: boolean;
 }
 
 /** A session that does not exist yet: the store gives it its id. */

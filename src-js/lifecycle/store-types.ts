@@ -1,6 +1,7 @@
 /** The session store: how it is opened, and what it does. */
 import type { Logger } from '../logging';
-import type { ChangeConsumer, ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
+import type { AnyChangeEvent, ChangeConsumer, ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
+import type { NotificationCounts, NotificationFilter, SessionNotification } from './inbox-types';
 import type {
   NewSession,
   PrCheck,
@@ -12,9 +13,11 @@ import type {
   PrRowInput,
   Project,
   ProjectInput,
+  SessionDisplay,
   SessionMetadata,
   SessionRecord,
 } from './record-types';
+import type { TimelineEntry } from './timeline-types';
 import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
 
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
@@ -25,6 +28,8 @@ export interface ChangeLogRetention {
   maxRows?: number;
   /** Whether the limits hold against consumers that have not confirmed too; those get an error that names what they missed. Default `false`. */
   hard?: boolean;
+  /** Milliseconds that a notification is kept after it was resolved. Default 30 days. It goes with a batch of changes, and is not counted. */
+  notificationsMaxAgeMs?: number;
 }
 
 /** Where a session store is, and how it works. Exactly one of `dataDir`, `path` and `connectionString`. */
@@ -63,6 +68,12 @@ export interface OpenSessionStoreOptions {
   clock?: () => Date;
   /** Gets lines about what nobody waits for. */
   logger?: Logger;
+  /**
+   * `true` makes the change log tell of more, from now on and whoever writes: {@link InvalidationEvent}, and `session_updated` also when branch,
+   * agentSessionId, displayName or pinned change. That is kept in the store: opening it without this option leaves it as it is, and reads the same log.
+   * Default: what the store was made to tell.
+   */
+  invalidation?: boolean;
 }
 
 /** What a session store holds. */
@@ -102,7 +113,7 @@ export interface SessionStoreCheck {
  * `HF_CORRUPT` or `HF_IO`, and with `HF_INVALID_ARGUMENT` before anything was touched. `get…` of what does not exist resolves to `null`, a
  * list of nothing to `[]`.
  */
-export interface SessionStore extends ChangeSource, AsyncDisposable {
+export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends ChangeSource<E>, AsyncDisposable {
   /** The database file, `:memory:`, or for PostgreSQL the schema. */
   readonly path: string;
   readonly schemaVersion: number;
@@ -141,6 +152,12 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    */
   patchSessionMetadata(id: SessionId, patch: Partial<SessionMetadata>): Promise<SessionRecord>;
+  /**
+   * Sets what people see of a session; what is left out stays. No manager touches it.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setSessionDisplay(id: SessionId, display: SessionDisplay): Promise<SessionRecord>;
   getSession(id: SessionId): Promise<SessionRecord | null>;
   /** The sessions of a project, by number. */
   listSessions(projectId: ProjectId): Promise<SessionRecord[]>;
@@ -172,13 +189,13 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   listPrComments(prUrl: string): Promise<PrComment[]>;
 
   /** As {@link readChangeLogAfter}, of one project. */
-  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<ChangeEvent[]>;
+  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<E[]>;
   /** The first seq that is still there; 0 if none is. */
   oldestChangeLogSeq(): Promise<number>;
   /** Deletes rows of the change log beyond the limits, but none that a named consumer has not confirmed, unless `hard`. Resolves to how many. */
   pruneChangeLog(limits: ChangeLogRetention): Promise<number>;
   /** A reader of the log whose place the store remembers under `name`. */
-  consumer(name: string): ChangeConsumer;
+  consumer(name: string): ChangeConsumer<E>;
   /**
    * Every event after a seq, from the log first and then as it happens, without gap or duplicate: what an SSE endpoint with `Last-Event-ID`
    * needs. It reads no faster than its reader, so it needs no buffer. It ends with its signal, with `break`, and when the store is closed.
@@ -190,10 +207,29 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
    * for await (const event of store.changes({ after: lastEventId, projectId, signal })) response.write(toSse(event));
    * ```
    */
-  changes(options?: FollowChangesOptions): ChangeSubscription;
+  changes(options?: FollowChangesOptions): ChangeSubscription<E>;
 
-  /** What is kept in the change log of one session, oldest first. Reads the log of its project: for looking into what happened, not for serving. */
-  sessionTimeline(id: SessionId): Promise<ChangeEvent[]>;
+  /**
+   * What happened to one session, and why: what is kept of it in the change log, and the decisions about it (the newest 256 at least), each after
+   * the change that it made. Reads the log of its project: for looking into what happened, not for serving. Decisions go with their session.
+   */
+  sessionTimeline(id: SessionId): Promise<TimelineEntry<E>[]>;
+
+  /**
+   * What people were, or should have been, told: newest first.
+   *
+   * @example
+   * ```ts
+   * for (const { sessionId, message } of await store.notifications({ unresolved: true })) console.log(sessionId, message);
+   * ```
+   */
+  notifications(filter?: NotificationFilter): Promise<SessionNotification[]>;
+  /** Counts for a badge, of a project or of all. */
+  notificationCounts(projectId?: ProjectId): Promise<NotificationCounts>;
+  /** Notes that somebody saw them; resolves to how many nobody had seen before. Ids that do not exist are skipped. `at` defaults to now. */
+  markNotificationsSeen(ids: readonly number[], at?: TimeInput): Promise<number>;
+  /** Notes that somebody settled it, cause or not. `false` if it was resolved already, or does not exist. */
+  resolveNotification(id: number): Promise<boolean>;
   /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
   backup(path: string): Promise<void>;
   /** Looks the whole database through. Takes as long as reading it does. */

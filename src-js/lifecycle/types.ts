@@ -7,3 +7,5 @@ export type * from './observation-types';
 export type * from './port-types';
 export type * from './store-types';
 export type * from './manager-types';
+export type * from './timeline-types';
+export type * from './inbox-types';

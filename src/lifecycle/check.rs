@@ -193,6 +193,8 @@ pub struct SessionInput {
     pub metadata: Metadata,
     pub created_at: Option<Millis>,
     pub updated_at: Option<Millis>,
+    pub display_name: Option<String>,
+    pub pinned: Option<bool>,
 }
 
 impl SessionInput {

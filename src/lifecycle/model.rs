@@ -138,6 +138,10 @@ pub struct SessionRecord {
     pub created_at: Millis,
     /// When it was last written.
     pub updated_at: Millis,
+    /// What people call it. No decision looks at it.
+    pub display_name: String,
+    /// Whether people want it on top. No decision looks at it.
+    pub pinned: bool,
 }
 
 /// A pull request.

@@ -8,7 +8,9 @@ use crate::json;
 use crate::lifecycle::decide::status::derive_status;
 use crate::lifecycle::model::{PrFacts, SessionRecord};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{changes, checks, comments, consumers, list, number, projects, prs, sessions};
+use crate::lifecycle::tables::{
+    changes, checks, comments, consumers, decisions, list, notifications, number, projects, prs, sessions,
+};
 use crate::lifecycle::words::Word as _;
 
 super::commands! {
@@ -58,8 +60,12 @@ super::commands! {
         "stats" => Stats(Nothing),
         /// What is wrong with the stored data.
         "check" => Check(Nothing),
-        /// The changes of a session.
+        /// The changes of a session, and the decisions about it.
         "timeline" => Timeline(ById),
+        /// Notifications, newest first.
+        "notifications" => Notifications(Notifications),
+        /// How many notifications wait for somebody.
+        "notificationCounts" => NotificationCounts(NotificationCounts),
     }
 }
 
@@ -104,6 +110,43 @@ impl Consume {
     pub fn run(&self, sql: &mut dyn Sql) -> Result<Option<String>> {
         consumers::read(sql, &self.consumer, limit(self.limit, changes::LIMIT)?)
     }
+}
+
+/// `notifications`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notifications {
+    project_id: Option<String>,
+    session_id: Option<String>,
+    #[serde(default)]
+    unresolved: bool,
+    #[serde(default)]
+    unseen: bool,
+    limit: Option<i64>,
+    before: Option<i64>,
+}
+
+impl Notifications {
+    /// At most so many at a time, whatever is asked for.
+    const MOST: i64 = 1000;
+
+    fn run(&self, sql: &mut dyn Sql) -> Result<Vec<notifications::Notification>> {
+        let filter = notifications::Filter {
+            project_id: self.project_id.as_deref(),
+            session_id: self.session_id.as_deref(),
+            unresolved: self.unresolved,
+            unseen: self.unseen,
+            before: self.before,
+        };
+        notifications::find(sql, filter, limit(self.limit, 100)?.min(Self::MOST))
+    }
+}
+
+/// `notificationCounts`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationCounts {
+    project_id: Option<String>,
 }
 
 /// Figures that the tables tell.
@@ -167,7 +210,11 @@ impl Read {
             Read::Check(_) => answer(&check(sql)?),
             Read::Timeline(ById { id }) => {
                 let project = id.rsplit_once('-').map_or(id.as_str(), |(project, _)| project);
-                changes::of_session(sql, project, id)
+                timeline(sql, project, id)
+            }
+            Read::Notifications(input) => answers(&input.run(sql)?),
+            Read::NotificationCounts(NotificationCounts { project_id }) => {
+                answer(&notifications::counts(sql, project_id.as_deref())?)
             }
         };
         text.map(Some)
@@ -216,6 +263,20 @@ fn stats(sql: &mut dyn Sql) -> Result<String> {
         changes: if oldest == 0 { 0 } else { head - oldest + 1 },
         consumers: consumers.into_iter().map(|consumer| Lag { lag: head - consumer.acked_seq, consumer }).collect(),
     })
+}
+
+/// Puts each decision after the changes that were there when it was made: its own is the last of them.
+fn timeline(sql: &mut dyn Sql, project_id: &str, session_id: &str) -> Result<String> {
+    let mut decisions = decisions::of_session(sql, project_id, session_id)?.into_iter().peekable();
+    let mut entries = Vec::new();
+    for change in changes::of_session(sql, project_id, session_id)? {
+        while let Some(decision) = decisions.next_if(|(log_seq, _)| *log_seq < change.0) {
+            entries.push(decision);
+        }
+        entries.push(change);
+    }
+    entries.extend(decisions);
+    lines(entries.into_iter().map(|(_, text)| Ok(text)))
 }
 
 /// What the tables' own rules cannot see.

@@ -2,13 +2,14 @@
 
 use serde::Deserialize;
 
-use super::{ByConsumer, ByUrl, Context, answer, nothing, read};
+use super::{ByConsumer, ByUrl, Context, Nothing, answer, nothing, read};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput, ProjectInput, SessionInput};
 use crate::lifecycle::manager::{activity, deliver, escalate, killed, operations, pr as pr_manager, runtime, spawned};
 use crate::lifecycle::model::{Metadata, Millis, SessionRecord};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{checks, comments, consumers, projects, prs, prune, sessions};
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::{checks, comments, consumers, features, notifications, projects, prs, prune, sessions};
 
 super::commands! {
     /// A command that may write. It may be run again after its transaction was rolled back.
@@ -65,6 +66,14 @@ super::commands! {
         "end" => End(operations::End),
         /// Takes over what dead stores left.
         "abandoned" => Abandoned(operations::Abandoned),
+        /// Sets what people see of a session.
+        "setDisplay" => SetDisplay(SetDisplay),
+        /// Somebody saw notifications.
+        "seeNotifications" => SeeNotifications(SeeNotifications),
+        /// Somebody settled a notification.
+        "resolveNotification" => ResolveNotification(ResolveNotification),
+        /// Makes the log tell of more, for good.
+        "invalidate" => Invalidate(Nothing),
     }
 }
 
@@ -169,6 +178,30 @@ pub struct Ack {
     now: Millis,
 }
 
+/// `setDisplay`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetDisplay {
+    id: String,
+    display_name: Option<String>,
+    pinned: Option<bool>,
+    now: Millis,
+}
+
+/// `seeNotifications`
+#[derive(Debug, Deserialize)]
+pub struct SeeNotifications {
+    ids: Vec<i64>,
+    at: Millis,
+}
+
+/// `resolveNotification`
+#[derive(Debug, Deserialize)]
+pub struct ResolveNotification {
+    id: i64,
+    now: Millis,
+}
+
 impl Write {
     /// The time that the caller gave, if any.
     #[must_use]
@@ -261,6 +294,15 @@ impl Write {
                 Ok(nothing())
             }
             Write::Abandoned(input) => answer(&operations::abandoned(sql, owners, input)?),
+            Write::SetDisplay(input) => input.run(sql),
+            Write::SeeNotifications(SeeNotifications { ids, at }) => answer(&notifications::see(sql, ids, *at)?),
+            Write::ResolveNotification(ResolveNotification { id, now }) => {
+                answer(&notifications::resolve(sql, *id, *now)?)
+            }
+            Write::Invalidate(_) => {
+                features::switch_on(sql, features::INVALIDATION)?;
+                Ok(nothing())
+            }
         }
     }
 }
@@ -283,6 +325,8 @@ impl CreateSession {
             metadata: input.metadata,
             created_at,
             updated_at: input.updated_at.unwrap_or(created_at),
+            display_name: input.display_name.unwrap_or_default(),
+            pinned: input.pinned.unwrap_or_default(),
         };
         let record = sessions::insert(sql, new)?;
         if let Some(key) = &self.key {
@@ -315,9 +359,12 @@ impl UpdateSession {
             lifecycle: input.lifecycle.record(context.harnesses)?,
             metadata: input.metadata,
             updated_at: input.updated_at.unwrap_or(self.now),
+            display_name: input.display_name.unwrap_or_else(|| before.display_name.clone()),
+            pinned: input.pinned.unwrap_or(before.pinned),
             ..before.clone()
         };
         sessions::save_always(sql, &before, &after)?;
+        decisions::note(sql, &before, &after, Cause::Update, || "record written by updateSession".to_owned())?;
         Ok(nothing())
     }
 }
@@ -329,6 +376,26 @@ impl PatchMetadata {
         };
         let mut after = before.clone();
         if !after.metadata.merge(self.patch.clone()) {
+            return answer(&before);
+        }
+        after.updated_at = self.now;
+        sessions::save_always(sql, &before, &after)?;
+        after.revision = before.revision + 1;
+        answer(&after)
+    }
+}
+
+impl SetDisplay {
+    fn run(&self, sql: &mut dyn Sql) -> Result<String> {
+        let Some(before) = sessions::get_for_update(sql, &self.id)? else {
+            return Err(sessions::not_found("display", &self.id));
+        };
+        let mut after = before.clone();
+        if let Some(name) = &self.display_name {
+            after.display_name.clone_from(name);
+        }
+        after.pinned = self.pinned.unwrap_or(before.pinned);
+        if after == before {
             return answer(&before);
         }
         after.updated_at = self.now;
@@ -356,7 +423,11 @@ impl WritePrObservation {
 impl Prune {
     /// Refuses limits that mean nothing.
     fn check(&self) -> Result<()> {
-        for (name, value) in [("maxAgeMs", self.limits.max_age_ms), ("maxRows", self.limits.max_rows)] {
+        for (name, value) in [
+            ("maxAgeMs", self.limits.max_age_ms),
+            ("maxRows", self.limits.max_rows),
+            ("notificationsMaxAgeMs", self.limits.notifications_max_age_ms),
+        ] {
             if value.is_some_and(|value| value < 0) {
                 return Err(
                     HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_field("field", name)

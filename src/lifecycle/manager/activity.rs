@@ -8,8 +8,9 @@ use crate::error::Result;
 use crate::lifecycle::check;
 use crate::lifecycle::model::{Activity, Lifecycle, Millis};
 use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::decisions::{self, Cause};
 use crate::lifecycle::tables::sessions;
-use crate::lifecycle::words::{ActivitySource, ActivityState, SessionState, TerminationReason};
+use crate::lifecycle::words::{ActivitySource, ActivityState, SessionState, TerminationReason, Word as _};
 
 /// A stored time that is further ahead was stored by a clock that has been set back since: it makes no signal old.
 const AHEAD_MAX_MS: Millis = 60_000;
@@ -63,6 +64,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     }
     after.updated_at = input.now;
     sessions::save(sql, &before, &after)?;
+    decisions::note(sql, &before, &after, Cause::Activity, || format!("{} {}", source.as_str(), state.as_str()))?;
     if is_same_but_for_time(&before.lifecycle, &after.lifecycle) {
         return Ok(Outcome::default());
     }

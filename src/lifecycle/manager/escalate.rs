@@ -76,7 +76,7 @@ fn tick_session(sql: &mut dyn Sql, id: &str, policy: &Policy, now: Millis) -> Re
         }
     }
     let deliveries = hand_out(&mut memory, &session, &facts, now);
-    memory.save(sql)?;
+    memory.save(sql, now)?;
     Ok(deliveries)
 }
 

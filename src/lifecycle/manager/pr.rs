@@ -12,6 +12,7 @@ use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput};
 use crate::lifecycle::decide::call::from_text;
 use crate::lifecycle::model::{Millis, PrCheck};
 use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::decisions::{self, Cause};
 use crate::lifecycle::tables::{self, comments, prs, sessions};
 use crate::lifecycle::words::{PrState, ReactionKey, SessionState, TerminationReason, Word as _};
 
@@ -101,6 +102,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         after.lifecycle.detecting = None;
         after.updated_at = now;
         sessions::save(sql, &before, &after)?;
+        decisions::note(sql, &before, &after, Cause::Pr, || format!("pr merged {}", observation.url))?;
         return Ok(Outcome::of(react::end(sql, &after, Some(ReactionKey::PrMerged), &policy, now)?));
     }
     let feedback = Feedback { url: &observation.url, checks: &runs, comments: &observation.comments };

@@ -58,7 +58,7 @@ pub fn run(
     let run = Run { session, facts: &facts, policy, now };
     run.decide(&mut memory, feedback, &mut |url, name, limit| checks::recent(sql, url, name, limit))?;
     let deliveries = hand_out(&mut memory, session, &facts, now);
-    memory.save(sql)?;
+    memory.save(sql, now)?;
     Ok(deliveries)
 }
 
@@ -76,7 +76,7 @@ pub fn end(
         memory.put(begun(&session.id, key, Pending::Notify, policy.message(key).to_owned(), now));
     }
     let deliveries = hand_out(&mut memory, session, &PrFacts::default(), now);
-    memory.save(sql)?;
+    memory.save(sql, now)?;
     Ok(deliveries)
 }
 
@@ -207,6 +207,7 @@ pub fn escalate(row: &mut ReactionRow) {
     row.pending = Pending::Escalate;
     row.pending_message = escalation(row.reaction);
     row.lease_until = None;
+    row.is_noted = false;
 }
 
 /// The comments as they are stored: of two with the same id the last, in the place of the first.

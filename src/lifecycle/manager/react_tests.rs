@@ -28,6 +28,8 @@ fn session(state: SessionState) -> SessionRecord {
         revision: 0,
         created_at: 0,
         updated_at: 0,
+        display_name: String::new(),
+        pinned: false,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::lifecycle::check;
 use crate::lifecycle::decide::probe::{Decision, ProbeInput, RECENT_ACTIVITY_WINDOW_MS, is_recent, resolve};
 use crate::lifecycle::model::{Lifecycle, Millis};
 use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::decisions::{self, Cause};
 use crate::lifecycle::tables::sessions;
 use crate::lifecycle::words::{ActivityState, ProbeResult, ReactionKey, SessionState, TerminationReason};
 
@@ -50,12 +51,14 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     let recent = is_recent(&before.lifecycle.activity, seen_at, input.window_ms.unwrap_or(RECENT_ACTIVITY_WINDOW_MS));
     let probe = ProbeInput::of(runtime, process, recent, before.lifecycle.detecting.clone(), seen_at);
     let mut after = before.clone();
-    after.lifecycle = follow(&before.lifecycle, &resolve(&probe, policy.limits()));
+    let verdict = resolve(&probe, policy.limits());
+    after.lifecycle = follow(&before.lifecycle, &verdict);
     if after.lifecycle == before.lifecycle {
         return Ok(Outcome::default());
     }
     after.updated_at = input.now;
     sessions::save(sql, &before, &after)?;
+    decisions::note(sql, &before, &after, Cause::Probe, || verdict.evidence)?;
     if after.lifecycle.state == SessionState::Terminated {
         let notice = is_unexpected(after.lifecycle.termination_reason).then_some(ReactionKey::AgentExited);
         return Ok(Outcome::of(react::end(sql, &after, notice, &policy, input.now)?));

@@ -6,7 +6,8 @@ use super::Outcome;
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::model::{Activity, Metadata, Millis};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::sessions;
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::{notifications, sessions};
 use crate::lifecycle::words::{SessionState, TerminationReason};
 
 /// The command `spawned`.
@@ -100,6 +101,12 @@ pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     after.lifecycle.detecting = None;
     after.updated_at = input.now;
     sessions::save_always(sql, &before, &after)?;
+    if stored.state.is_terminal() {
+        decisions::note(sql, &before, &after, Cause::Restore, || "restore completed".to_owned())?;
+        notifications::all_gone(sql, id, input.now)?;
+    } else {
+        decisions::note(sql, &before, &after, Cause::Spawn, || "spawn completed".to_owned())?;
+    }
     // What is torn down at the next end is a workspace of this life.
     sessions::set_workspace_freed(sql, id, None)?;
     Ok(Outcome::default())

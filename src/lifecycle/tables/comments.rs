@@ -85,5 +85,14 @@ pub fn replace(sql: &mut dyn Sql, url: &str, comments: &[CommentInput], now: Mil
         .map(|comment| vec![Value::Text(url), Value::Text(&comment.comment_id)])
         .collect();
     sql.run_each("remove comments", "DELETE FROM pr_comment WHERE pr_url = ?1 AND comment_id = ?2", &gone)?;
+    if !changed.is_empty() || !gone.is_empty() {
+        // One event per replacement needs one row that changes once.
+        let at = time::text(now)?;
+        sql.run(
+            "count a replacement of comments",
+            "UPDATE pr SET comments_revision = comments_revision + 1, comments_at = ?2 WHERE url = ?1",
+            &[Value::Text(url), Value::Text(&at)],
+        )?;
+    }
     Ok(())
 }

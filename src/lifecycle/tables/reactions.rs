@@ -57,6 +57,8 @@ pub struct ReactionRow {
     pub pending_message: String,
     /// Until when somebody is delivering it.
     pub lease_until: Option<Millis>,
+    /// The call for a person is in the inbox.
+    pub is_noted: bool,
 }
 
 fn read(row: &dyn Row) -> Result<ReactionRow> {
@@ -71,6 +73,7 @@ fn read(row: &dyn Row) -> Result<ReactionRow> {
         pending: word(row, 7)?,
         pending_message: row.text(8)?.to_owned(),
         lease_until: time::opt_millis(row.opt_text(9)?)?,
+        is_noted: row.int(10)? != 0,
     })
 }
 
@@ -83,7 +86,7 @@ pub fn of(sql: &mut dyn Sql, session_id: &str) -> Result<Vec<ReactionRow>> {
         sql,
         "read the reactions of a session",
         "SELECT session_id, reaction, attempts, first_at, last_signature, escalated, is_current, pending, pending_message,
-           lease_until
+           lease_until, is_noted
          FROM reaction_state WHERE session_id = ?1 ORDER BY reaction",
         &[Value::Text(session_id)],
         read,
@@ -100,11 +103,12 @@ pub fn save(sql: &mut dyn Sql, row: &ReactionRow) -> Result<()> {
     sql.run(
         "store a reaction",
         "INSERT INTO reaction_state (session_id, reaction, attempts, first_at, last_signature, escalated, is_current, pending,
-           pending_message, lease_until)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+           pending_message, lease_until, is_noted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (session_id, reaction) DO UPDATE SET attempts = excluded.attempts, first_at = excluded.first_at,
            last_signature = excluded.last_signature, escalated = excluded.escalated, is_current = excluded.is_current,
-           pending = excluded.pending, pending_message = excluded.pending_message, lease_until = excluded.lease_until",
+           pending = excluded.pending, pending_message = excluded.pending_message, lease_until = excluded.lease_until,
+           is_noted = excluded.is_noted",
         &[
             Value::Text(&row.session_id),
             Value::Text(row.reaction.as_str()),
@@ -116,6 +120,7 @@ pub fn save(sql: &mut dyn Sql, row: &ReactionRow) -> Result<()> {
             Value::Text(row.pending.as_str()),
             Value::Text(&row.pending_message),
             Value::OptText(lease_until.as_deref()),
+            Value::Int(row.is_noted.into()),
         ],
     )?;
     Ok(())

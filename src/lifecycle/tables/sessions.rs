@@ -19,8 +19,8 @@ macro_rules! select {
         concat!(
             "SELECT id, project_id, num, issue_id, kind, harness, session_state, termination_reason, is_alive, activity_state, \
              activity_last_at, activity_source, detecting_attempts, detecting_started_at, detecting_evidence_hash, branch, \
-             workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, prompt \
-             FROM sessions ",
+             workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, \
+             display_name, pinned, prompt FROM sessions ",
             $rest
         )
     };
@@ -43,6 +43,10 @@ pub struct New {
     pub created_at: Millis,
     /// When it was last written.
     pub updated_at: Millis,
+    /// For people.
+    pub display_name: String,
+    /// For people.
+    pub pinned: bool,
 }
 
 /// Returns a session.
@@ -115,6 +119,8 @@ pub fn insert(sql: &mut dyn Sql, new: New) -> Result<SessionRecord> {
         revision: 0,
         created_at: new.created_at,
         updated_at: new.updated_at,
+        display_name: new.display_name,
+        pinned: new.pinned,
     };
     let times = Times::of(&record)?;
     let created = time::text(record.created_at)?;
@@ -123,8 +129,10 @@ pub fn insert(sql: &mut dyn Sql, new: New) -> Result<SessionRecord> {
         "store a session",
         "INSERT INTO sessions (id, project_id, num, issue_id, kind, harness, session_state, termination_reason, is_alive, \
          activity_state, activity_last_at, activity_source, detecting_attempts, detecting_started_at, detecting_evidence_hash, \
-         branch, workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, prompt) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0, ?21, ?22, ?23)",
+         branch, workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, \
+         display_name, pinned, prompt) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0, ?21, ?22, ?23, ?24, \
+         ?25)",
         &[
             Value::Text(&record.id),
             Value::Text(&record.project_id),
@@ -148,6 +156,8 @@ pub fn insert(sql: &mut dyn Sql, new: New) -> Result<SessionRecord> {
             Value::Text(&metadata.agent_session_id),
             Value::Text(&created),
             Value::Text(&times.updated),
+            Value::Text(&record.display_name),
+            Value::Int(record.pinned.into()),
             Value::Text(&metadata.prompt),
         ],
     )?;
@@ -277,10 +287,12 @@ fn read(row: &dyn Row) -> Result<SessionRecord> {
             runtime_handle_id: row.text(17)?.to_owned(),
             runtime_name: row.text(18)?.to_owned(),
             agent_session_id: row.text(19)?.to_owned(),
-            prompt: row.text(23)?.to_owned(),
+            prompt: row.text(25)?.to_owned(),
         },
         revision: row.int(20)?,
         created_at: time::millis(row.text(21)?)?,
         updated_at: time::millis(row.text(22)?)?,
+        display_name: row.text(23)?.to_owned(),
+        pinned: row.int(24)? != 0,
     })
 }

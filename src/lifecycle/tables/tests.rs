@@ -66,3 +66,25 @@ fn what_has_a_workspace_left_is_found_without_a_walk_through_all_sessions() {
     assert!(plan.contains("INDEX sessions_reclaimable_idx (project_id=?)"), "{plan}");
     assert!(!plan.contains("TEMP B-TREE"), "{plan}");
 }
+
+#[test]
+fn notifications_are_found_in_order_whatever_is_asked_for() {
+    use super::notifications::{self, Filter};
+    let whole = Filter::default();
+    for (filter, index) in [
+        (whole, "PRIMARY KEY (rowid<?)"),
+        (Filter { unresolved: true, ..whole }, "notification_resolved_idx (resolved_at=? AND id<?)"),
+        (Filter { unseen: true, ..whole }, "notification_seen_idx (seen_at=? AND id<?)"),
+        (Filter { project_id: Some("p"), ..whole }, "notification_project_idx (project_id=? AND id<?)"),
+        (Filter { session_id: Some("p-1"), ..whole }, "notification_session_idx (session_id=? AND id<?)"),
+    ] {
+        let plan = plan(|sql| drop(notifications::find(sql, filter, 100).unwrap()));
+        assert!(plan.contains(index), "{filter:?}: {plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
+    }
+    // What is open is looked for without a walk through what was.
+    let counts = plan(|sql| {
+        notifications::counts(sql, None).unwrap();
+    });
+    assert!(!counts.contains("SCAN notification\n"), "{counts}");
+}

@@ -1,9 +1,11 @@
 //! The managers over the real tables, in memory: each command in a transaction, its messages delivered after the commit.
 
 mod clock;
+mod decisions;
 mod deliveries;
 mod ends;
 mod feedback;
+mod inbox;
 mod operations;
 mod probes;
 mod quiet;
@@ -121,6 +123,8 @@ impl World {
             metadata: Metadata { prompt: "ship it".into(), ..Metadata::default() },
             created_at: self.now,
             updated_at: self.now,
+            display_name: String::new(),
+            pinned: false,
         };
         self.write(|sql| sessions::insert(sql, new)).unwrap().id
     }
