@@ -3794,7 +3794,7 @@ export type Mergeability = "unknown" | "mergeable" | "conflicting" | "blocked" |
 export type CheckStatus = "unknown" | "queued" | "in_progress" | "passed" | "failed" | "skipped" | "cancelled";
 
 /** What a person is shown. Derived from a session and its pull request whenever it is read, never stored. */
-export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated";
+export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated" | "no_signal";
 
 /** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
 export type ReactionKey = "ci-failed" | "review-comments" | "merge-conflicts" | "agent-idle" | "approved-and-green" | "agent-stuck" | "agent-needs-input" | "agent-exited" | "pr-closed" | "pr-merged";
@@ -3885,6 +3885,10 @@ export interface SessionRecord {
   revision: number;
   createdAt: Date;
   updatedAt: Date;
+  /** Names the start of its runtime that counts; `''` before the first. Made by {@link SessionManager}; `updateSession` leaves it as it is. */
+  launchId: string;
+  /** When its runtime last came up; `null` = never. `updateSession` leaves it as it is. */
+  launchedAt: Date | null;
 }
 
 /** A session with what a person is shown. */
@@ -4151,8 +4155,10 @@ export interface RuntimeConfig {
   sessionId: SessionId;
   workspacePath: string;
   launchCommand: string;
-  /** What the agent wants, with the session's, the project's and the issue's id added (see {@link EnvironmentNames}). */
+  /** What the agent wants, with the session's, the project's, the issue's and the launch's id added (see {@link EnvironmentNames}). */
   env: Record<string, string>;
+  /** Names this start: reports that carry it ({@link ActivitySignal}, {@link RuntimeFacts}) are not mistaken for those of an earlier one. */
+  launchId: string;
 }
 
 /** Where agents run: tmux, containers, child processes. */
@@ -4225,6 +4231,8 @@ export interface RuntimeFacts {
   process: ProbeResult;
   /** When. Default: now. */
   observedAt?: TimeInput;
+  /** Which start of the runtime was looked at. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What an agent was heard to do. */
@@ -4236,6 +4244,8 @@ export interface ActivitySignal {
   timestamp?: TimeInput;
   /** Who told. Default `none`. */
   source?: ActivitySource;
+  /** Which start of the runtime it comes from, as the agent's environment has it. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What was found about a pull request. */
@@ -4263,6 +4273,8 @@ export interface SpawnOutcome {
   runtimeHandle?: RuntimeHandle;
   agentSessionId?: string;
   prompt?: string;
+  /** Which start this is about; if another one counts by now, `HF_LIFECYCLE_SESSION_BUSY`. Default: whichever counts. */
+  launchId?: string;
   /**
    * What the session must be: `spawning` = not ended (a kill meanwhile wins, with `HF_LIFECYCLE_SESSION_TERMINATED`), `terminal` = ended (else
    * `HF_LIFECYCLE_SESSION_BUSY`). Default: either.
@@ -4287,6 +4299,15 @@ export interface ProbeInput {
   /** The memory of a quarantine that goes on. */
   prior?: DetectingInput | null;
   now: TimeInput;
+}
+
+/** What tells whether an agent has been silent for too long since the start of its runtime. */
+export interface SilenceInput {
+  /** `SessionRecord.launchedAt`. */
+  launchedAt: TimeInput | null;
+  now: TimeInput;
+  /** Default {@link NO_SIGNAL_AFTER_MS}. */
+  noSignalAfterMs?: number;
 }
 
 /** What was decided about a session, and from what. */
@@ -4515,11 +4536,18 @@ export declare class LifecycleManager {
    *
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    * @throws {SessionTerminatedError} `HF_LIFECYCLE_SESSION_TERMINATED`: with `expect: 'spawning'`, it was ended meanwhile; nothing was written
-   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; nothing was written
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; or `launchId` was overtaken; nothing was written
    */
   onSpawnCompleted(id: SessionId, outcome: SpawnOutcome): Promise<void>;
-  /** Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told. */
-  onKillRequested(id: SessionId, reason?: TerminationReason): Promise<void>;
+  /**
+   * Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told.
+   *
+   * @param options.resume Whether {@link SessionManager.resumeAll} is to bring it back. Default `false`, which also says so of a session that has
+   *   been stopped; `true` says nothing of one that has ended already.
+   */
+  onKillRequested(id: SessionId, reason?: TerminationReason, options?: {
+    resume?: boolean;
+  }): Promise<void>;
   /** Tells a person of nudges that did not help for 15 minutes, and sends again what could not be sent. Call it every few seconds; a {@link Reaper} does. */
   tickEscalations(now?: TimeInput): Promise<void>;
   /** Every session that has not ended, by project and number. */
@@ -4582,6 +4610,8 @@ export interface EnvironmentNames {
   projectId?: string;
   /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
   issueId?: string;
+  /** Default `AO_LAUNCH_ID`. What hooks of the agent pass on as {@link ActivitySignal.launchId}. */
+  launchId?: string;
 }
 
 /** Options of {@link SessionManager}. */
@@ -4596,6 +4626,11 @@ export interface SessionManagerOptions {
   clock?: () => Date;
   /** Names of environment variables. */
   environmentNames?: EnvironmentNames;
+  /**
+   * How many milliseconds after the start of its runtime a live session whose agent was never heard is shown as `no_signal`, instead of `spawning`,
+   * `working` or `idle`. Default 90,000; `false` = never, for agents without hooks.
+   */
+  noSignalAfterMs?: number | false;
   /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
   logger?: Logger;
 }
@@ -4638,9 +4673,55 @@ export interface CleanupReport {
   }[];
 }
 
+/** Options of {@link SessionManager.cleanupReport}. */
+export interface CleanupOptions {
+  /** How often what was skipped is tried again. Default 0. */
+  retries?: number;
+  /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
+  backoffMs?: number;
+  /** Ends it: what is not through is skipped. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.stopAll}. */
+export interface StopOptions {
+  /** Default: of all projects. */
+  projectId?: ProjectId;
+  /** Ends it: what is not through has failed. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.resumeAll}. */
+export interface ResumeOptions extends StopOptions {
+  /** How many sessions are brought back at a time. Default 4. */
+  concurrency?: number;
+}
+
+/** What {@link SessionManager.stopAll} did. */
+export interface StopReport {
+  /** The sessions that are stopped now, and whose runtime is gone. */
+  stopped: SessionId[];
+  /** What could not be done, and why: another operation is at the session, or a port failed. If the runtime did, the session is stopped all the same. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
+/** What {@link SessionManager.resumeAll} did. */
+export interface ResumeReport {
+  /** The sessions that run again. */
+  resumed: SessionId[];
+  /** What could not be done, and why; another call tries again. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
 /** What {@link SessionManager.recover} did. */
 export interface RecoverReport {
-  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill or stop that was decided. */
   finished: SessionId[];
   /** Sessions whose interrupted spawn was undone: they are `errored`. */
   parked: SessionId[];
@@ -4766,11 +4847,22 @@ export declare class SessionManager {
   send(id: SessionId, message: string): Promise<void>;
   /** Reclaims the workspaces of a project's sessions that have ended. Those whose workspace refuses are skipped. Returns the ids of the others. */
   cleanup(projectId: ProjectId): Promise<SessionId[]>;
-  /** As {@link cleanup}, but tells what was skipped, and why. */
-  cleanupReport(projectId: ProjectId): Promise<CleanupReport>;
+  /** As {@link cleanup}, but tells what was skipped, and why, and tries that again if it is asked to: what refuses now may be committed in a minute. */
+  cleanupReport(projectId: ProjectId, options?: CleanupOptions): Promise<CleanupReport>;
+  /**
+   * Stops what runs until {@link resumeAll}, say before the host is restarted: each session ends (`auto_cleanup`) and is noted as to be resumed in one
+   * transaction; then its runtime is destroyed. Its workspace stays, also from {@link cleanup}. Sessions that another operation is at, a spawn say, are not
+   * waited for: they have failed. Calling again goes on with what was not through.
+   */
+  stopAll(options?: StopOptions): Promise<StopReport>;
+  /**
+   * Restores the sessions that {@link stopAll} has stopped, and only those: what was killed since, or whose pull request was merged, stays ended. Of
+   * several processes that call it, one restores a session. Calling again tries again what has failed.
+   */
+  resumeAll(options?: ResumeOptions): Promise<ResumeReport>;
   /**
    * Call it when the program starts. What a crash interrupted is brought to an end: a spawn that was not through is undone (`errored`, its workspace
-   * reclaimed), a kill that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
+   * reclaimed), a kill or stop that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
    * dead ones end. Operations of other processes that are alive are left alone. What could not be done is in the report's `failed`, and
    * calling again goes on with it.
    *
@@ -4898,8 +4990,13 @@ export declare function createDetectingDecision(input: {
 /** SHA-256 of a text without times and with white space evened out, as 64 lower-case hex digits: the same evidence at another time has the same. */
 export declare function hashEvidence(evidence: string): string;
 
-/** What a person is shown of a session with such a pull request ({@link NO_PR} if it has none). */
-export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): SessionStatus;
+/**
+ * What a person is shown of a session with such a pull request ({@link NO_PR} if it has none).
+ *
+ * @param silence With it, `no_signal` is shown in place of `spawning`, `working` and `idle` of a live session whose agent was never heard since the start
+ *   of its runtime, which is some time ago: hooks that do not work look like a calm agent otherwise.
+ */
+export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts, silence?: SilenceInput): SessionStatus;
 
 /** What is to be done about a session with such a pull request when it comes to this; `null` = nothing. */
 export declare function reactionFor(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): ReactionKey | null;
@@ -4924,6 +5021,9 @@ export declare const REVIEW_MAX_NUDGES = 3;
 
 /** So many milliseconds after a nudge that did not help, a person is told. */
 export declare const ESCALATE_AFTER_MS = 900000;
+
+/** An agent that was not heard for so many milliseconds after the start of its runtime is shown as `no_signal`. */
+export declare const NO_SIGNAL_AFTER_MS = 90000;
 
 /** How often a {@link CdcPoller} looks, in milliseconds. */
 export declare const DEFAULT_POLL_INTERVAL_MS = 100;

@@ -103,6 +103,10 @@ export interface SessionRecord {
   revision: number;
   createdAt: Date;
   updatedAt: Date;
+  /** Names the start of its runtime that counts; `''` before the first. Made by {@link SessionManager}; `updateSession` leaves it as it is. */
+  launchId: string;
+  /** When its runtime last came up; `null` = never. `updateSession` leaves it as it is. */
+  launchedAt: Date | null;
 }
 
 /** A session with what a person is shown. */

@@ -65,6 +65,8 @@ super::commands! {
         "end" => End(operations::End),
         /// Takes over what dead stores left.
         "abandoned" => Abandoned(operations::Abandoned),
+        /// A workspace came back late.
+        "workspaceBack" => WorkspaceBack(operations::WorkspaceBack),
     }
 }
 
@@ -261,6 +263,7 @@ impl Write {
                 Ok(nothing())
             }
             Write::Abandoned(input) => answer(&operations::abandoned(sql, owners, input)?),
+            Write::WorkspaceBack(input) => answer(&operations::workspace_back(sql, input)?),
         }
     }
 }

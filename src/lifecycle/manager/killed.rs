@@ -18,6 +18,9 @@ pub struct Kill {
     pub id: String,
     /// Why; empty or missing = by hand.
     pub reason: Option<String>,
+    /// It is to be resumed later. Of a session that has ended by itself this says nothing.
+    #[serde(default)]
+    pub resume: bool,
     /// The time.
     pub now: Millis,
 }
@@ -44,7 +47,13 @@ pub fn kill(sql: &mut dyn Sql, input: &Kill) -> Result<Outcome> {
         after.lifecycle.detecting = None;
         after.updated_at = input.now;
         sessions::save(sql, &before, &after)?;
+        if input.resume {
+            sessions::set_stopped(sql, &input.id, Some(input.now))?;
+        }
         outcome.killed = Some(true);
+    } else if before.stopped && !input.resume {
+        // Whoever ends what is stopped wants it to stay that way.
+        sessions::set_stopped(sql, &input.id, None)?;
     }
     let mut memory = Memory::load(sql, &input.id)?;
     memory.end();

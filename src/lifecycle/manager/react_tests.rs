@@ -28,6 +28,10 @@ fn session(state: SessionState) -> SessionRecord {
         revision: 0,
         created_at: 0,
         updated_at: 0,
+        launch_id: String::new(),
+        launched_at: None,
+        runtime_freed: false,
+        stopped: false,
     }
 }
 

@@ -4,6 +4,7 @@ mod clock;
 mod deliveries;
 mod ends;
 mod feedback;
+mod launches;
 mod operations;
 mod probes;
 mod quiet;
