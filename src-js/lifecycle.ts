@@ -24,6 +24,7 @@ export {
   ConstraintError,
   IncompleteHandleError,
   InvalidArgumentError,
+  MigrationError,
   NothingToResumeError,
   PortError,
   ReactionDeliveryError,
