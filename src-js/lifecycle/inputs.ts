@@ -64,6 +64,7 @@ const OUTCOME = {
   runtimeHandle: ((value, argument) => picked(value, HANDLE, argument, Object.keys(HANDLE))) as Check,
   agentSessionId: text,
   prompt: text,
+  launchId: text,
   expect: ((value, argument) => checkOneOf(value, argument, ['spawning', 'terminal'])) as Check,
 };
 const own = ({ prUrl: _, ...fields }: Readonly<Record<string, Check>>): Record<string, Check> => fields;

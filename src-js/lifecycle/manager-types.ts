@@ -62,6 +62,8 @@ export interface EnvironmentNames {
   projectId?: string;
   /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
   issueId?: string;
+  /** Default `AO_LAUNCH_ID`. What hooks of the agent pass on as {@link ActivitySignal.launchId}. */
+  launchId?: string;
 }
 
 /** Options of {@link SessionManager}. */
@@ -76,6 +78,11 @@ export interface SessionManagerOptions {
   clock?: () => Date;
   /** Names of environment variables. */
   environmentNames?: EnvironmentNames;
+  /**
+   * How many milliseconds after the start of its runtime a live session whose agent was never heard is shown as `no_signal`, instead of `spawning`,
+   * `working` or `idle`. Default 90,000; `false` = never, for agents without hooks.
+   */
+  noSignalAfterMs?: number | false;
   /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
   logger?: Logger;
 }
@@ -115,9 +122,49 @@ export interface CleanupReport {
   skipped: { id: SessionId; reason: string }[];
 }
 
+/** Options of {@link SessionManager.cleanupReport}. */
+export interface CleanupOptions {
+  /** How often what was skipped is tried again. Default 0. */
+  retries?: number;
+  /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
+  backoffMs?: number;
+  /** Ends it: what is not through is skipped. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.stopAll}. */
+export interface StopOptions {
+  /** Default: of all projects. */
+  projectId?: ProjectId;
+  /** Ends it: what is not through has failed. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.resumeAll}. */
+export interface ResumeOptions extends StopOptions {
+  /** How many sessions are brought back at a time. Default 4. */
+  concurrency?: number;
+}
+
+/** What {@link SessionManager.stopAll} did. */
+export interface StopReport {
+  /** The sessions that are stopped now, and whose runtime is gone. */
+  stopped: SessionId[];
+  /** What could not be done, and why: another operation is at the session, or a port failed. If the runtime did, the session is stopped all the same. */
+  failed: { id: SessionId; reason: string }[];
+}
+
+/** What {@link SessionManager.resumeAll} did. */
+export interface ResumeReport {
+  /** The sessions that run again. */
+  resumed: SessionId[];
+  /** What could not be done, and why; another call tries again. */
+  failed: { id: SessionId; reason: string }[];
+}
+
 /** What {@link SessionManager.recover} did. */
 export interface RecoverReport {
-  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill or stop that was decided. */
   finished: SessionId[];
   /** Sessions whose interrupted spawn was undone: they are `errored`. */
   parked: SessionId[];

@@ -107,6 +107,10 @@ export interface SessionRecord {
   displayName: string;
   /** Whether people want it on top. No manager reads or writes it. */
   pinned: boolean;
+  /** Names the start of its runtime that counts; `''` before the first. Made by {@link SessionManager}; `updateSession` leaves it as it is. */
+  launchId: string;
+  /** When its runtime last came up; `null` = never. `updateSession` leaves it as it is. */
+  launchedAt: Date | null;
 }
 
 /** What people see of a session and no decision looks at. */

@@ -20,6 +20,7 @@ export function reviveProject(project: Project): Project {
 export function reviveSession<S extends SessionRecord>(session: S): S {
   session.createdAt = date(session.createdAt);
   session.updatedAt = date(session.updatedAt);
+  session.launchedAt = dateOrNull(session.launchedAt);
   const { activity, detecting } = session.lifecycle;
   activity.lastActivityAt = dateOrNull(activity.lastActivityAt);
   reviveDetecting(detecting);

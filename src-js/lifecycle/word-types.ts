@@ -83,7 +83,8 @@ export type SessionStatus =
   | 'killed'
   | 'idle'
   | 'done'
-  | 'terminated';
+  | 'terminated'
+  | 'no_signal';
 
 /** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
 export type ReactionKey =

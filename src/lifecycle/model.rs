@@ -29,7 +29,7 @@ pub struct Project {
 }
 
 /// What the agent was last heard to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Activity {
     /// What it does.
@@ -142,6 +142,16 @@ pub struct SessionRecord {
     pub display_name: String,
     /// Whether people want it on top. No decision looks at it.
     pub pinned: bool,
+    /// Which start of its runtime counts; empty before the first.
+    pub launch_id: String,
+    /// When that one came up; `None` before the first did.
+    pub launched_at: Option<Millis>,
+    /// Its runtime is known to be gone: somebody else may have its handle by now.
+    #[serde(skip)]
+    pub runtime_freed: bool,
+    /// It was ended in order to be resumed.
+    #[serde(skip)]
+    pub stopped: bool,
 }
 
 /// A pull request.

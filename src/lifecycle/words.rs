@@ -192,6 +192,8 @@ words! {
     }
     /// What a person is shown; derived, never stored.
     SessionStatus {
+        /// It came up, and its agent has not been heard since.
+        NoSignal = "no_signal",
         /// Not started yet.
         Spawning = "spawning",
         /// The agent works.

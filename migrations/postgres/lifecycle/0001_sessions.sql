@@ -45,6 +45,17 @@ CREATE TABLE {schema}.sessions (
   agent_session_id TEXT COLLATE "C" NOT NULL DEFAULT '',
   workspace_freed_at TEXT COLLATE "C" CONSTRAINT "sessions.workspace_freed_at"
     CHECK (workspace_freed_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Since when its runtime is known to be gone: somebody else may have its handle by now.
+  runtime_freed_at TEXT COLLATE "C" CONSTRAINT "sessions.runtime_freed_at"
+    CHECK (runtime_freed_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- When it was stopped in order to be resumed.
+  stopped_at TEXT COLLATE "C" CONSTRAINT "sessions.stopped_at"
+    CHECK (stopped_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Which start of its runtime counts: made before the start, so what an earlier one still tells can be known as old.
+  launch_id TEXT COLLATE "C" NOT NULL DEFAULT '',
+  -- When that one came up.
+  launched_at TEXT COLLATE "C" CONSTRAINT "sessions.launched_at"
+    CHECK (launched_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
   revision BIGINT NOT NULL DEFAULT 0,
   created_at TEXT COLLATE "C" NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
@@ -67,6 +78,8 @@ CREATE INDEX sessions_running_idx ON {schema}.sessions (project_id, num) WHERE s
 -- What has ended and may still have a workspace: few as well, once those are given back.
 CREATE INDEX sessions_reclaimable_idx ON {schema}.sessions (project_id, num)
   WHERE session_state IN ('done', 'terminated') AND workspace_path <> '' AND workspace_freed_at IS NULL;
+-- What waits to be resumed.
+CREATE INDEX sessions_stopped_idx ON {schema}.sessions (project_id, num) WHERE stopped_at IS NOT NULL;
 
 CREATE TABLE {schema}.pr (
   url TEXT COLLATE "C" NOT NULL CONSTRAINT "pr.url.key" PRIMARY KEY,
@@ -243,8 +256,11 @@ CREATE TABLE {schema}.consumer_offset (
 CREATE TABLE {schema}.session_operation (
   id TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.id.key" PRIMARY KEY,
   session_id TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.session_id" REFERENCES {schema}.sessions (id) ON DELETE CASCADE,
-  kind TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup')),
+  kind TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup', 'stop')),
   step TEXT COLLATE "C" NOT NULL DEFAULT '',
+  -- The start of the runtime that a restore is at, and what its agent was heard to do before the restore was through.
+  launch_id TEXT COLLATE "C",
+  early_activity TEXT COLLATE "C",
   owner TEXT COLLATE "C" NOT NULL,
   started_at TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.started_at"
     CHECK (started_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),

@@ -44,6 +44,17 @@ CREATE TABLE sessions (
   agent_session_id TEXT NOT NULL DEFAULT '',
   workspace_freed_at TEXT CONSTRAINT "sessions.workspace_freed_at"
     CHECK (workspace_freed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Since when its runtime is known to be gone: somebody else may have its handle by now.
+  runtime_freed_at TEXT CONSTRAINT "sessions.runtime_freed_at"
+    CHECK (runtime_freed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- When it was stopped in order to be resumed.
+  stopped_at TEXT CONSTRAINT "sessions.stopped_at"
+    CHECK (stopped_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Which start of its runtime counts: made before the start, so what an earlier one still tells can be known as old.
+  launch_id TEXT NOT NULL DEFAULT '',
+  -- When that one came up.
+  launched_at TEXT CONSTRAINT "sessions.launched_at"
+    CHECK (launched_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
   revision INTEGER NOT NULL DEFAULT 0,
   created_at TEXT NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
@@ -66,6 +77,8 @@ CREATE INDEX sessions_running_idx ON sessions (project_id, num) WHERE session_st
 -- What has ended and may still have a workspace: few as well, once those are given back.
 CREATE INDEX sessions_reclaimable_idx ON sessions (project_id, num)
   WHERE session_state IN ('done', 'terminated') AND workspace_path <> '' AND workspace_freed_at IS NULL;
+-- What waits to be resumed.
+CREATE INDEX sessions_stopped_idx ON sessions (project_id, num) WHERE stopped_at IS NOT NULL;
 
 CREATE TABLE pr (
   url TEXT PRIMARY KEY NOT NULL,
@@ -217,8 +230,11 @@ CREATE TABLE consumer_offset (
 CREATE TABLE session_operation (
   id TEXT PRIMARY KEY NOT NULL,
   session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-  kind TEXT NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup')),
+  kind TEXT NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup', 'stop')),
   step TEXT NOT NULL DEFAULT '',
+  -- The start of the runtime that a restore is at, and what its agent was heard to do before the restore was through.
+  launch_id TEXT,
+  early_activity TEXT,
   owner TEXT NOT NULL,
   started_at TEXT NOT NULL CONSTRAINT "session_operation.started_at"
     CHECK (started_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),

@@ -5,6 +5,7 @@ mod mended;
 mod read;
 #[cfg(test)]
 mod tests;
+mod views;
 mod write;
 
 use std::borrow::Cow;

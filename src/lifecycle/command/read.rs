@@ -2,16 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::views::{View, Views};
 use super::{ByConsumer, ById, ByUrl, Nothing, answer, answers, limit, lines};
 use crate::error::{Code, HfError, Result};
 use crate::json;
-use crate::lifecycle::decide::status::derive_status;
-use crate::lifecycle::model::{PrFacts, SessionRecord};
+use crate::lifecycle::model::SessionRecord;
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::{
     changes, checks, comments, consumers, decisions, list, notifications, number, projects, prs, sessions,
 };
-use crate::lifecycle::words::Word as _;
 
 super::commands! {
     /// A command that writes nothing.
@@ -27,13 +26,13 @@ super::commands! {
         /// All sessions.
         "allSessions" => AllSessions(Nothing),
         /// The sessions that have not ended.
-        "running" => Running(Nothing),
+        "running" => Running(Running),
         /// The sessions of a project that have ended and still have a workspace.
         "reclaimable" => Reclaimable(OfProject),
         /// A session with its status.
-        "view" => View(ById),
+        "view" => View(View),
         /// The sessions of a project with their status.
-        "views" => Views(OfProject),
+        "views" => Views(Views),
         /// A pull request.
         "pr" => Pr(ByUrl),
         /// The pull requests of a session.
@@ -66,6 +65,12 @@ super::commands! {
         "notifications" => Notifications(Notifications),
         /// How many notifications wait for somebody.
         "notificationCounts" => NotificationCounts(NotificationCounts),
+        /// A session with what operations need to know of it.
+        "found" => Found(ById),
+        /// The sessions that can be stopped: those that run, and stopped ones whose runtime may be there.
+        "stoppable" => Stoppable(OfSome),
+        /// The sessions that were stopped in order to be resumed.
+        "stopped" => Stopped(OfSome),
     }
 }
 
@@ -74,6 +79,38 @@ super::commands! {
 #[serde(rename_all = "camelCase")]
 pub struct OfProject {
     project_id: String,
+}
+
+/// Of one project, or of all.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OfSome {
+    project_id: Option<String>,
+}
+
+impl OfSome {
+    fn has(&self, session: &SessionRecord) -> bool {
+        self.project_id.as_ref().is_none_or(|project_id| *project_id == session.project_id)
+    }
+}
+
+/// `running`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Leave prompts empty, and unread.
+    #[serde(default)]
+    without_prompts: bool,
+}
+
+/// `found`
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    runtime_freed: bool,
+    stopped: bool,
+    #[serde(flatten)]
+    session: SessionRecord,
 }
 
 /// `recentChecks`
@@ -184,13 +221,11 @@ impl Read {
             Read::Session(ById { id }) => answer(&sessions::get(sql, id)?),
             Read::Sessions(OfProject { project_id }) => answers(&sessions::of_project(sql, project_id)?),
             Read::AllSessions(_) => answers(&sessions::all(sql)?),
-            Read::Running(_) => answers(&sessions::running(sql)?),
+            Read::Running(Running { without_prompts: false }) => answers(&sessions::running(sql)?),
+            Read::Running(_) => answers(&sessions::running_without_prompts(sql)?),
             Read::Reclaimable(OfProject { project_id }) => answers(&sessions::reclaimable(sql, project_id)?),
-            Read::View(ById { id }) => match sessions::get(sql, id)? {
-                Some(session) => view(&session, &prs::facts(sql, id)?),
-                None => Ok("null".to_owned()),
-            },
-            Read::Views(OfProject { project_id }) => views(sql, project_id),
+            Read::View(view) => view.run(sql),
+            Read::Views(views) => views.run(sql),
             Read::Pr(ByUrl { url }) => answer(&prs::get(sql, url)?),
             Read::PrsOfSession(ById { id }) => answers(&prs::of_session(sql, id)?),
             Read::Facts(ById { id }) => answer(&prs::facts(sql, id)?),
@@ -216,6 +251,27 @@ impl Read {
             Read::NotificationCounts(NotificationCounts { project_id }) => {
                 answer(&notifications::counts(sql, project_id.as_deref())?)
             }
+            Read::Found(ById { id }) => answer(&sessions::get(sql, id)?.map(|session| Found {
+                runtime_freed: session.runtime_freed,
+                stopped: session.stopped,
+                session,
+            })),
+            Read::Stoppable(some) => {
+                let mut all = sessions::running_without_prompts(sql)?;
+                let stopped = sessions::stopped(sql)?;
+                all.extend(
+                    stopped
+                        .into_iter()
+                        .filter(|session| !session.runtime_freed && !session.metadata.runtime_handle_id.is_empty()),
+                );
+                all.retain(|session| some.has(session));
+                answers(&all)
+            }
+            Read::Stopped(some) => {
+                let mut all = sessions::stopped(sql)?;
+                all.retain(|session| some.has(session));
+                answers(&all)
+            }
         };
         text.map(Some)
     }
@@ -232,17 +288,6 @@ pub(super) fn with_member(mut object: String, name: &str, value: &str) -> Result
     json::quote_into(value, &mut object);
     object.push('}');
     Ok(object)
-}
-
-fn view(session: &SessionRecord, facts: &PrFacts) -> Result<String> {
-    with_member(answer(session)?, "status", derive_status(&session.lifecycle, facts).as_str())
-}
-
-fn views(sql: &mut dyn Sql, project_id: &str) -> Result<String> {
-    let none = PrFacts::default();
-    let facts = prs::facts_of_project(sql, project_id)?;
-    let sessions = sessions::of_project(sql, project_id)?;
-    lines(sessions.iter().map(|session| view(session, facts.get(&session.id).unwrap_or(&none))))
 }
 
 fn stats(sql: &mut dyn Sql) -> Result<String> {

@@ -74,6 +74,8 @@ super::commands! {
         "resolveNotification" => ResolveNotification(ResolveNotification),
         /// Makes the log tell of more, for good.
         "invalidate" => Invalidate(Nothing),
+        /// A workspace came back late.
+        "workspaceBack" => WorkspaceBack(operations::WorkspaceBack),
     }
 }
 
@@ -303,6 +305,7 @@ impl Write {
                 features::switch_on(sql, features::INVALIDATION)?;
                 Ok(nothing())
             }
+            Write::WorkspaceBack(input) => answer(&operations::workspace_back(sql, input)?),
         }
     }
 }

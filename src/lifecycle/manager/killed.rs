@@ -19,6 +19,9 @@ pub struct Kill {
     pub id: String,
     /// Why; empty or missing = by hand.
     pub reason: Option<String>,
+    /// It is to be resumed later. Of a session that has ended by itself this says nothing.
+    #[serde(default)]
+    pub resume: bool,
     /// The time.
     pub now: Millis,
 }
@@ -40,6 +43,10 @@ pub fn kill(sql: &mut dyn Sql, input: &Kill) -> Result<Outcome> {
     if before.lifecycle.state.is_terminal() {
         // Whoever wants the end of what has ended has seen that it did.
         notifications::all_gone(sql, &input.id, input.now)?;
+        if before.stopped && !input.resume {
+            // Whoever ends what is stopped wants it to stay that way.
+            sessions::set_stopped(sql, &input.id, None)?;
+        }
     } else {
         let mut after = before.clone();
         after.lifecycle.state = SessionState::Terminated;
@@ -49,6 +56,9 @@ pub fn kill(sql: &mut dyn Sql, input: &Kill) -> Result<Outcome> {
         after.updated_at = input.now;
         sessions::save(sql, &before, &after)?;
         decisions::note(sql, &before, &after, Cause::Kill, || format!("killed: {}", reason.as_str()))?;
+        if input.resume {
+            sessions::set_stopped(sql, &input.id, Some(input.now))?;
+        }
         outcome.killed = Some(true);
     }
     let mut memory = Memory::load(sql, &input.id)?;

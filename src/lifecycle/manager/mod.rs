@@ -19,6 +19,7 @@ mod tests;
 use serde::Serialize;
 
 use super::decide::reaction::{Audience, Priority};
+use super::model::SessionRecord;
 use super::words::ReactionKey;
 
 /// A message that is to be sent now, by whoever got it.
@@ -61,4 +62,9 @@ impl Outcome {
     pub fn of(deliveries: Vec<Delivery>) -> Self {
         Self { deliveries, killed: None }
     }
+}
+
+/// Whether what is said is about another start of the session's runtime than the one that counts. Who names none means that one.
+fn is_of_other_launch(session: &SessionRecord, launch_id: Option<&str>) -> bool {
+    launch_id.is_some_and(|launch_id| launch_id != session.launch_id)
 }

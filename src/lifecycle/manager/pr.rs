@@ -92,6 +92,10 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     let runs = std::mem::take(&mut observation.checks);
     let runs = record(sql, &input.id, &observation, runs, now)?;
     if before.lifecycle.state.is_terminal() {
+        if before.stopped && observation.merged && ends(sql, &input.id, &policy)? {
+            // There is nothing left to resume it for.
+            sessions::set_stopped(sql, &input.id, None)?;
+        }
         return Ok(Outcome::default());
     }
     if observation.merged && ends(sql, &input.id, &policy)? {

@@ -30,6 +30,10 @@ fn session(state: SessionState) -> SessionRecord {
         updated_at: 0,
         display_name: String::new(),
         pinned: false,
+        launch_id: String::new(),
+        launched_at: None,
+        runtime_freed: false,
+        stopped: false,
     }
 }
 

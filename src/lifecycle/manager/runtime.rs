@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::policy::Policy;
-use super::{Outcome, react};
+use super::{Outcome, is_of_other_launch, react};
 use crate::error::Result;
 use crate::lifecycle::check;
 use crate::lifecycle::decide::probe::{Decision, ProbeInput, RECENT_ACTIVITY_WINDOW_MS, is_recent, resolve};
@@ -25,6 +25,8 @@ pub struct Observe {
     pub process: String,
     /// When it was seen; missing = now.
     pub observed_at: Option<Millis>,
+    /// Which start of the runtime this is about; missing = whichever counts.
+    pub launch_id: Option<String>,
     /// The time.
     pub now: Millis,
     /// For how long an activity speaks against death. Default: 60 000.
@@ -33,7 +35,8 @@ pub struct Observe {
     pub policy: Option<Policy>,
 }
 
-/// Decides about a look and stores what follows. Unknown and ended sessions stay as they are.
+/// Decides about a look and stores what follows. Unknown and ended sessions stay as they are, and
+/// so does one that was started anew since.
 ///
 /// # Errors
 /// `HF_INVALID_ARGUMENT` for an unknown word or a time that cannot be stored, and what the database says.
@@ -44,7 +47,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     let Some(before) = sessions::get_for_update(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
-    if before.lifecycle.state.is_terminal() {
+    if before.lifecycle.state.is_terminal() || is_of_other_launch(&before, input.launch_id.as_deref()) {
         return Ok(Outcome::default());
     }
     let seen_at = input.observed_at.unwrap_or(input.now);
@@ -60,6 +63,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     sessions::save(sql, &before, &after)?;
     decisions::note(sql, &before, &after, Cause::Probe, || verdict.evidence)?;
     if after.lifecycle.state == SessionState::Terminated {
+        sessions::set_runtime_freed(sql, &input.id, input.now)?;
         let notice = is_unexpected(after.lifecycle.termination_reason).then_some(ReactionKey::AgentExited);
         return Ok(Outcome::of(react::end(sql, &after, notice, &policy, input.now)?));
     }

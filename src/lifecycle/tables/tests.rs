@@ -88,3 +88,51 @@ fn notifications_are_found_in_order_whatever_is_asked_for() {
     });
     assert!(!counts.contains("SCAN notification\n"), "{counts}");
 }
+
+#[test]
+fn what_is_stopped_is_found_without_a_walk_through_all_sessions() {
+    let plan = plan(|sql| drop(sessions::stopped(sql).unwrap()));
+    assert!(plan.contains("INDEX sessions_stopped_idx"), "{plan}");
+    assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+}
+
+/// Long prompts lie on pages of their own. With those pages destroyed, who reads them gets an error.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test breaks a file")]
+fn who_asks_for_no_prompts_reads_none_of_their_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(include_str!("../../../migrations/sqlite/lifecycle/0001_sessions.sql")).unwrap();
+    let at = "2026-05-31T12:00:00.000Z";
+    db.execute("INSERT INTO projects (id, path, registered_at) VALUES ('mer', '/', ?1)", [at]).unwrap();
+    for num in 1..=20 {
+        db.execute(
+            "INSERT INTO sessions (id, project_id, num, session_state, workspace_path, created_at, updated_at, prompt) \
+             VALUES ('mer-' || ?1, 'mer', ?1, 'working', '/w/' || ?1, ?2, ?2, ?3)",
+            rusqlite::params![num, at, "x".repeat(50_000)],
+        )
+        .unwrap();
+    }
+    let mut asked = db.prepare("SELECT pageno FROM dbstat WHERE name = 'sessions' AND pagetype = 'overflow'").unwrap();
+    let pages: Vec<i64> = asked.query_map([], |row| row.get(0)).unwrap().map(|page| page.unwrap()).collect();
+    let size: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
+    drop(asked);
+    drop(db);
+    assert!(pages.len() >= 20 * 12, "{}", pages.len());
+    let mut file = std::fs::read(&path).unwrap();
+    for page in pages {
+        let from = usize::try_from((page - 1) * size).unwrap();
+        file[from..from + usize::try_from(size).unwrap()].fill(0xff);
+    }
+    std::fs::write(&path, file).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let found = sessions::running_without_prompts(&mut Sqlite(&db)).unwrap();
+    assert_eq!(found.len(), 20);
+    assert!(
+        found
+            .iter()
+            .all(|session| session.metadata.prompt.is_empty() && session.metadata.workspace_path.starts_with("/w/"))
+    );
+    sessions::running(&mut Sqlite(&db)).unwrap_err();
+}

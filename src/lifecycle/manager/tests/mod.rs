@@ -6,6 +6,7 @@ mod deliveries;
 mod ends;
 mod feedback;
 mod inbox;
+mod launches;
 mod operations;
 mod probes;
 mod quiet;

@@ -125,7 +125,8 @@ fn write(sql: &mut dyn Sql, part: Part, before: &SessionRecord, after: &SessionR
             update!(
                 ", session_state = ?11, termination_reason = ?12, issue_id = ?13, kind = ?14, harness = ?15, branch = ?16, \
                  workspace_path = ?17, runtime_handle_id = ?18, runtime_name = ?19, agent_session_id = ?20, prompt = ?21, \
-                 display_name = ?22, pinned = ?23"
+                 display_name = ?22, pinned = ?23, \
+                 runtime_freed_at = CASE WHEN runtime_handle_id = ?18 AND runtime_name = ?19 THEN runtime_freed_at END"
             ),
             values.len(),
         ),
