@@ -81,8 +81,16 @@ export interface SessionStoreStats {
   consumers: { name: string; ackedSeq: number; updatedAt: Date; lag: number }[];
   /** Bytes of the write-ahead log. Not with PostgreSQL. */
   walBytes?: number;
-  /** How many transactions this store has committed. */
+  /** Times that a reader kept the log from being written back, so that it grew. Not with PostgreSQL. */
+  checkpointsHeld?: number;
+  /** How many transactions this store has committed since it was opened. Not with PostgreSQL, as the next three. */
   commits?: number;
+  /** How many calls that write it has run: more of them than `commits` shared a transaction. */
+  jobs?: number;
+  /** The most calls that shared one. */
+  largestBatch?: number;
+  /** Calls that wait to write now. */
+  queued?: number;
 }
 
 /** What looking through the database found. */
@@ -109,7 +117,8 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
 
   /**
    * Ends what reads from the store (pollers, {@link changes}), and calls of the managers that wait for a port: those reject with `HF_CLOSED`. Waits
-   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after some seconds. Twice is harmless.
+   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after five seconds, and calls under way reject. Twice is
+   * harmless.
    */
   close(): Promise<void>;
 
@@ -194,7 +203,11 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
 
   /** What is kept in the change log of one session, oldest first. Reads the log of its project: for looking into what happened, not for serving. */
   sessionTimeline(id: SessionId): Promise<ChangeEvent[]>;
-  /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
+  /**
+   * Copies the database to a new file while it is in use; the file appears whole or not at all. Not with PostgreSQL, which has tools of its own.
+   *
+   * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: there is a file already; nothing of it was touched
+   */
   backup(path: string): Promise<void>;
   /** Looks the whole database through. Takes as long as reading it does. */
   check(): Promise<SessionStoreCheck>;

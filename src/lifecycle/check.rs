@@ -38,8 +38,12 @@ pub fn word<W: Word>(table: &str, column: &str, text: &str) -> Result<W> {
 /// `HF_INVALID_ARGUMENT` that says what is allowed.
 pub fn argument<W: Word>(name: &str, text: &str) -> Result<W> {
     W::parse(text).ok_or_else(|| {
-        HfError::new(Code::InvalidArgument, format!("{name} must be one of {}", allowed::<W>()))
-            .with_field("field", name)
+        let expected = format!("one of {}", allowed::<W>());
+        HfError::new(Code::InvalidArgument, format!("{name} must be {expected}")).with_argument(
+            name,
+            expected,
+            &text.into(),
+        )
     })
 }
 
@@ -95,7 +99,11 @@ impl ProjectInput {
     /// `HF_INVALID_ARGUMENT`.
     pub fn record(self, now: Millis) -> Result<Project> {
         if self.id.is_empty() {
-            return Err(HfError::new(Code::InvalidArgument, "a project needs an id").with_field("field", "id"));
+            return Err(HfError::new(Code::InvalidArgument, "a project needs an id").with_argument(
+                "id",
+                "a string that is not empty",
+                &"".into(),
+            ));
         }
         Ok(Project {
             id: self.id,
@@ -317,7 +325,14 @@ pub fn comments(url: &str, inputs: &[CommentInput], stored: &[PrComment], now: M
 }
 
 fn named(message: &str, field: &str, value: &str) -> Result<()> {
-    if value.is_empty() { Err(HfError::new(Code::InvalidArgument, message).with_field("field", field)) } else { Ok(()) }
+    if value.is_empty() {
+        return Err(HfError::new(Code::InvalidArgument, message).with_argument(
+            field,
+            "a string that is not empty",
+            &value.into(),
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

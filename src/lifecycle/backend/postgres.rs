@@ -39,6 +39,8 @@ static WAITERS: Pool = Pool::new();
 const RETRY: Duration = Duration::from_secs(5);
 /// How long closing waits for commands that are under way.
 const CLOSE: Duration = Duration::from_secs(5);
+/// How long a server may take to hear of the end, at each step.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Transactions with changes after which retention is looked at.
 const PRUNE_EVERY: i64 = 500;
 
@@ -78,8 +80,7 @@ impl Foreign for Listening {
 /// Connects and creates or updates the tables. Blocks.
 pub(super) fn open(config: &PostgresConfig) -> Result<Arc<dyn Backend>> {
     let runtime = network::handle()?;
-    let mut connection = config.connection.clone();
-    connection.close_timeout.get_or_insert(CLOSE);
+    let connection = &config.connection;
     let postgres = Postgres::new(connection.clone())?;
     let opened = runtime.block_on(async {
         postgres.migrate(&config.schema, true, "lifecycle", MIGRATIONS, Migrate::Auto).await?;
@@ -88,7 +89,7 @@ pub(super) fn open(config: &PostgresConfig) -> Result<Arc<dyn Backend>> {
         let sql = "SELECT 'holdfast_lifecycle_' || left(md5($1), 16)";
         let rows = client.fetch("opening the session store", sql, &[(&config.schema, Type::TEXT)]).await?;
         let channel: String = rows.first().map_or_else(String::new, |row| row.get(0));
-        let peers = Peers::new(&connection)?;
+        let peers = Peers::new(connection)?;
         peers.appear(&postgres).await?;
         Ok((channel, peers))
     });
@@ -284,15 +285,15 @@ impl Inner {
         self.quiet.notify_all();
     }
 
-    /// Waits until nothing is under way, and lets nothing begin any more.
-    fn shut(&self) {
+    /// Waits until nothing is under way, and lets nothing begin any more. Returns whether all of it ended in time.
+    fn shut(&self) -> bool {
         let end = Instant::now() + CLOSE;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         while running.is_some_and(|count| count > 0) && Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
             running = self.quiet.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *running = None;
+        running.take() == Some(0)
     }
 }
 
@@ -357,11 +358,14 @@ impl Backend for PgStore {
     }
 
     fn close(&self, done: Done<()>) {
-        self.0.shut();
+        // A server that kept silent for all that time is not waited for again.
+        let patience = if self.0.shut() { LAST_WORD } else { Duration::ZERO };
         self.0.peers.stop();
         let inner = Arc::clone(&self.0);
-        self.0.postgres.close(Box::new(move |outcome| {
-            inner.peers.leave(Box::new(move |left| done(outcome.and(left))));
-        }));
+        self.0.postgres.close_within(
+            patience,
+            // What was cut off has heard of it by an error of its own, and a lock that was not given back ends with its connection.
+            Box::new(move |_| inner.peers.leave(patience, Box::new(move |_| done(Ok(()))))),
+        );
     }
 }

@@ -360,10 +360,12 @@ impl Prune {
     /// Refuses limits that mean nothing.
     fn check(&self) -> Result<()> {
         for (name, value) in [("maxAgeMs", self.limits.max_age_ms), ("maxRows", self.limits.max_rows)] {
-            if value.is_some_and(|value| value < 0) {
-                return Err(
-                    HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_field("field", name)
-                );
+            if let Some(value) = value.filter(|value| *value < 0) {
+                return Err(HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_argument(
+                    name,
+                    "an integer of 0 or more",
+                    &value.into(),
+                ));
             }
         }
         Ok(())
