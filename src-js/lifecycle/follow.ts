@@ -128,6 +128,8 @@ export class FollowedChanges implements ChangeSubscription {
   /** Reads the next batch; if there is none, waits until there may be one. */
   async #fill(): Promise<void> {
     const after = this.#place;
+    // What was handed out must not be there again when the reading fails.
+    this.#batch = [];
     this.#next = 0;
     if (this.#projectId === undefined) {
       this.#batch = await this.#log.readChangeLogAfter(after, DEFAULT_POLL_BATCH);
