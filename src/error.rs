@@ -250,6 +250,14 @@ impl HfError {
         self
     }
 
+    /// Names the argument that is to blame, what it must be, and what it was, as errors of the facade do.
+    #[must_use]
+    pub fn with_argument(self, argument: &str, expected: impl Into<Value>, received: &Value) -> Self {
+        self.with_field("argument", argument)
+            .with_field("expected", expected)
+            .with_field("received", described(received))
+    }
+
     /// Puts the place that it is about in front of the message.
     #[must_use]
     pub fn at_place(mut self, place: &str) -> Self {
@@ -329,6 +337,23 @@ impl HfError {
     #[must_use]
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0.fields
+    }
+}
+
+/// A value in the words of the facade (`describe` in `src-js/check.ts`): enough to recognise it.
+fn described(value: &Value) -> String {
+    const SHOWN: usize = 40;
+    match value {
+        Value::Null => "null".into(),
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+        Value::Bool(value) => format!("the boolean {value}"),
+        Value::Number(value) => format!("the number {value}"),
+        Value::String(text) => {
+            let shown: String = text.chars().take(SHOWN).collect();
+            let cut = if shown.len() < text.len() { "…" } else { "" };
+            format!("the string {}", Value::String(shown + cut))
+        }
     }
 }
 

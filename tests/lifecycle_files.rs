@@ -288,6 +288,20 @@ fn a_log_that_was_pruned_gives_its_room_back_while_others_write() {
 }
 
 #[test]
+fn opening_a_store_that_is_there_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    let store = Waited::file(&path);
+    store.project("p");
+    store.close();
+    let before = std::fs::read(&path).unwrap();
+    let store = Waited::file(&path);
+    assert_eq!(bytes_of(&folder.path().join("sessions.db-wal")), 0);
+    store.close();
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+#[test]
 fn a_file_that_was_made_without_it_keeps_its_room_and_works() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sessions.db");

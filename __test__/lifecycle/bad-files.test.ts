@@ -264,6 +264,8 @@ test('a backup under load is the store at one moment: whole, and not older than 
     await until(() => acknowledged > round * 50 + 10);
     const [before, path] = [acknowledged, join(dir, `copy${round}.db`)];
     await store.backup(path);
+    const taken = await rejection(store.backup(path));
+    expect(taken).toMatchObject({ name: 'InvalidArgumentError', code: 'HF_INVALID_ARGUMENT', argument: 'path', path });
     const copy = await openSessionStore({ path });
     const sessions = await copy.listAllSessions();
     expect(sessions.map(({ num }) => num)).toEqual(sessions.map((_, at) => at + 1));

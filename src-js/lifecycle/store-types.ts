@@ -92,8 +92,16 @@ export interface SessionStoreStats {
   consumers: { name: string; ackedSeq: number; updatedAt: Date; lag: number }[];
   /** Bytes of the write-ahead log. Not with PostgreSQL. */
   walBytes?: number;
-  /** How many transactions this store has committed. */
+  /** Times that a reader kept the log from being written back, so that it grew. Not with PostgreSQL. */
+  checkpointsHeld?: number;
+  /** How many transactions this store has committed since it was opened. Not with PostgreSQL, as the next three. */
   commits?: number;
+  /** How many calls that write it has run: more of them than `commits` shared a transaction. */
+  jobs?: number;
+  /** The most calls that shared one. */
+  largestBatch?: number;
+  /** Calls that wait to write now. */
+  queued?: number;
 }
 
 /** What looking through the database found. */
@@ -120,7 +128,8 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
 
   /**
    * Ends what reads from the store (pollers, {@link changes}), and calls of the managers that wait for a port: those reject with `HF_CLOSED`. Waits
-   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after some seconds. Twice is harmless.
+   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after five seconds, and calls under way reject. Twice is
+   * harmless.
    */
   close(): Promise<void>;
 
@@ -230,7 +239,11 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   markNotificationsSeen(ids: readonly number[], at?: TimeInput): Promise<number>;
   /** Notes that somebody settled it, cause or not. `false` if it was resolved already, or does not exist. */
   resolveNotification(id: number): Promise<boolean>;
-  /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
+  /**
+   * Copies the database to a new file while it is in use; the file appears whole or not at all. Not with PostgreSQL, which has tools of its own.
+   *
+   * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: there is a file already; nothing of it was touched
+   */
   backup(path: string): Promise<void>;
   /** Looks the whole database through. Takes as long as reading it does. */
   check(): Promise<SessionStoreCheck>;

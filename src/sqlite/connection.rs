@@ -75,8 +75,10 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
             None,
         )));
     }
-    migrate::verify(migrate::identify(db)?, options, path)?;
-    if options.shrinks {
+    let found = migrate::identify(db)?;
+    migrate::verify(found, options, path)?;
+    // A file that has tables would only be written to, for nothing.
+    if options.shrinks && found.objects == 0 {
         shrink::prepare(db).map_err(sql)?;
     }
     switch_to_log(db, options.busy_timeout)?;

@@ -98,11 +98,11 @@ impl Database {
         readers::read(&self.0.0, f)
     }
 
-    /// Copies the database, as it is at one moment, to the file `to`, which appears whole or not at all and replaces what was
-    /// there. The copy is opened and checked before it gets its name. Writers go on meanwhile. Blocks for as long as it takes.
+    /// Copies the database, as it is at one moment, to the new file `to`, which appears whole or not at all.
+    /// The copy is opened and checked before it gets its name. Writers go on meanwhile. Blocks for as long as it takes.
     ///
     /// # Errors
-    /// [`Code::InvalidArgument`] if `to` is the database itself, a folder, or a database in use; [`Code::Corrupt`] if the copy
+    /// [`Code::InvalidArgument`] if `to` exists already, or files of a database in use stand beside it; [`Code::Corrupt`] if the copy
     /// is not sound; [`Code::Closed`] if the database is closed meanwhile; any I/O failure. No half copy is left.
     pub fn backup(&self, to: &Path) -> Result<Backup> {
         backup::run(&self.0.0, to)

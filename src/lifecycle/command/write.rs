@@ -431,10 +431,12 @@ impl Prune {
             ("maxRows", self.limits.max_rows),
             ("notificationsMaxAgeMs", self.limits.notifications_max_age_ms),
         ] {
-            if value.is_some_and(|value| value < 0) {
-                return Err(
-                    HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_field("field", name)
-                );
+            if let Some(value) = value.filter(|value| *value < 0) {
+                return Err(HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_argument(
+                    name,
+                    "an integer of 0 or more",
+                    &value.into(),
+                ));
             }
         }
         Ok(())

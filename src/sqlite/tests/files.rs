@@ -183,11 +183,12 @@ fn a_backup_is_whole_checked_and_placed_safely() {
         }
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("deep/copy.db");
-        for _ in 0..2 {
-            let backup = database.backup(&to).unwrap();
-            assert_eq!(backup.bytes, std::fs::metadata(&to).unwrap().len());
-            assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
-        }
+        let backup = database.backup(&to).unwrap();
+        assert_eq!(backup.bytes, std::fs::metadata(&to).unwrap().len());
+        assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+        let error = database.backup(&to).unwrap_err();
+        assert_eq!((error.code(), &error.fields()["argument"]), (Code::InvalidArgument, &"path".into()), "{error}");
+        assert!(error.message().contains("a file already"), "{error}");
         let copy = Database::open(&Target::File(to.clone()), options()).unwrap();
         assert_eq!(names(&copy), names(database));
         assert!(copy.check().unwrap().is_empty());
@@ -205,6 +206,26 @@ fn a_backup_is_whole_checked_and_placed_safely() {
         assert_eq!(copy.backup(&second).unwrap_err().code(), Code::Corrupt);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half copy is left");
     });
+}
+
+#[test]
+fn of_two_backups_to_one_path_only_one_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open(&Target::File(dir.path().join("test.db")), options()).unwrap();
+    for round in 0..20 {
+        let to = dir.path().join(format!("{round}/copy.db"));
+        let begin = std::sync::Barrier::new(2);
+        let outcomes = std::thread::scope(|scope| {
+            let one = || {
+                begin.wait();
+                database.backup(&to).map(|_| ()).map_err(|error| error.code())
+            };
+            let both = [scope.spawn(one), scope.spawn(one)];
+            both.map(|thread| thread.join().unwrap())
+        });
+        assert!(outcomes.contains(&Ok(())) && outcomes.contains(&Err(Code::InvalidArgument)), "{outcomes:?}");
+        assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+    }
 }
 
 #[test]
