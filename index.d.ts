@@ -4299,6 +4299,32 @@ export interface LifecycleDecision {
   evidence: string;
 }
 
+/** What may be otherwise about reactions. What is left out is as it stands here. */
+export interface ReactionPolicy {
+  /** Reactions that do not happen. Default: none. */
+  off?: ReactionKey[];
+  /** Other texts. What checks and reviewers say is still added. */
+  messages?: Partial<Record<ReactionKey, string>>;
+  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
+  escalateAfterMs?: number;
+  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
+  ciBrakeRuns?: number;
+  /** The agent is told of so many different reviews; then a person is. Default 3. */
+  reviewMaxNudges?: number;
+  /**
+   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
+   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
+   * window / interval avoid it.
+   */
+  detectingMaxAttempts?: number;
+  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
+  detectingMaxDurationMs?: number;
+  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
+  allFailedChecks?: boolean;
+  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
+  mergeEnds?: "any" | "last";
+}
+
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
 export interface ChangeLogRetention {
   /** Milliseconds. Default 7 days. */
@@ -4406,6 +4432,15 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   upsertProject(project: ProjectInput): Promise<void>;
   /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
   archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+  /**
+   * Stores how managers react to the sessions of a project, in place of what was stored; `null` = as they please. It counts from the next
+   * transaction of any manager on, for what it says: the rest is as the manager's own policy says. Of `messages`, each key counts by itself.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project
+   */
+  setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void>;
+  /** What {@link setReactionPolicy} has stored, as far as this version knows it; `null` if nothing is stored. */
+  reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null>;
   /**
    * Stores a new session under the next number of its project.
    *
@@ -4526,32 +4561,6 @@ export declare class LifecycleManager {
   runningSessions(): Promise<SessionRecord[]>;
 }
 
-/** What may be otherwise about reactions. What is left out is as it stands here. */
-export interface ReactionPolicy {
-  /** Reactions that do not happen. Default: none. */
-  off?: ReactionKey[];
-  /** Other texts. What checks and reviewers say is still added. */
-  messages?: Partial<Record<ReactionKey, string>>;
-  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
-  escalateAfterMs?: number;
-  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
-  ciBrakeRuns?: number;
-  /** The agent is told of so many different reviews; then a person is. Default 3. */
-  reviewMaxNudges?: number;
-  /**
-   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
-   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
-   * window / interval avoid it.
-   */
-  detectingMaxAttempts?: number;
-  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
-  detectingMaxDurationMs?: number;
-  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
-  allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: "any" | "last";
-}
-
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
   store: SessionStore;
@@ -4563,7 +4572,7 @@ export interface LifecycleManagerOptions {
   clock?: () => Date;
   /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
   recentActivityWindowMs?: number;
-  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  /** How to react, and how patiently, to sessions whose project has stored nothing else ({@link SessionStore.setReactionPolicy}). */
   policy?: ReactionPolicy;
   /**
    * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has

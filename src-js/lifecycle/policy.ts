@@ -1,24 +1,20 @@
 /** What a caller may have otherwise about reactions. */
 import { checkArray, checkBooleanOrUndefined, checkOneOf, checkPlainObject, checkPositiveInteger, checkString } from '../check';
 import { checkMillis } from './arguments';
-import type { ReactionPolicy } from './manager-types';
+import type { ReactionPolicy } from './policy-types';
 import { REACTION_KEYS } from './words';
 
 /** Requires a policy, or nothing; as the engine reads it. */
 export function checkPolicy(policy: ReactionPolicy | undefined, argument: string): object | undefined {
   if (policy === undefined) return undefined;
-  const { off = [], messages = {}, escalateAfterMs, ciBrakeRuns, reviewMaxNudges, detectingMaxAttempts, detectingMaxDurationMs, allFailedChecks, mergeEnds } =
+  const { off, messages, escalateAfterMs, ciBrakeRuns, reviewMaxNudges, detectingMaxAttempts, detectingMaxDurationMs, allFailedChecks, mergeEnds } =
     checkPlainObject(policy, argument);
-  const texts = Object.entries(checkPlainObject(messages, `${argument}.messages`)).map(([key, text]) => [
-    checkOneOf(key, `a key of ${argument}.messages`, REACTION_KEYS),
-    checkString(text, `${argument}.messages[${JSON.stringify(key)}]`).toWellFormed(),
-  ]);
   const millis = (value: number | undefined, name: string): number | undefined => (value === undefined ? undefined : checkMillis(value, `${argument}.${name}`));
   const count = (value: number | undefined, name: string): number | undefined =>
     value === undefined ? undefined : checkPositiveInteger(value, `${argument}.${name}`);
   const checked = {
-    off: checkArray(off, `${argument}.off`).map((key, index) => checkOneOf(key, `${argument}.off[${index}]`, REACTION_KEYS)),
-    messages: Object.fromEntries(texts),
+    off: off === undefined ? undefined : checkArray(off, `${argument}.off`).map((key, index) => checkOneOf(key, `${argument}.off[${index}]`, REACTION_KEYS)),
+    messages: messages === undefined ? undefined : checkTexts(messages, `${argument}.messages`),
     escalateAfterMs: millis(escalateAfterMs, 'escalateAfterMs'),
     ciBrakeRuns: count(ciBrakeRuns, 'ciBrakeRuns'),
     reviewMaxNudges: count(reviewMaxNudges, 'reviewMaxNudges'),
@@ -28,4 +24,12 @@ export function checkPolicy(policy: ReactionPolicy | undefined, argument: string
     mergeEnds: mergeEnds === undefined ? undefined : checkOneOf(mergeEnds, `${argument}.mergeEnds`, ['any', 'last']),
   };
   return Object.fromEntries(Object.entries(checked).filter(([, value]) => value !== undefined));
+}
+
+function checkTexts(messages: object, argument: string): object {
+  const texts = Object.entries(checkPlainObject(messages, argument)).map(([key, text]) => [
+    checkOneOf(key, `a key of ${argument}`, REACTION_KEYS),
+    checkString(text, `${argument}[${JSON.stringify(key)}]`).toWellFormed(),
+  ]);
+  return Object.fromEntries(texts) as object;
 }

@@ -1,6 +1,7 @@
 /** The session store: how it is opened, and what it does. */
 import type { Logger } from '../logging';
 import type { ChangeConsumer, ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
+import type { ReactionPolicy } from './policy-types';
 import type {
   NewSession,
   PrCheck,
@@ -116,6 +117,15 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   upsertProject(project: ProjectInput): Promise<void>;
   /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
   archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+  /**
+   * Stores how managers react to the sessions of a project, in place of what was stored; `null` = as they please. It counts from the next
+   * transaction of any manager on, for what it says: the rest is as the manager's own policy says. Of `messages`, each key counts by itself.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project
+   */
+  setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void>;
+  /** What {@link setReactionPolicy} has stored, as far as this version knows it; `null` if nothing is stored. */
+  reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null>;
 
   /**
    * Stores a new session under the next number of its project.

@@ -9,6 +9,8 @@ import { withMessage } from './errors';
 import { FollowedChanges } from './follow';
 import { checkInput, commentInput, listOf, metadataPatch, newSession, prInput, projectInput, sessionRecord } from './inputs';
 import { registerCore, type Command, type StoreCore } from './native-store';
+import { checkPolicy } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type {
   NewSession,
   PrCheck,
@@ -69,6 +71,18 @@ export class NativeSessionStore implements SessionStore {
 
   async archiveProject(id: ProjectId, at?: TimeInput): Promise<void> {
     await this.#write((now) => ({ do: 'archiveProject', id: checkId(id, 'id'), at: at === undefined ? now : checkTime(at, 'at') }));
+  }
+
+  async setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void> {
+    await this.#write(() => ({
+      do: 'setReactionPolicy',
+      projectId: checkId(projectId, 'projectId'),
+      policy: policy === null ? null : checkPolicy(checkPlainObject(policy, 'policy'), 'policy'),
+    }));
+  }
+
+  async reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null> {
+    return JSON.parse(await this.#read(() => ({ do: 'reactionPolicy', projectId: checkId(projectId, 'projectId') }))) as ReactionPolicy | null;
   }
 
   // ── sessions ──

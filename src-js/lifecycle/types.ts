@@ -6,4 +6,5 @@ export type * from './change-types';
 export type * from './observation-types';
 export type * from './port-types';
 export type * from './store-types';
+export type * from './policy-types';
 export type * from './manager-types';

@@ -252,3 +252,12 @@ CREATE TABLE {schema}.session_key (
   CONSTRAINT "session_key.key.key" PRIMARY KEY (project_id, key)
 );
 CREATE INDEX session_key_session_idx ON {schema}.session_key (session_id);
+
+-- What a project wants otherwise about reactions. `escalate_after_ms` is the member `escalateAfterMs` of the policy, for what looks
+-- through all sessions; NULL = the policy has none.
+CREATE TABLE {schema}.reaction_policy (
+  project_id TEXT COLLATE "C" NOT NULL CONSTRAINT "reaction_policy.project_id.key" PRIMARY KEY
+    CONSTRAINT "reaction_policy.project_id" REFERENCES {schema}.projects (id),
+  policy TEXT COLLATE "C" NOT NULL CONSTRAINT "reaction_policy.policy" CHECK (policy::json IS NOT NULL),
+  escalate_after_ms BIGINT
+);

@@ -226,3 +226,11 @@ CREATE TABLE session_key (
   PRIMARY KEY (project_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX session_key_session_idx ON session_key (session_id);
+
+-- What a project wants otherwise about reactions. `escalate_after_ms` is the member `escalateAfterMs` of the policy, for what looks
+-- through all sessions; NULL = the policy has none.
+CREATE TABLE reaction_policy (
+  project_id TEXT PRIMARY KEY NOT NULL REFERENCES projects (id),
+  policy TEXT NOT NULL CONSTRAINT "reaction_policy.policy" CHECK (json_valid(policy)),
+  escalate_after_ms INTEGER
+) STRICT, WITHOUT ROWID;

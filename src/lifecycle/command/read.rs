@@ -6,9 +6,10 @@ use super::{ByConsumer, ById, ByUrl, Nothing, answer, answers, limit, lines};
 use crate::error::{Code, HfError, Result};
 use crate::json;
 use crate::lifecycle::decide::status::derive_status;
+use crate::lifecycle::manager::policy::PolicyInput;
 use crate::lifecycle::model::{PrFacts, SessionRecord};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{changes, checks, comments, consumers, list, number, projects, prs, sessions};
+use crate::lifecycle::tables::{changes, checks, comments, consumers, list, number, policies, projects, prs, sessions};
 use crate::lifecycle::words::Word as _;
 
 super::commands! {
@@ -60,6 +61,8 @@ super::commands! {
         "check" => Check(Nothing),
         /// The changes of a session.
         "timeline" => Timeline(ById),
+        /// What a project wants otherwise about reactions.
+        "reactionPolicy" => ReactionPolicy(OfProject),
     }
 }
 
@@ -168,6 +171,9 @@ impl Read {
             Read::Timeline(ById { id }) => {
                 let project = id.rsplit_once('-').map_or(id.as_str(), |(project, _)| project);
                 changes::of_session(sql, project, id)
+            }
+            Read::ReactionPolicy(OfProject { project_id }) => {
+                answer(&policies::get(sql, project_id)?.as_deref().map(PolicyInput::stored))
             }
         };
         text.map(Some)

@@ -5,10 +5,11 @@ use serde::Deserialize;
 use super::{ByConsumer, ByUrl, Context, answer, nothing, read};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput, ProjectInput, SessionInput};
+use crate::lifecycle::manager::policy::PolicyInput;
 use crate::lifecycle::manager::{activity, deliver, escalate, killed, operations, pr as pr_manager, runtime, spawned};
 use crate::lifecycle::model::{Metadata, Millis, SessionRecord};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{checks, comments, consumers, projects, prs, prune, sessions};
+use crate::lifecycle::tables::{checks, comments, consumers, policies, projects, prs, prune, sessions};
 
 super::commands! {
     /// A command that may write. It may be run again after its transaction was rolled back.
@@ -65,6 +66,8 @@ super::commands! {
         "end" => End(operations::End),
         /// Takes over what dead stores left.
         "abandoned" => Abandoned(operations::Abandoned),
+        /// What a project wants otherwise about reactions.
+        "setReactionPolicy" => SetReactionPolicy(SetReactionPolicy),
     }
 }
 
@@ -169,6 +172,15 @@ pub struct Ack {
     now: Millis,
 }
 
+/// `setReactionPolicy`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetReactionPolicy {
+    project_id: String,
+    /// `None` = nothing.
+    policy: Option<PolicyInput>,
+}
+
 impl Write {
     /// The time that the caller gave, if any.
     #[must_use]
@@ -261,6 +273,7 @@ impl Write {
                 Ok(nothing())
             }
             Write::Abandoned(input) => answer(&operations::abandoned(sql, owners, input)?),
+            Write::SetReactionPolicy(input) => input.run(sql),
         }
     }
 }
@@ -352,6 +365,19 @@ impl WritePrObservation {
             checks::upsert(sql, &check::check(input, self.now)?, self.now)?;
         }
         comments::replace(sql, &pr.url, &self.comments, self.now)?;
+        Ok(nothing())
+    }
+}
+
+impl SetReactionPolicy {
+    fn run(&self, sql: &mut dyn Sql) -> Result<String> {
+        match &self.policy {
+            None => policies::delete(sql, &self.project_id)?,
+            Some(policy) => {
+                policy.check()?;
+                policies::put(sql, &self.project_id, &answer(policy)?, policy.escalate_after_ms)?;
+            }
+        }
         Ok(nothing())
     }
 }

@@ -5,14 +5,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Outcome;
-use super::policy::{MergeEnds, Policy};
+use super::policy::{MergeEnds, Policy, PolicyInput};
 use super::react::{self, Feedback};
 use crate::error::Result;
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput};
 use crate::lifecycle::decide::call::from_text;
 use crate::lifecycle::model::{Millis, PrCheck};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{self, comments, prs, sessions};
+use crate::lifecycle::tables::sessions::{self, Watched};
+use crate::lifecycle::tables::{self, comments, prs};
 use crate::lifecycle::words::{PrState, ReactionKey, SessionState, TerminationReason, Word as _};
 
 /// The command `observePr`.
@@ -24,8 +25,8 @@ pub struct Observe {
     pub observation: Box<RawValue>,
     /// The time.
     pub now: Millis,
-    /// How to react.
-    pub policy: Option<Policy>,
+    /// How to react, unless the session's project says otherwise.
+    pub policy: Option<PolicyInput>,
 }
 
 /// Whether anything was seen.
@@ -83,9 +84,8 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         return Ok(Outcome::default());
     }
     let mut observation: Observation = from_text("observation", text)?;
-    let policy = input.policy.clone().unwrap_or_default();
     let now = input.now;
-    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+    let Some(Watched { session: before, policy }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     let runs = std::mem::take(&mut observation.checks);
@@ -93,6 +93,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     if before.lifecycle.state.is_terminal() {
         return Ok(Outcome::default());
     }
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
     if observation.merged && ends(sql, &input.id, &policy)? {
         let mut after = before.clone();
         after.lifecycle.state = SessionState::Terminated;

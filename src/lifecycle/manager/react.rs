@@ -72,6 +72,7 @@ pub fn end(
 ) -> Result<Vec<Delivery>> {
     let mut memory = Memory::load(sql, &session.id)?;
     memory.end();
+    silence(&mut memory, policy);
     if let Some(key) = notice.filter(|key| policy.is_on(*key)) {
         memory.put(begun(&session.id, key, Pending::Notify, policy.message(key).to_owned(), now));
     }
@@ -104,6 +105,7 @@ impl Run<'_> {
             ReactionKey::ReviewComments => has_review_feedback(self.facts),
             key => entry == Some(key),
         });
+        silence(memory, self.policy);
     }
 
     fn tell_checks(&self, memory: &mut Memory, feedback: &Feedback<'_>, recent: Recent<'_>) -> Result<()> {
@@ -199,6 +201,24 @@ impl Run<'_> {
         let begun = begun(&self.session.id, key, pending, message, self.now);
         memory.put(ReactionRow { is_current: true, escalated: pending == Pending::None, ..begun });
     }
+}
+
+/// Takes back what waits to be said of reactions that have been switched off since.
+fn silence(memory: &mut Memory, policy: &Policy) {
+    for row in memory.rows_mut().filter(|row| row.pending != Pending::None && !policy.is_on(row.reaction)) {
+        match row.reaction {
+            // The agent does not know of it: once they are switched on again, what still holds is news.
+            ReactionKey::CiFailed | ReactionKey::ReviewComments if row.pending == Pending::Nudge => {
+                row.attempts = row.attempts.saturating_sub(1);
+                row.last_signature = None;
+            }
+            _ => row.escalated = true,
+        }
+        row.pending = Pending::None;
+        row.pending_message = String::new();
+        row.lease_until = None;
+    }
+    memory.retain(|row| row.pending != Pending::None || !is_terminal_notice(row.reaction));
 }
 
 /// Calls for a person, and says nothing more after that.

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod comments;
 pub mod consumers;
 pub mod operations;
+pub mod policies;
 pub mod projects;
 pub mod prs;
 pub mod prune;

@@ -16,15 +16,22 @@ pub use save::{save, save_always};
 /// All columns of a record, in the order of [`read`]. `prompt` is last, as it is in the table.
 macro_rules! select {
     ($rest:literal) => {
+        select!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "SELECT id, project_id, num, issue_id, kind, harness, session_state, termination_reason, is_alive, activity_state, \
              activity_last_at, activity_source, detecting_attempts, detecting_started_at, detecting_evidence_hash, branch, \
-             workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, prompt \
-             FROM sessions ",
+             workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, prompt",
+            $more,
+            " FROM sessions ",
             $rest
         )
     };
 }
+
+/// How many columns [`read`] reads; what is asked for besides comes after them.
+const COLUMNS: usize = 24;
 
 /// What [`insert`] is to make a session of; the rest is decided there.
 #[derive(Debug, Clone)]
@@ -60,6 +67,31 @@ pub fn get(sql: &mut dyn Sql, id: &str) -> Result<Option<SessionRecord>> {
 pub fn get_for_update(sql: &mut dyn Sql, id: &str) -> Result<Option<SessionRecord>> {
     sql.lock_session(id)?;
     get(sql, id)
+}
+
+/// A session with what decides how the engine reacts to it.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// The session.
+    pub session: SessionRecord,
+    /// The policy of its project as it is stored, if that has one.
+    pub policy: Option<String>,
+}
+
+/// Returns a session with what decides how the engine reacts to it. Nobody else writes it until the end of this transaction.
+///
+/// # Errors
+/// As [`Sql::rows`].
+pub fn watched(sql: &mut dyn Sql, id: &str) -> Result<Option<Watched>> {
+    sql.lock_session(id)?;
+    // One statement for all of it: each is a way to the server and back.
+    first(
+        sql,
+        "read a session and its policy",
+        select!(", (SELECT p.policy FROM reaction_policy p WHERE p.project_id = sessions.project_id)", "WHERE id = ?1"),
+        &[Value::Text(id)],
+        |row| Ok(Watched { session: read(row)?, policy: row.opt_text(COLUMNS)?.map(str::to_owned) }),
+    )
 }
 
 /// Returns the sessions of a project, by number.
