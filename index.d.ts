@@ -3796,6 +3796,9 @@ export type CheckStatus = "unknown" | "queued" | "in_progress" | "passed" | "fai
 /** What a person is shown. Derived from a session and its pull request whenever it is read, never stored. */
 export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated";
 
+/** Which merged pull request ends its session: `any`, the `last` one, which leaves none open, or `never` one. */
+export type MergeEnds = "any" | "last" | "never";
+
 /** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
 export type ReactionKey = "ci-failed" | "review-comments" | "merge-conflicts" | "agent-idle" | "approved-and-green" | "agent-stuck" | "agent-needs-input" | "agent-exited" | "pr-closed" | "pr-merged";
 
@@ -3933,7 +3936,7 @@ export interface SessionRecordInput {
 /** A session that does not exist yet: the store gives it its id. */
 export type NewSession = Omit<SessionRecordInput, "id" | "num" | "revision">;
 
-/** What is known of the pull request that counts for a session: its newest open one, else its newest. */
+/** What is known of the pull request that counts for a session: its newest open one (or its worst, {@link ReactionPolicy.severalPrs}), else its newest. */
 export interface PrFacts {
   /** Whether there is one; if not, the rest says nothing. */
   exists: boolean;
@@ -3947,6 +3950,8 @@ export interface PrFacts {
   mergeability: Mergeability;
   /** Whether it has a comment that is not resolved. */
   reviewComments: boolean;
+  /** Set if it goes to the branch of another open pull request of the session: its conflicts are not its own then, until that one is merged. */
+  stacked?: boolean;
 }
 
 /** A pull request. */
@@ -3961,9 +3966,13 @@ export interface PrRow {
   ciState: CiState;
   mergeability: Mergeability;
   updatedAt: Date;
+  /** Its branch; `''` = unknown. */
+  headBranch: string;
+  /** The branch that it goes to; `''` = unknown. */
+  baseBranch: string;
 }
 
-/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now. */
+/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now, `''`, `''`. */
 export interface PrRowInput {
   url: string;
   sessionId: SessionId;
@@ -3973,6 +3982,8 @@ export interface PrRowInput {
   ciState?: CiState | "";
   mergeability?: Mergeability | "";
   updatedAt?: TimeInput;
+  headBranch?: string;
+  baseBranch?: string;
 }
 
 /** A run of a check on a commit. Seeing it again changes the row; another commit is another row, which is another attempt. */
@@ -4250,6 +4261,9 @@ export interface PrObservation {
   ci?: CiState;
   review?: ReviewDecision;
   mergeability?: Mergeability;
+  /** Its branch, and the branch that it goes to; of a fork with its owner (`owner:branch`). Default `''` = unknown. */
+  headBranch?: string;
+  baseBranch?: string;
   /** The checks as they are now. */
   checks?: Omit<PrCheckInput, "prUrl">[];
   /** All comments as they are now. */
@@ -4321,8 +4335,13 @@ export interface ReactionPolicy {
   detectingMaxDurationMs?: number;
   /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
   allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: "any" | "last";
+  /** Which merged pull request ends its session. Default `any`. {@link SessionStore.setMergeEnds} says otherwise of one session. */
+  mergeEnds?: MergeEnds;
+  /**
+   * Which of several open pull requests the status and the reactions follow: the `newest`, or the `worst`, so that one that fails is not hidden by
+   * a newer one that passes. With `worst`, checks and reviews of all open ones are told to the agent. Default `newest`.
+   */
+  severalPrs?: "newest" | "worst";
 }
 
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
@@ -4469,6 +4488,15 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   listAllSessions(): Promise<SessionRecord[]>;
   /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
   deleteSession(id: SessionId): Promise<boolean>;
+  /**
+   * Says which merged pull request ends this session, whatever the policies say; `null` = as they say. It is no part of the record: its revision
+   * stays, and so does `updatedAt`.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void>;
+  /** What {@link setMergeEnds}, or the spawn, has said; `null` if nothing was said. */
+  mergeEnds(id: SessionId): Promise<MergeEnds | null>;
   /** Stores a pull request. On an address that exists everything is replaced, the session too. */
   upsertPr(pr: PrRowInput): Promise<void>;
   getPr(url: string): Promise<PrRow | null>;
@@ -4476,7 +4504,7 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   listPrsBySession(id: SessionId): Promise<PrRow[]>;
   /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
   deletePr(url: string): Promise<boolean>;
-  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  /** What is known of the pull request that counts: the newest open one, or the worst if the project's policy says so; else the newest. */
   prFactsForSession(id: SessionId): Promise<PrFacts>;
   /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
   writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;
@@ -4620,6 +4648,8 @@ export interface SpawnConfig {
   prompt?: string;
   /** Rules that are added to the prompt, after an empty line. */
   agentRules?: string;
+  /** Which merged pull request ends this session. Default: as the policy says. */
+  mergeEnds?: MergeEnds;
 }
 
 /** Options of {@link SessionManager.spawn}. */

@@ -4,7 +4,7 @@ import type { LifecycleManager } from './lifecycle-manager';
 import type { Agent, Messenger, Notifier, Runtime, Workspace } from './port-types';
 import type { ReactionPolicy } from './policy-types';
 import type { SessionStore } from './store-types';
-import type { AgentHarness, ProjectId, SessionId, SessionKind } from './word-types';
+import type { AgentHarness, MergeEnds, ProjectId, SessionId, SessionKind } from './word-types';
 
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
@@ -65,6 +65,8 @@ export interface SpawnConfig {
   prompt?: string;
   /** Rules that are added to the prompt, after an empty line. */
   agentRules?: string;
+  /** Which merged pull request ends this session. Default: as the policy says. */
+  mergeEnds?: MergeEnds;
 }
 
 /** Options of {@link SessionManager.spawn}. */

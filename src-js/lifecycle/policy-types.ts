@@ -1,5 +1,5 @@
 /** What may be otherwise about reactions, for all sessions of a manager or of a project. */
-import type { ReactionKey } from './word-types';
+import type { MergeEnds, ReactionKey } from './word-types';
 
 /** What may be otherwise about reactions. What is left out is as it stands here. */
 export interface ReactionPolicy {
@@ -23,6 +23,11 @@ export interface ReactionPolicy {
   detectingMaxDurationMs?: number;
   /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
   allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: 'any' | 'last';
+  /** Which merged pull request ends its session. Default `any`. {@link SessionStore.setMergeEnds} says otherwise of one session. */
+  mergeEnds?: MergeEnds;
+  /**
+   * Which of several open pull requests the status and the reactions follow: the `newest`, or the `worst`, so that one that fails is not hidden by
+   * a newer one that passes. With `worst`, checks and reviews of all open ones are told to the agent. Default `newest`.
+   */
+  severalPrs?: 'newest' | 'worst';
 }

@@ -2,12 +2,24 @@
 import { checkArray, checkBooleanOrUndefined, checkOneOf, checkPlainObject, checkPositiveInteger, checkString } from '../check';
 import { checkMillis } from './arguments';
 import type { ReactionPolicy } from './policy-types';
-import { REACTION_KEYS } from './words';
+import { MERGE_ENDS, REACTION_KEYS } from './words';
+
+const policies = new WeakMap<object, ReactionPolicy>();
+
+/** Notes the policy of a manager, for those who show what it decides. */
+export function registerPolicy(manager: object, policy: ReactionPolicy | undefined): void {
+  if (policy !== undefined) policies.set(manager, policy);
+}
+
+/** The policy of a manager; `undefined` if it has none. */
+export function policyOf(manager: object): ReactionPolicy | undefined {
+  return policies.get(manager);
+}
 
 /** Requires a policy, or nothing; as the engine reads it. */
-export function checkPolicy(policy: ReactionPolicy | undefined, argument: string): object | undefined {
+export function checkPolicy(policy: ReactionPolicy | undefined, argument: string): ReactionPolicy | undefined {
   if (policy === undefined) return undefined;
-  const { off, messages, escalateAfterMs, ciBrakeRuns, reviewMaxNudges, detectingMaxAttempts, detectingMaxDurationMs, allFailedChecks, mergeEnds } =
+  const { off, messages, escalateAfterMs, ciBrakeRuns, reviewMaxNudges, detectingMaxAttempts, detectingMaxDurationMs, allFailedChecks, mergeEnds, severalPrs } =
     checkPlainObject(policy, argument);
   const millis = (value: number | undefined, name: string): number | undefined => (value === undefined ? undefined : checkMillis(value, `${argument}.${name}`));
   const count = (value: number | undefined, name: string): number | undefined =>
@@ -21,7 +33,8 @@ export function checkPolicy(policy: ReactionPolicy | undefined, argument: string
     detectingMaxAttempts: count(detectingMaxAttempts, 'detectingMaxAttempts'),
     detectingMaxDurationMs: millis(detectingMaxDurationMs, 'detectingMaxDurationMs'),
     allFailedChecks: checkBooleanOrUndefined(allFailedChecks, `${argument}.allFailedChecks`),
-    mergeEnds: mergeEnds === undefined ? undefined : checkOneOf(mergeEnds, `${argument}.mergeEnds`, ['any', 'last']),
+    mergeEnds: mergeEnds === undefined ? undefined : checkOneOf(mergeEnds, `${argument}.mergeEnds`, MERGE_ENDS),
+    severalPrs: severalPrs === undefined ? undefined : checkOneOf(severalPrs, `${argument}.severalPrs`, ['newest', 'worst']),
   };
   return Object.fromEntries(Object.entries(checked).filter(([, value]) => value !== undefined));
 }

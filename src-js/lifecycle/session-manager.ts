@@ -7,6 +7,8 @@ import { begun, busyError, isInside, runningOn, type Busy, type Kit } from './ki
 import { kill } from './kill';
 import { basisOf } from './manager-support';
 import type { CleanupReport, EnvironmentNames, KillOptions, RecoverReport, SessionManagerOptions, SpawnConfig, SpawnOptions } from './manager-types';
+import { policyOf } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type { Runtime } from './port-types';
 import { portStep } from './ports';
 import type { Session } from './record-types';
@@ -15,7 +17,7 @@ import { restore } from './restore';
 import { many, one, reviveSession } from './revive';
 import { spawn } from './spawn';
 import type { ProjectId, SessionId, TerminationReason } from './word-types';
-import { TERMINATION_REASONS } from './words';
+import { MERGE_ENDS, TERMINATION_REASONS } from './words';
 
 const SPAWN_TEXTS = ['issueId', 'kind', 'harness', 'branch', 'prompt', 'agentRules'] as const;
 
@@ -36,6 +38,8 @@ const SPAWN_TEXTS = ['issueId', 'kind', 'harness', 'branch', 'prompt', 'agentRul
  */
 export class SessionManager {
   readonly #kit: Kit;
+  /** Which pull request counts, unless a project has stored something else. */
+  readonly #severalPrs: ReactionPolicy['severalPrs'];
 
   /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
   constructor(options: SessionManagerOptions) {
@@ -54,6 +58,7 @@ export class SessionManager {
         running: runningOn(basis.core),
       };
     });
+    this.#severalPrs = policyOf(this.#kit.lifecycle)?.severalPrs;
   }
 
   /**
@@ -68,6 +73,7 @@ export class SessionManager {
     const { signal, key } = guarded(() => {
       checkId(checkPlainObject(config, 'config').projectId, 'config.projectId');
       for (const name of SPAWN_TEXTS) if (config[name] !== undefined) checkString(config[name], `config.${name}`);
+      if (config.mergeEnds !== undefined) checkOneOf(config.mergeEnds, 'config.mergeEnds', MERGE_ENDS);
       const asked = checkPlainObject(options, 'options');
       if (asked.key !== undefined) checkId(checkNonEmptyString(asked.key, 'options.key'), 'options.key');
       return { signal: checkSignal(asked.signal, 'options.signal'), key: asked.key };
@@ -139,7 +145,7 @@ export class SessionManager {
   /** The sessions of a project with what a person is shown, by number; all from one moment. */
   async list(projectId: ProjectId): Promise<Session[]> {
     guarded(() => checkId(projectId, 'projectId'));
-    return many<Session>(await this.#kit.core.read({ do: 'views', projectId }), reviveSession);
+    return many<Session>(await this.#kit.core.read({ do: 'views', projectId, severalPrs: this.#severalPrs }), reviveSession);
   }
 
   /**
@@ -149,7 +155,7 @@ export class SessionManager {
    */
   async get(id: SessionId): Promise<Session> {
     guarded(() => checkId(id, 'id'));
-    const session = one<Session>(await this.#kit.core.read({ do: 'view', id }), reviveSession);
+    const session = one<Session>(await this.#kit.core.read({ do: 'view', id, severalPrs: this.#severalPrs }), reviveSession);
     if (session !== null) return session;
     throw new SessionNotFoundError(`get ${id}: session: not found`, { fields: { op: 'get', sessionId: id } });
   }

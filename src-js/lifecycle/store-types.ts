@@ -16,7 +16,7 @@ import type {
   SessionMetadata,
   SessionRecord,
 } from './record-types';
-import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
+import type { CheckStatus, MergeEnds, ProjectId, SessionId, TimeInput } from './word-types';
 
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
 export interface ChangeLogRetention {
@@ -154,6 +154,16 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
   deleteSession(id: SessionId): Promise<boolean>;
 
+  /**
+   * Says which merged pull request ends this session, whatever the policies say; `null` = as they say. It is no part of the record: its revision
+   * stays, and so does `updatedAt`.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void>;
+  /** What {@link setMergeEnds}, or the spawn, has said; `null` if nothing was said. */
+  mergeEnds(id: SessionId): Promise<MergeEnds | null>;
+
   /** Stores a pull request. On an address that exists everything is replaced, the session too. */
   upsertPr(pr: PrRowInput): Promise<void>;
   getPr(url: string): Promise<PrRow | null>;
@@ -161,7 +171,7 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   listPrsBySession(id: SessionId): Promise<PrRow[]>;
   /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
   deletePr(url: string): Promise<boolean>;
-  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  /** What is known of the pull request that counts: the newest open one, or the worst if the project's policy says so; else the newest. */
   prFactsForSession(id: SessionId): Promise<PrFacts>;
   /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
   writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;

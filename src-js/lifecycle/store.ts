@@ -1,6 +1,6 @@
 /** The public side of a session store: arguments to commands, answers to records. */
 import { isAbsolute, resolve } from 'node:path';
-import { checkArray, checkNonEmptyString, checkPath, checkPlainObject, invalidArgument } from '../check';
+import { checkArray, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, invalidArgument } from '../check';
 import { HoldfastError } from '../errors';
 import { checkCount, checkId, checkMillis, checkSignal, guarded } from './arguments';
 import type { ChangeConsumer, ChangeEvent, ChangeSubscription, FollowChangesOptions } from './change-types';
@@ -28,7 +28,8 @@ import type {
 import { many, one, reviveCreated, revivePr, reviveProject, reviveSession } from './revive';
 import type { ChangeLogRetention, SessionStore, SessionStoreCheck, SessionStoreStats } from './store-types';
 import { checkTime } from './time';
-import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
+import type { CheckStatus, MergeEnds, ProjectId, SessionId, TimeInput } from './word-types';
+import { MERGE_ENDS } from './words';
 
 /** A session store over an opened core. */
 export class NativeSessionStore implements SessionStore {
@@ -122,6 +123,15 @@ export class NativeSessionStore implements SessionStore {
 
   async deleteSession(id: SessionId): Promise<boolean> {
     return JSON.parse(await this.#write((now) => ({ do: 'deleteSession', id: checkId(id, 'id'), now }))) as boolean;
+  }
+
+  async setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void> {
+    const ends = guarded(() => (mergeEnds === null ? null : checkOneOf(mergeEnds, 'mergeEnds', MERGE_ENDS)));
+    await this.#found(this.#write(() => ({ do: 'setMergeEnds', id: checkId(id, 'id'), mergeEnds: ends })), 'setMergeEnds', () => id);
+  }
+
+  async mergeEnds(id: SessionId): Promise<MergeEnds | null> {
+    return JSON.parse(await this.#read(() => ({ do: 'mergeEnds', id: checkId(id, 'id') }))) as MergeEnds | null;
   }
 
   // ── pull requests ──

@@ -45,6 +45,8 @@ CREATE TABLE {schema}.sessions (
   agent_session_id TEXT COLLATE "C" NOT NULL DEFAULT '',
   workspace_freed_at TEXT COLLATE "C" CONSTRAINT "sessions.workspace_freed_at"
     CHECK (workspace_freed_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Which merge ends this very session; '' = as the policy says. No check: there may be more words.
+  merge_ends TEXT COLLATE "C" NOT NULL DEFAULT '',
   revision BIGINT NOT NULL DEFAULT 0,
   created_at TEXT COLLATE "C" NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
@@ -77,7 +79,9 @@ CREATE TABLE {schema}.pr (
   mergeability TEXT COLLATE "C" NOT NULL DEFAULT 'unknown' CONSTRAINT "pr.mergeability" CHECK (mergeability IN
     ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
   updated_at TEXT COLLATE "C" NOT NULL CONSTRAINT "pr.updated_at"
-    CHECK (updated_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$')
+    CHECK (updated_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  head_branch TEXT COLLATE "C" NOT NULL DEFAULT '',
+  base_branch TEXT COLLATE "C" NOT NULL DEFAULT ''
 );
 CREATE INDEX pr_session_idx ON {schema}.pr (session_id);
 

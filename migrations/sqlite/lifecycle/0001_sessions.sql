@@ -44,6 +44,8 @@ CREATE TABLE sessions (
   agent_session_id TEXT NOT NULL DEFAULT '',
   workspace_freed_at TEXT CONSTRAINT "sessions.workspace_freed_at"
     CHECK (workspace_freed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Which merge ends this very session; '' = as the policy says. No check: there may be more words.
+  merge_ends TEXT NOT NULL DEFAULT '',
   revision INTEGER NOT NULL DEFAULT 0,
   created_at TEXT NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
@@ -76,7 +78,9 @@ CREATE TABLE pr (
   mergeability TEXT NOT NULL DEFAULT 'unknown' CONSTRAINT "pr.mergeability" CHECK (mergeability IN
     ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
   updated_at TEXT NOT NULL CONSTRAINT "pr.updated_at"
-    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
+    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  head_branch TEXT NOT NULL DEFAULT '',
+  base_branch TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX pr_session_idx ON pr (session_id);
 

@@ -9,8 +9,9 @@ use crate::lifecycle::decide::status::derive_status;
 use crate::lifecycle::manager::policy::PolicyInput;
 use crate::lifecycle::model::{PrFacts, SessionRecord};
 use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::sessions::Watched;
 use crate::lifecycle::tables::{changes, checks, comments, consumers, list, number, policies, projects, prs, sessions};
-use crate::lifecycle::words::Word as _;
+use crate::lifecycle::words::{SeveralPrs, Word as _};
 
 super::commands! {
     /// A command that writes nothing.
@@ -30,9 +31,9 @@ super::commands! {
         /// The sessions of a project that have ended and still have a workspace.
         "reclaimable" => Reclaimable(OfProject),
         /// A session with its status.
-        "view" => View(ById),
+        "view" => View(View),
         /// The sessions of a project with their status.
-        "views" => Views(OfProject),
+        "views" => Views(Views),
         /// A pull request.
         "pr" => Pr(ByUrl),
         /// The pull requests of a session.
@@ -63,6 +64,8 @@ super::commands! {
         "timeline" => Timeline(ById),
         /// What a project wants otherwise about reactions.
         "reactionPolicy" => ReactionPolicy(OfProject),
+        /// Which merge ends a session.
+        "mergeEnds" => MergeEnds(ById),
     }
 }
 
@@ -71,6 +74,24 @@ super::commands! {
 #[serde(rename_all = "camelCase")]
 pub struct OfProject {
     project_id: String,
+}
+
+/// `view`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    id: String,
+    /// Which pull request counts, unless the project says otherwise.
+    several_prs: Option<SeveralPrs>,
+}
+
+/// `views`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Views {
+    project_id: String,
+    /// As that of [`View`].
+    several_prs: Option<SeveralPrs>,
 }
 
 /// `recentChecks`
@@ -146,14 +167,19 @@ impl Read {
             Read::AllSessions(_) => answers(&sessions::all(sql)?),
             Read::Running(_) => answers(&sessions::running(sql)?),
             Read::Reclaimable(OfProject { project_id }) => answers(&sessions::reclaimable(sql, project_id)?),
-            Read::View(ById { id }) => match sessions::get(sql, id)? {
-                Some(session) => view(&session, &prs::facts(sql, id)?),
+            Read::View(View { id, several_prs }) => match sessions::with_policy(sql, id)? {
+                Some(Watched { session, policy, .. }) => {
+                    view(&session, &prs::facts(sql, id, several(policy.as_deref(), *several_prs))?)
+                }
                 None => Ok("null".to_owned()),
             },
-            Read::Views(OfProject { project_id }) => views(sql, project_id),
+            Read::Views(input) => views(sql, input),
             Read::Pr(ByUrl { url }) => answer(&prs::get(sql, url)?),
             Read::PrsOfSession(ById { id }) => answers(&prs::of_session(sql, id)?),
-            Read::Facts(ById { id }) => answer(&prs::facts(sql, id)?),
+            Read::Facts(ById { id }) => {
+                let policy = policies::of_session(sql, id)?;
+                answer(&prs::facts(sql, id, several(policy.as_deref(), None))?)
+            }
             Read::RecentChecks(input) => {
                 answer(&checks::recent(sql, &input.url, &input.name, limit(input.limit, changes::LIMIT)?)?)
             }
@@ -175,6 +201,7 @@ impl Read {
             Read::ReactionPolicy(OfProject { project_id }) => {
                 answer(&policies::get(sql, project_id)?.as_deref().map(PolicyInput::stored))
             }
+            Read::MergeEnds(ById { id }) => answer(&sessions::merge_ends(sql, id)?),
         };
         text.map(Some)
     }
@@ -197,11 +224,17 @@ fn view(session: &SessionRecord, facts: &PrFacts) -> Result<String> {
     with_member(answer(session)?, "status", derive_status(&session.lifecycle, facts).as_str())
 }
 
-fn views(sql: &mut dyn Sql, project_id: &str) -> Result<String> {
+fn views(sql: &mut dyn Sql, Views { project_id, several_prs }: &Views) -> Result<String> {
     let none = PrFacts::default();
-    let facts = prs::facts_of_project(sql, project_id)?;
+    let policy = policies::get(sql, project_id)?;
+    let facts = prs::facts_of_project(sql, project_id, several(policy.as_deref(), *several_prs))?;
     let sessions = sessions::of_project(sql, project_id)?;
     lines(sessions.iter().map(|session| view(session, facts.get(&session.id).unwrap_or(&none))))
+}
+
+/// Which pull request counts: as the project has stored, else as whoever asks wants it.
+fn several(stored: Option<&str>, asked: Option<SeveralPrs>) -> SeveralPrs {
+    stored.and_then(|text| PolicyInput::stored(text).several_prs).or(asked).unwrap_or_default()
 }
 
 fn stats(sql: &mut dyn Sql) -> Result<String> {

@@ -10,6 +10,7 @@ use crate::lifecycle::manager::{activity, deliver, escalate, killed, operations,
 use crate::lifecycle::model::{Metadata, Millis, SessionRecord};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::{checks, comments, consumers, policies, projects, prs, prune, sessions};
+use crate::lifecycle::words::MergeEnds;
 
 super::commands! {
     /// A command that may write. It may be run again after its transaction was rolled back.
@@ -68,6 +69,8 @@ super::commands! {
         "abandoned" => Abandoned(operations::Abandoned),
         /// What a project wants otherwise about reactions.
         "setReactionPolicy" => SetReactionPolicy(SetReactionPolicy),
+        /// Which merge ends a session.
+        "setMergeEnds" => SetMergeEnds(SetMergeEnds),
     }
 }
 
@@ -95,6 +98,9 @@ pub struct CreateSession {
     /// Also begins the operation `spawn`, whose token is `operationToken` of the answer.
     #[serde(default)]
     operation: bool,
+    /// Which merge ends it; `None` = as the policy says.
+    #[serde(rename = "mergeEnds")]
+    merge_ends: Option<MergeEnds>,
 }
 
 /// `updateSession`
@@ -179,6 +185,15 @@ pub struct SetReactionPolicy {
     project_id: String,
     /// `None` = nothing.
     policy: Option<PolicyInput>,
+}
+
+/// `setMergeEnds`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetMergeEnds {
+    id: String,
+    /// `None` = as the policy says.
+    merge_ends: Option<MergeEnds>,
 }
 
 impl Write {
@@ -274,6 +289,12 @@ impl Write {
             }
             Write::Abandoned(input) => answer(&operations::abandoned(sql, owners, input)?),
             Write::SetReactionPolicy(input) => input.run(sql),
+            Write::SetMergeEnds(SetMergeEnds { id, merge_ends }) => {
+                if !sessions::set_merge_ends(sql, id, *merge_ends)? {
+                    return Err(sessions::not_found("setMergeEnds", id));
+                }
+                Ok(nothing())
+            }
         }
     }
 }
@@ -300,6 +321,9 @@ impl CreateSession {
         let record = sessions::insert(sql, new)?;
         if let Some(key) = &self.key {
             sessions::set_key(sql, &record.project_id, key, &record.id)?;
+        }
+        if self.merge_ends.is_some() {
+            sessions::set_merge_ends(sql, &record.id, self.merge_ends)?;
         }
         let text = answer(&record)?;
         if !self.operation {

@@ -49,7 +49,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         Some(text) => check::argument("source", text)?,
         None => ActivitySource::None,
     };
-    let Some(Watched { session: before, policy }) = sessions::watched(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     let at = input.timestamp.map_or(input.now, |at| at.min(input.now));

@@ -75,14 +75,14 @@ fn due(sql: &mut dyn Sql, policy: &Policy, now: Millis) -> Result<Vec<(String, R
 }
 
 fn tick_session(sql: &mut dyn Sql, id: &str, own: Option<&PolicyInput>, now: Millis) -> Result<Vec<Delivery>> {
-    let Some(Watched { session, policy }) = sessions::watched(sql, id)? else {
+    let Some(Watched { session, policy, .. }) = sessions::watched(sql, id)? else {
         return Ok(Vec::new());
     };
     let policy = &Policy::of(own, policy.as_deref());
-    let facts = prs::facts(sql, id)?;
+    let counted = prs::counted(sql, id, policy.several_prs)?;
     let mut memory = Memory::load(sql, id)?;
     // A session that somebody wrote directly may have left what it was nudged for.
-    Run { session: &session, facts: &facts, policy, now }.forget(&mut memory);
+    Run { session: &session, counted: &counted, policy, now }.forget(&mut memory);
     for row in memory.rows_mut().filter(|row| is_overdue(row, policy, now)) {
         if policy.is_on(row.reaction) {
             escalate(row);
@@ -90,7 +90,7 @@ fn tick_session(sql: &mut dyn Sql, id: &str, own: Option<&PolicyInput>, now: Mil
             row.escalated = true;
         }
     }
-    let deliveries = hand_out(&mut memory, &session, &facts, now);
+    let deliveries = hand_out(&mut memory, &session, &counted.first, now);
     memory.save(sql)?;
     Ok(deliveries)
 }

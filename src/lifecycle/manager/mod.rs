@@ -12,6 +12,7 @@ pub mod policy;
 pub mod pr;
 mod react;
 pub mod runtime;
+mod signature;
 pub mod spawned;
 #[cfg(test)]
 mod tests;

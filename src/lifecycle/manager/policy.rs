@@ -9,18 +9,7 @@ use crate::error::{Code, HfError, Result};
 use crate::lifecycle::decide::probe::{DETECTING_MAX_ATTEMPTS, DETECTING_MAX_DURATION_MS, Limits};
 use crate::lifecycle::decide::reaction::{CI_BRAKE_RUNS, ESCALATE_AFTER_MS, REVIEW_MAX_NUDGES, reaction};
 use crate::lifecycle::model::Millis;
-use crate::lifecycle::words::{ReactionKey, Word as _};
-
-/// Which merged pull request ends its session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MergeEnds {
-    /// Each of them.
-    #[default]
-    Any,
-    /// One that leaves none open.
-    Last,
-}
+use crate::lifecycle::words::{MergeEnds, ReactionKey, SeveralPrs, Word as _};
 
 /// How the engine reacts.
 #[derive(Debug, Clone)]
@@ -43,6 +32,8 @@ pub struct Policy {
     pub all_failed_checks: bool,
     /// Which merge ends a session. Default: each.
     pub merge_ends: MergeEnds,
+    /// Which of several open pull requests counts. Default: the newest.
+    pub several_prs: SeveralPrs,
 }
 
 /// What somebody wants otherwise; what is left out is as whoever is less near to the session wants it.
@@ -68,6 +59,8 @@ pub struct PolicyInput {
     pub all_failed_checks: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_ends: Option<MergeEnds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub several_prs: Option<SeveralPrs>,
 }
 
 impl PolicyInput {
@@ -129,7 +122,8 @@ impl Default for Policy {
             detecting_max_attempts: DETECTING_MAX_ATTEMPTS,
             detecting_max_duration_ms: DETECTING_MAX_DURATION_MS,
             all_failed_checks: false,
-            merge_ends: MergeEnds::Any,
+            merge_ends: MergeEnds::default(),
+            several_prs: SeveralPrs::default(),
         }
     }
 }
@@ -164,6 +158,7 @@ impl Policy {
         set(&mut self.detecting_max_duration_ms, wanted.detecting_max_duration_ms);
         set(&mut self.all_failed_checks, wanted.all_failed_checks);
         set(&mut self.merge_ends, wanted.merge_ends);
+        set(&mut self.several_prs, wanted.several_prs);
     }
 
     /// Whether `key` happens at all.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Outcome;
-use super::policy::{MergeEnds, Policy, PolicyInput};
+use super::policy::{Policy, PolicyInput};
 use super::react::{self, Feedback};
 use crate::error::Result;
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput};
@@ -14,7 +14,9 @@ use crate::lifecycle::model::{Millis, PrCheck};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::sessions::{self, Watched};
 use crate::lifecycle::tables::{self, comments, prs};
-use crate::lifecycle::words::{PrState, ReactionKey, SessionState, TerminationReason, Word as _};
+use crate::lifecycle::words::{
+    MergeEnds, PrState, ReactionKey, SessionState, SeveralPrs, TerminationReason, Word as _,
+};
 
 /// The command `observePr`.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +40,7 @@ struct Fetched {
 
 /// What was seen.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Observation {
     url: String,
     #[serde(default)]
@@ -55,6 +58,10 @@ struct Observation {
     checks: Vec<CheckInput>,
     #[serde(default)]
     comments: Vec<CommentInput>,
+    #[serde(default)]
+    head_branch: String,
+    #[serde(default)]
+    base_branch: String,
 }
 
 impl Observation {
@@ -85,7 +92,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     }
     let mut observation: Observation = from_text("observation", text)?;
     let now = input.now;
-    let Some(Watched { session: before, policy }) = sessions::watched(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, merge_ends }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     let runs = std::mem::take(&mut observation.checks);
@@ -94,7 +101,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         return Ok(Outcome::default());
     }
     let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
-    if observation.merged && ends(sql, &input.id, &policy)? {
+    if observation.merged && ends(sql, &input.id, merge_ends.unwrap_or(policy.merge_ends))? {
         let mut after = before.clone();
         after.lifecycle.state = SessionState::Terminated;
         after.lifecycle.termination_reason = TerminationReason::PrMerged;
@@ -127,6 +134,8 @@ fn record(
             ci_state: seen.ci.clone(),
             mergeability: seen.mergeability.clone(),
             updated_at: None,
+            head_branch: seen.head_branch.clone(),
+            base_branch: seen.base_branch.clone(),
         },
         now,
     )?;
@@ -141,7 +150,11 @@ fn record(
     Ok(runs)
 }
 
-/// Whether a merge ends the session: always, or only if no other pull request of it is open.
-fn ends(sql: &mut dyn Sql, id: &str, policy: &Policy) -> Result<bool> {
-    Ok(policy.merge_ends == MergeEnds::Any || !prs::facts(sql, id)?.is_open())
+/// Whether a merge ends the session.
+fn ends(sql: &mut dyn Sql, id: &str, which: MergeEnds) -> Result<bool> {
+    Ok(match which {
+        MergeEnds::Any => true,
+        MergeEnds::Last => !prs::facts(sql, id, SeveralPrs::Newest)?.is_open(),
+        MergeEnds::Never => false,
+    })
 }

@@ -93,7 +93,8 @@ proptest! {
         for step in steps {
             now += step.wait;
             let session = session(step.state);
-            let run = Run { session: &session, facts: &step.facts, policy: &policy, now };
+            let counted = Counted::one(step.facts.clone());
+            let run = Run { session: &session, counted: &counted, policy: &policy, now };
             let checks: Vec<PrCheck> = step.commit.iter().map(|commit| PrCheck {
                 pr_url: "u".into(), name: "n".into(), commit_hash: commit.clone(), status: CheckStatus::Failed,
                 url: String::new(), log_tail: commit.clone(), created_at: now,

@@ -39,7 +39,7 @@ pub struct Observe {
 pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     let runtime: ProbeResult = check::argument("runtime", &input.runtime)?;
     let process: ProbeResult = check::argument("process", &input.process)?;
-    let Some(Watched { session: before, policy }) = sessions::watched(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     if before.lifecycle.state.is_terminal() {

@@ -20,6 +20,20 @@ pub fn get(sql: &mut dyn Sql, project_id: &str) -> Result<Option<String>> {
     )
 }
 
+/// Returns the policy of a session's project as it is stored.
+///
+/// # Errors
+/// As [`Sql::rows`].
+pub fn of_session(sql: &mut dyn Sql, session_id: &str) -> Result<Option<String>> {
+    first(
+        sql,
+        "read the policy of a session's project",
+        "SELECT p.policy FROM sessions s JOIN reaction_policy p ON p.project_id = s.project_id WHERE s.id = ?1",
+        &[Value::Text(session_id)],
+        |row| row.text(0).map(str::to_owned),
+    )
+}
+
 /// Stores the policy of a project in place of the one it had. `escalate_after_ms` is what `policy` says of it.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ mod policies;
 mod probes;
 mod quiet;
 mod restarts;
+mod several;
 mod spawning;
 
 use rusqlite::Connection;
