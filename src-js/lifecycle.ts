@@ -23,6 +23,7 @@ export {
   ConstraintError,
   IncompleteHandleError,
   InvalidArgumentError,
+  MigrationError,
   NothingToResumeError,
   PortError,
   ReactionDeliveryError,

@@ -56,6 +56,8 @@ codes! {
     Unavailable = "HF_UNAVAILABLE",
     /// The database refused a statement; `sqlState` or `sqliteCode` say why.
     Database = "HF_DATABASE",
+    /// A step that brings tables to the version of this program failed; none was kept.
+    MigrationFailed = "HF_MIGRATION_FAILED",
     /// A store file is not JSON.
     RuntimeInvalidJson = "HF_RUNTIME_INVALID_JSON",
     /// A store file lacks a valid envelope.
@@ -231,6 +233,13 @@ impl HfError {
     #[must_use]
     pub fn with_class(mut self, class: Class) -> Self {
         self.0.class = class;
+        self
+    }
+
+    /// Changes the code.
+    #[must_use]
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.0.code = code;
         self
     }
 

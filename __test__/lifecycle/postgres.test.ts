@@ -2,7 +2,7 @@
 // What only a server can do: stop, come back, cut connections, be used by several at once (T13).
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Broadcaster, CdcPoller, openSessionStore, type ChangeEvent, type SessionStore } from 'holdfast';
+import { Broadcaster, CdcPoller, MigrationError, openSessionStore, type ChangeEvent, type SessionStore } from 'holdfast';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { freshSchema, postgresUrl, query, restartablePostgres } from '../support/postgres';
@@ -251,6 +251,16 @@ describe('two processes on one database', () => {
       [schema],
     );
     await query(`UPDATE ${table!.name} SET version = 9999 WHERE version = (SELECT max(version) FROM ${table!.name})`);
-    expect((await rejection(openSessionStore({ connectionString: url, schema }))).hfCode).toBe('HF_FORMAT_TOO_NEW');
+    const error = await rejection(openSessionStore({ connectionString: url, schema }));
+    expect(error).toMatchObject({ name: 'SchemaTooNewError', hfCode: 'HF_FORMAT_TOO_NEW', found: 9999, expected: 1 });
+  });
+
+  test('a schema with tables of somebody else: an error that names the step, and nothing is made', async () => {
+    const { url, schema } = await freshSchema();
+    await query(`CREATE TABLE ${schema}.sessions (id text)`);
+    const error = await rejection(openSessionStore({ connectionString: url, schema }));
+    expect(error).toBeInstanceOf(MigrationError);
+    expect(error).toMatchObject({ code: 'HF_MIGRATION_FAILED', schema, found: 0, expected: 1, step: '0001 sessions', sqlState: '42P07' });
+    expect(await query('SELECT table_name::text FROM information_schema.tables WHERE table_schema = $1', [schema])).toEqual([{ table_name: 'sessions' }]);
   });
 });

@@ -195,8 +195,28 @@ export class StoreClosedError extends HoldfastError implements AboutSession {
 
 /** The database was written by a newer version of holdfast; it was not touched. */
 export class SchemaTooNewError extends HoldfastError {
+  /** The version of its tables. */
+  declare readonly found?: number;
+  /** The newest that this program knows. */
+  declare readonly expected?: number;
   constructor(message: string, options?: LifecycleErrorOptions) {
     super(message, { ...options, hfCode: 'HF_FORMAT_TOO_NEW' });
+  }
+}
+
+/** A step that brings the tables to the version of this program failed; they are as they were. */
+export class MigrationError extends HoldfastError {
+  /** The file; of PostgreSQL there is `schema` instead. */
+  declare readonly path?: string;
+  declare readonly schema?: string;
+  /** The version of the tables. */
+  declare readonly found?: number;
+  /** The newest that this program knows. */
+  declare readonly expected?: number;
+  /** The step that failed: its number and name. */
+  declare readonly step?: string;
+  constructor(message: string, options?: LifecycleErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_MIGRATION_FAILED' });
   }
 }
 
@@ -219,6 +239,7 @@ const CLASSES = {
   StoreCorruptError,
   StoreClosedError,
   SchemaTooNewError,
+  MigrationError,
 };
 type LifecycleErrorClass = new (message: string, options?: LifecycleErrorOptions) => HoldfastError;
 const byCode = new Map<HoldfastErrorCode, LifecycleErrorClass>();

@@ -14,7 +14,7 @@ const MEMORY = ':memory:';
 const WEEK_MS = 604_800_000;
 const RETENTION = { maxAgeMs: WEEK_MS, maxRows: 100_000, hard: false };
 const POSTGRES_ONLY = ['schema', 'poolSize', 'ssl'] as const;
-const SQLITE_ONLY = ['durability', 'maxReaders'] as const;
+const SQLITE_ONLY = ['durability', 'maxReaders', 'networkFileSystem'] as const;
 const OPTIONS = [
   'dataDir',
   'path',
@@ -35,6 +35,7 @@ const OPTIONS = [
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
  *   of another program; nothing was touched
  * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {MigrationError} `HF_MIGRATION_FAILED`: its tables could not be brought to this version; they are as they were
  * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
  *
  * @example
@@ -64,7 +65,7 @@ function configOf(options: OpenSessionStoreOptions): object {
   checkPlainObject(options, 'target');
   const unknown = Object.keys(options).find((name) => !OPTIONS.some((known) => known === name));
   if (unknown !== undefined) throw invalidArgument('options', `an object with no other properties than ${OPTIONS.join(', ')}`, unknown);
-  const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, retention, harnesses = [], clock } = options;
+  const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, networkFileSystem = 'refuse', retention, harnesses = [], clock } = options;
   checkFunctionOrUndefined(clock, 'options.clock');
   if (retention !== undefined && retention !== false) checkRetention(retention, 'options.retention');
   return {
@@ -72,6 +73,7 @@ function configOf(options: OpenSessionStoreOptions): object {
     synchronous: checkOneOf(durability, 'options.durability', ['full', 'normal']),
     busyTimeoutMs: checkMillis(busyTimeoutMs, 'options.busyTimeoutMs'),
     maxReaders: checkPositiveInteger(maxReaders, 'options.maxReaders'),
+    networkFileSystem: checkOneOf(networkFileSystem, 'options.networkFileSystem', ['refuse', 'allow']),
     retention: retention === false ? false : { ...RETENTION, ...(retention && checkRetention(retention, 'options.retention')) },
     harnesses: checkArray(harnesses, 'options.harnesses').map((name, index) => checkId(name, `options.harnesses[${index}]`)),
   };

@@ -51,6 +51,11 @@ export interface OpenSessionStoreOptions {
   busyTimeoutMs?: number;
   /** SQLite only: connections that read at a time. Default 8. */
   maxReaders?: number;
+  /**
+   * SQLite only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: 'refuse' | 'allow';
   /** How much of the change log is kept; `false` = all of it. */
   retention?: ChangeLogRetention | false;
   /** Further names of harnesses. */

@@ -37,12 +37,12 @@ impl Database {
     /// behind is recovered on the way.
     ///
     /// # Errors
-    /// - [`Code::InvalidArgument`]: a folder, a FIFO, or another application's database; migrations not numbered from 1.
+    /// - [`Code::InvalidArgument`]: a folder, a FIFO, a file system of a network, or another application's database; migrations not numbered from 1.
     /// - [`Code::FormatTooNew`]: written by a newer version. Like the above the file was not touched.
     /// - [`Code::Corrupt`]: not a SQLite database, or a damaged one.
     /// - [`Code::Busy`]: others kept it to themselves for longer than `busy_timeout`.
-    /// - [`Code::Database`]: migrations are missing and [`Migrate::Check`](super::Migrate::Check) forbids to run them, or one
-    ///   failed (then none was kept).
+    /// - [`Code::MigrationFailed`]: a migration failed, none was kept. [`Code::Database`]: some are missing and
+    ///   [`Migrate::Check`](super::Migrate::Check) forbids to run them.
     /// - [`Code::Io`], [`Code::DiskFull`].
     pub fn open(target: &Target, options: Options) -> Result<Self> {
         if !options.migrations.iter().map(|migration| migration.version).eq(1..=options.version())

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::lifecycle::tables::prune::Limits;
 use crate::postgres;
+use crate::sqlite::Network;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -31,6 +32,8 @@ pub struct SqliteConfig {
     pub busy_timeout_ms: u64,
     /// Most reads at the same time; default 8.
     pub max_readers: usize,
+    /// What is done about a file system of a network; default: it is refused.
+    pub network_file_system: Network,
     /// What is kept of the change log.
     pub retention: Retention,
     /// Agents besides the built-in ones.
@@ -44,6 +47,7 @@ impl Default for SqliteConfig {
             synchronous: Synchronous::Full,
             busy_timeout_ms: 5000,
             max_readers: 8,
+            network_file_system: Network::Refuse,
             retention: Retention::default(),
             harnesses: Vec::new(),
         }

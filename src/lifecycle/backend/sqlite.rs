@@ -2,6 +2,7 @@
 
 mod place;
 mod readers;
+mod retain;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::lifecycle::sql::Sql;
 use crate::lifecycle::sql::sqlite::Sqlite;
 use crate::lifecycle::tables::{changes, prune};
 use crate::sqlite::owner::{self, Owner};
-use crate::sqlite::{Database, Migration, Options, Target, WriteJob};
+use crate::sqlite::{Database, Migration, Network, Options, Target, WriteJob, refuse_network};
 
 /// Marks the files of this module: "HFLC".
 pub const APPLICATION_ID: i32 = 0x4846_4c43;
@@ -37,8 +38,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 
 /// Statements that a connection keeps prepared: all of this module.
 const STATEMENTS: usize = 256;
-/// Changes after which retention is looked at.
-const PRUNE_EVERY: i64 = 500;
 
 /// A store in a SQLite database.
 struct SqliteStore {
@@ -67,6 +66,9 @@ struct Shared {
 pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
     let target = match &config.path {
         Some(path) => {
+            if config.network_file_system == Network::Refuse {
+                refuse_network(path)?;
+            }
             place::make(path)?;
             Target::File(path.clone())
         }
@@ -78,6 +80,8 @@ pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
             Synchronous::Normal => crate::sqlite::Synchronous::Normal,
         },
         busy_timeout: Duration::from_millis(config.busy_timeout_ms),
+        network: config.network_file_system,
+        shrinks: true,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
             // Otherwise a statement that a partial index might serve is compiled again for each value.
@@ -116,16 +120,7 @@ impl Shared {
         if head > self.told.swap(head, Ordering::Relaxed) {
             self.hub.tell();
         }
-        let Retention(Some(_)) = self.retention else { return };
-        if head.saturating_sub(self.pruned_at.load(Ordering::Relaxed)) >= PRUNE_EVERY {
-            self.pruned_at.store(head, Ordering::Relaxed);
-            self.prune_later();
-        }
-    }
-
-    /// Removes a batch of old changes with one of the next transactions, and goes on until nothing is left to remove.
-    fn prune_later(self: &Arc<Self>) {
-        self.database.write_later(Box::new(Retain { shared: Arc::clone(self), removed: 0 }));
+        self.retain(head);
     }
 }
 
@@ -168,6 +163,7 @@ impl Job {
         let removed = answer.parse().unwrap_or(0);
         self.removed += removed;
         if removed < prune::BATCH {
+            self.shared.shrink_later();
             return done(Ok(self.removed.to_string()));
         }
         self.done = Some(done);
@@ -242,28 +238,6 @@ fn is_refusal(error: &HfError) -> bool {
     let from_sqlite = error.fields().contains_key("sqliteCode");
     let broken = matches!(error.code(), Code::Io | Code::DiskFull | Code::Corrupt | Code::Panic | Code::Poisoned);
     !from_sqlite && !broken
-}
-
-/// Retention: one batch.
-struct Retain {
-    shared: Arc<Shared>,
-    removed: i64,
-}
-
-impl WriteJob for Retain {
-    fn run(&mut self, db: &Connection) -> Result<()> {
-        let Retention(Some(limits)) = self.shared.retention else { return Ok(()) };
-        let (limits, now) = prune::by_clock(limits, self.shared.now.load(Ordering::Relaxed));
-        self.removed = prune::prune(&mut Sqlite(db), limits, now)?;
-        Ok(())
-    }
-
-    fn done(self: Box<Self>, outcome: Result<()>) {
-        // After a failure it is tried again when the log has grown.
-        if outcome.is_ok() && self.removed >= prune::BATCH {
-            self.shared.prune_later();
-        }
-    }
 }
 
 impl Backend for SqliteStore {

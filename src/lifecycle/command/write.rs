@@ -245,7 +245,7 @@ impl Write {
             Write::DeletePr(ByUrl { url }) => answer(&prs::delete(sql, url)?),
             Write::WritePrObservation(input) => input.run(sql),
             Write::RecordCheck(RecordCheck { check: input, now }) => {
-                checks::upsert(sql, &check::check(input.clone(), *now)?, *now)?;
+                checks::record(sql, &input.pr_url, vec![input.clone()], *now)?;
                 Ok(nothing())
             }
             Write::ReplacePrComments(ReplacePrComments { pr_url, comments, now }) => {
@@ -384,10 +384,7 @@ impl WritePrObservation {
         } else {
             prs::upsert(sql, &pr)?
         }
-        for input in &self.checks {
-            let input = CheckInput { pr_url: pr.url.clone(), ..input.clone() };
-            checks::upsert(sql, &check::check(input, self.now)?, self.now)?;
-        }
+        checks::record(sql, &pr.url, self.checks.clone(), self.now)?;
         comments::replace(sql, &pr.url, &self.comments, self.now)?;
         Ok(nothing())
     }

@@ -140,12 +140,7 @@ fn record(
         now,
     )?;
     prs::upsert(sql, &row)?;
-    let mut runs = Vec::with_capacity(checks.len());
-    for input in checks {
-        let run = check::check(CheckInput { pr_url: seen.url.clone(), ..input }, now)?;
-        tables::checks::upsert(sql, &run, now)?;
-        runs.push(run);
-    }
+    let runs = tables::checks::record(sql, &seen.url, checks, now)?;
     comments::replace(sql, &seen.url, &seen.comments, now)?;
     Ok(runs)
 }

@@ -68,6 +68,28 @@ pub trait Sql {
         each: &mut dyn FnMut(&dyn Row) -> Result<()>,
     ) -> Result<()>;
 
+    /// Runs a statement once for each of `sets`, in their order; tells how many rows each changed.
+    ///
+    /// # Errors
+    /// As [`Sql::run`]: that of the first that failed.
+    fn run_each(&mut self, doing: &'static str, sql: &'static str, sets: &[Vec<Value<'_>>]) -> Result<Vec<u64>> {
+        sets.iter().map(|params| self.run(doing, sql, params)).collect()
+    }
+
+    /// Asks a statement once for each of `sets`, in their order; hands every row to `each`, with the place of its set.
+    ///
+    /// # Errors
+    /// As [`Sql::rows`]: that of the first that failed.
+    fn rows_each(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        sets: &[Vec<Value<'_>>],
+        each: &mut dyn FnMut(usize, &dyn Row) -> Result<()>,
+    ) -> Result<()> {
+        sets.iter().enumerate().try_for_each(|(set, params)| self.rows(doing, sql, params, &mut |row| each(set, row)))
+    }
+
     /// Keeps all others from writing the session `id` until the transaction ends. Nothing to do where there is one writer.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! A transaction of PostgreSQL, driven from a thread that may wait.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
+use futures_util::future::{join, join_all};
 use tokio::runtime::Handle;
 
 use super::{Row, Sql, Value};
@@ -10,18 +12,31 @@ use crate::lifecycle::check::constraint;
 use crate::postgres::types::{ToSql, Type};
 use crate::postgres::{self, Param, Transaction};
 
+/// Takes a lock, which the transaction keeps. Not FOR UPDATE, which writes to the row: what changes nothing should cost no flush.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ?1, 7465746))";
+
+/// So many sets of one statement go out together.
+const TOGETHER: usize = 30;
+
 /// Runs statements in a transaction; who began it ends it. For threads that are not the engine's own.
+///
+/// A lock goes out together with the statement after it, and so do the sets of one statement: a round trip to the server costs more
+/// than what it does. The server runs them one after the other, so each sees what was committed when the lock before it was had.
 pub struct Pg<'a> {
     runtime: Handle,
     transaction: &'a Transaction,
     changed: u64,
+    /// Locks that the transaction has, or is about to have.
+    locks: HashSet<String>,
+    /// Those of them that go out with the next statement.
+    queued: Vec<String>,
 }
 
 impl<'a> Pg<'a> {
     /// Runs statements in `transaction`.
     #[must_use]
     pub fn new(runtime: Handle, transaction: &'a Transaction) -> Self {
-        Self { runtime, transaction, changed: 0 }
+        Self { runtime, transaction, changed: 0, locks: HashSet::new(), queued: Vec::new() }
     }
 
     /// Rows that were changed so far.
@@ -30,11 +45,47 @@ impl<'a> Pg<'a> {
         self.changed
     }
 
-    fn fetch(&self, doing: &str, sql: &str, params: &[Value<'_>]) -> Result<Vec<postgres::Row>> {
-        let owned: Vec<Bound<'_>> = params.iter().map(Bound::of).collect();
-        let params: Vec<Param<'_>> = owned.iter().map(Bound::param).collect();
-        let found = self.runtime.block_on(self.transaction.fetch(doing, &numbered(sql), &params));
-        found.map_err(|error| told(doing, error))
+    /// Sends the locks that wait, and `sql` with each of `sets`; waits for all answers. Nothing is left without its answer, even if the
+    /// first failed: a connection with one under way is of no use to anybody.
+    fn each_set<T>(
+        &mut self,
+        doing: &str,
+        sql: &str,
+        sets: &[Vec<Value<'_>>],
+        ask: impl AsyncFn(&str, &[Param<'_>]) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let (lock, sql) = (numbered(LOCK), numbered(sql));
+        let names: Vec<Bound<'_>> = self.queued.iter().map(|name| Bound::of(&Value::Text(name))).collect();
+        let names: Vec<[Param<'_>; 1]> = names.iter().map(|name| [name.param()]).collect();
+        let sets: Vec<Vec<Bound<'_>>> = sets.iter().map(|set| set.iter().map(Bound::of).collect()).collect();
+        let sets: Vec<Vec<Param<'_>>> = sets.iter().map(|set| set.iter().map(Bound::param).collect()).collect();
+        let mut answers = Vec::with_capacity(sets.len());
+        for (at, sets) in sets.chunks(TOGETHER).enumerate() {
+            let names = if at == 0 { names.as_slice() } else { &[] };
+            let asked = self.runtime.block_on(async {
+                // Messages leave in this order only if nothing has to be prepared first.
+                for (sql, params) in
+                    [(&lock, names.first().map(<[_; 1]>::as_slice)), (&sql, sets.first().map(Vec::as_slice))]
+                {
+                    if let Some(params) = params {
+                        self.transaction.prepare(doing, sql, params).await?;
+                    }
+                }
+                let locks = join_all(names.iter().map(|name| self.transaction.fetch("wait for a lock", &lock, name)));
+                let (locks, answers) = join(locks, join_all(sets.iter().map(|set| ask(&sql, set)))).await;
+                locks.into_iter().collect::<Result<Vec<_>>>()?;
+                answers.into_iter().collect::<Result<Vec<T>>>()
+            });
+            answers.extend(asked.map_err(|error| told(doing, error))?);
+        }
+        self.queued.clear();
+        Ok(answers)
+    }
+
+    fn lock(&mut self, name: String) {
+        if self.locks.insert(name.clone()) {
+            self.queued.push(name);
+        }
     }
 }
 
@@ -126,12 +177,7 @@ fn unreadable(column: usize) -> HfError {
 
 impl Sql for Pg<'_> {
     fn run(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>]) -> Result<u64> {
-        let owned: Vec<Bound<'_>> = params.iter().map(Bound::of).collect();
-        let params: Vec<Param<'_>> = owned.iter().map(Bound::param).collect();
-        let changed = self.runtime.block_on(self.transaction.run(doing, &numbered(sql), &params));
-        let changed = changed.map_err(|error| told(doing, error))?;
-        self.changed += changed;
-        Ok(changed)
+        self.run_each(doing, sql, &[params.to_vec()]).map(|changed| changed.into_iter().sum())
     }
 
     fn rows(
@@ -141,22 +187,41 @@ impl Sql for Pg<'_> {
         params: &[Value<'_>],
         each: &mut dyn FnMut(&dyn Row) -> Result<()>,
     ) -> Result<()> {
-        self.fetch(doing, sql, params)?.iter().try_for_each(|row| each(&PgRow(row)))
+        self.rows_each(doing, sql, &[params.to_vec()], &mut |_, row| each(row))
+    }
+
+    fn run_each(&mut self, doing: &'static str, sql: &'static str, sets: &[Vec<Value<'_>>]) -> Result<Vec<u64>> {
+        let transaction = self.transaction;
+        let changed = self.each_set(doing, sql, sets, async |sql, params| transaction.run(doing, sql, params).await)?;
+        self.changed += changed.iter().sum::<u64>();
+        Ok(changed)
+    }
+
+    fn rows_each(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        sets: &[Vec<Value<'_>>],
+        each: &mut dyn FnMut(usize, &dyn Row) -> Result<()>,
+    ) -> Result<()> {
+        let transaction = self.transaction;
+        let found = self.each_set(doing, sql, sets, async |sql, params| transaction.fetch(doing, sql, params).await)?;
+        let rows = found.iter().enumerate().flat_map(|(set, rows)| rows.iter().map(move |row| (set, row)));
+        rows.into_iter().try_for_each(|(set, row)| each(set, &PgRow(row)))
     }
 
     fn lock_session(&mut self, id: &str) -> Result<()> {
-        // Not FOR UPDATE, which writes to the row: what changes nothing should cost no flush.
-        let sql = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' session ' || ?1, 7465746))";
-        self.fetch("lock a session", sql, &[Value::Text(id)]).map(drop)
+        self.lock(format!(" session {id}"));
+        Ok(())
     }
 
     fn lock_pr(&mut self, url: &str) -> Result<()> {
-        let sql = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' pr ' || ?1, 7465746))";
-        self.fetch("lock a pull request", sql, &[Value::Text(url)]).map(drop)
+        self.lock(format!(" pr {url}"));
+        Ok(())
     }
 
     fn lock_retention(&mut self) -> Result<()> {
-        let sql = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' retention', 7465746))";
-        self.fetch("lock the retention of changes", sql, &[]).map(drop)
+        self.lock(" retention".to_owned());
+        Ok(())
     }
 }

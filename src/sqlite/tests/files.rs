@@ -137,7 +137,11 @@ fn migrations_are_complete_or_absent() {
     let error = Database::open(&target, with(TWO, Migrate::Check)).unwrap_err();
     assert_eq!(error.fields().get("missing").unwrap().to_string(), r#"["0002 colour"]"#, "{error}");
     let error = Database::open(&target, with(BROKEN, Migrate::Auto)).unwrap_err();
+    assert_eq!(error.code(), Code::MigrationFailed);
     assert!(error.message().contains("migration 0002 broken"), "{error}");
+    let said = |name| error.fields().get(name).cloned().unwrap_or_default();
+    assert_eq!((said("found"), said("expected"), said("step")), (1.into(), 2.into(), "0002 broken".into()));
+    assert_eq!(said("path"), path.to_string_lossy().as_ref());
     let version = |database: &Database| {
         database.read(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap())).unwrap()
     };
