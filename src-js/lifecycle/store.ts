@@ -75,11 +75,8 @@ export class NativeSessionStore implements SessionStore {
   }
 
   async setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void> {
-    await this.#write(() => ({
-      do: 'setReactionPolicy',
-      projectId: checkId(projectId, 'projectId'),
-      policy: policy === null ? null : checkPolicy(checkPlainObject(policy, 'policy'), 'policy'),
-    }));
+    const checked = guarded(() => (policy === null ? null : checkPolicy(checkPlainObject(policy, 'policy'), 'policy')));
+    await this.#write(() => ({ do: 'setReactionPolicy', projectId: checkId(projectId, 'projectId'), policy: checked }));
   }
 
   async reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null> {

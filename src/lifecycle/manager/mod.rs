@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod deliver;
 pub mod escalate;
+mod feedback;
 pub mod killed;
 mod memory;
 pub mod operations;

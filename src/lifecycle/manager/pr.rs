@@ -5,8 +5,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Outcome;
+use super::feedback::Feedback;
 use super::policy::{Policy, PolicyInput};
-use super::react::{self, Feedback};
+use super::react;
 use crate::error::Result;
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput};
 use crate::lifecycle::decide::call::from_text;

@@ -3,11 +3,12 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lifecycle::check::CommentInput;
 use crate::lifecycle::decide::reaction::ESCALATED_TYPE;
 use crate::lifecycle::decide::several::Branched;
-use crate::lifecycle::model::{Activity, Lifecycle, Metadata};
+use crate::lifecycle::model::{Activity, Lifecycle, Metadata, PrCheck};
 use crate::lifecycle::words::{
-    CiState, Mergeability, ReviewDecision, SessionKind, SessionState, TerminationReason, Word as _,
+    CheckStatus, CiState, Mergeability, ReviewDecision, SessionKind, SessionState, TerminationReason, Word as _,
 };
 
 fn session(state: SessionState) -> SessionRecord {
@@ -263,19 +264,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn fences_are_longer_than_what_they_hold() {
-    let check = |log: &str| PrCheck {
-        pr_url: "u".into(),
-        name: "n".into(),
-        commit_hash: "c".into(),
-        status: CheckStatus::Failed,
-        url: String::new(),
-        log_tail: log.into(),
-        created_at: 0,
-    };
-    assert_eq!(output_of_all(&[&check("a `b` c")]), "\n\nn:\n```\na `b` c\n```");
-    assert_eq!(output_of_all(&[&check("````")]), "\n\nn:\n`````\n````\n`````");
 }

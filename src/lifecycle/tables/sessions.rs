@@ -8,7 +8,7 @@ use crate::lifecycle::check::constraint;
 use crate::lifecycle::model::{Activity, Detecting, Lifecycle, Metadata, Millis, SessionRecord};
 use crate::lifecycle::sql::{Row, Sql, Value};
 use crate::lifecycle::time;
-use crate::lifecycle::words::{MergeEnds, SessionKind, Word};
+use crate::lifecycle::words::{SessionKind, Word};
 
 use save::Times;
 pub use save::{save, save_always};
@@ -30,8 +30,8 @@ macro_rules! select {
     };
 }
 
-/// How many columns [`read`] reads; what is asked for besides comes after them.
-const COLUMNS: usize = 24;
+mod watched;
+pub use watched::{Watched, merge_ends, set_merge_ends, watched, with_policy};
 
 /// What [`insert`] is to make a session of; the rest is decided there.
 #[derive(Debug, Clone)]
@@ -67,49 +67,6 @@ pub fn get(sql: &mut dyn Sql, id: &str) -> Result<Option<SessionRecord>> {
 pub fn get_for_update(sql: &mut dyn Sql, id: &str) -> Result<Option<SessionRecord>> {
     sql.lock_session(id)?;
     get(sql, id)
-}
-
-/// A session with what decides how the engine reacts to it.
-#[derive(Debug, Clone)]
-pub struct Watched {
-    /// The session.
-    pub session: SessionRecord,
-    /// The policy of its project as it is stored, if that has one.
-    pub policy: Option<String>,
-    /// Which merge ends this very session; `None` = as the policy says.
-    pub merge_ends: Option<MergeEnds>,
-}
-
-/// Returns a session with what decides how the engine reacts to it. Nobody else writes it until the end of this transaction.
-///
-/// # Errors
-/// As [`Sql::rows`].
-pub fn watched(sql: &mut dyn Sql, id: &str) -> Result<Option<Watched>> {
-    sql.lock_session(id)?;
-    with_policy(sql, id)
-}
-
-/// As [`watched`], for a look only.
-///
-/// # Errors
-/// As [`Sql::rows`].
-pub fn with_policy(sql: &mut dyn Sql, id: &str) -> Result<Option<Watched>> {
-    // One statement for all of it: each is a way to the server and back.
-    first(
-        sql,
-        "read a session and its policy",
-        select!(
-            ", (SELECT p.policy FROM reaction_policy p WHERE p.project_id = sessions.project_id), merge_ends",
-            "WHERE id = ?1"
-        ),
-        &[Value::Text(id)],
-        |row| {
-            let policy = row.opt_text(COLUMNS)?.map(str::to_owned);
-            // A word that only a newer version knows is no reason to leave the session alone.
-            let merge_ends = MergeEnds::parse(row.text(COLUMNS + 1)?);
-            Ok(Watched { session: read(row)?, policy, merge_ends })
-        },
-    )
 }
 
 /// Returns the sessions of a project, by number.
@@ -269,33 +226,6 @@ pub fn set_key(sql: &mut dyn Sql, project_id: &str, key: &str, session_id: &str)
         &[Value::Text(project_id), Value::Text(key), Value::Text(session_id)],
     )?;
     Ok(())
-}
-
-/// Returns which merge ends a session; `None` = as the policy says, or there is no such session.
-///
-/// # Errors
-/// As [`Sql::rows`].
-pub fn merge_ends(sql: &mut dyn Sql, id: &str) -> Result<Option<MergeEnds>> {
-    let text = "SELECT merge_ends FROM sessions WHERE id = ?1";
-    let found = first(sql, "read which merge ends a session", text, &[Value::Text(id)], |row| {
-        Ok(MergeEnds::parse(row.text(0)?))
-    })?;
-    Ok(found.flatten())
-}
-
-/// Notes which merge ends a session; `None` = as the policy says. Tells whether there is such a session. It is no part of the record:
-/// the revision stays.
-///
-/// # Errors
-/// As [`Sql::run`].
-pub fn set_merge_ends(sql: &mut dyn Sql, id: &str, ends: Option<MergeEnds>) -> Result<bool> {
-    sql.lock_session(id)?;
-    let changed = sql.run(
-        "note which merge ends a session",
-        "UPDATE sessions SET merge_ends = ?2 WHERE id = ?1 AND merge_ends <> ?2",
-        &[Value::Text(id), Value::Text(ends.map_or("", MergeEnds::as_str))],
-    )?;
-    Ok(changed > 0 || get(sql, id)?.is_some())
 }
 
 /// The error of a record that somebody else has written since it was read.
