@@ -10,7 +10,8 @@ import { basisOf, type Basis } from './manager-support';
 import type { LifecycleManagerOptions } from './manager-types';
 import type { Command } from './native-store';
 import type { ActivitySignal, PrObservation, RuntimeFacts, SpawnOutcome } from './observation-types';
-import { checkPolicy } from './policy';
+import { checkPolicy, registerPolicy } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type { SessionRecord } from './record-types';
 import { many, reviveSession } from './revive';
 import { checkTime, checkTimeOrUndefined } from './time';
@@ -31,7 +32,7 @@ export class LifecycleManager {
   readonly #basis: Basis;
   readonly #deliveries: Deliveries;
   readonly #windowMs: number;
-  readonly #policy: object | undefined;
+  readonly #policy: ReactionPolicy | undefined;
 
   /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
   constructor(options: LifecycleManagerOptions) {
@@ -54,6 +55,7 @@ export class LifecycleManager {
     bases.set(this, basis);
     this.#windowMs = checked.windowMs;
     this.#policy = checked.policy;
+    registerPolicy(this, checked.policy);
     this.#deliveries = new Deliveries({ ...basis, messenger, notifier, guard });
   }
 

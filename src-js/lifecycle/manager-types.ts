@@ -3,34 +3,9 @@ import type { Logger } from '../logging';
 import type { LifecycleManager } from './lifecycle-manager';
 import type { Agent, Messenger, Notifier, Runtime, Workspace } from './port-types';
 import type { AnyChangeEvent } from './change-types';
+import type { ReactionPolicy } from './policy-types';
 import type { SessionStore } from './store-types';
-import type { AgentHarness, ProjectId, ReactionKey, SessionId, SessionKind } from './word-types';
-
-/** What may be otherwise about reactions. What is left out is as it stands here. */
-export interface ReactionPolicy {
-  /** Reactions that do not happen. Default: none. */
-  off?: ReactionKey[];
-  /** Other texts. What checks and reviewers say is still added. */
-  messages?: Partial<Record<ReactionKey, string>>;
-  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
-  escalateAfterMs?: number;
-  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
-  ciBrakeRuns?: number;
-  /** The agent is told of so many different reviews; then a person is. Default 3. */
-  reviewMaxNudges?: number;
-  /**
-   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
-   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
-   * window / interval avoid it.
-   */
-  detectingMaxAttempts?: number;
-  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
-  detectingMaxDurationMs?: number;
-  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
-  allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: 'any' | 'last';
-}
+import type { AgentHarness, MergeEnds, ProjectId, SessionId, SessionKind } from './word-types';
 
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
@@ -43,7 +18,7 @@ export interface LifecycleManagerOptions {
   clock?: () => Date;
   /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
   recentActivityWindowMs?: number;
-  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  /** How to react, and how patiently, to sessions whose project has stored nothing else ({@link SessionStore.setReactionPolicy}). */
   policy?: ReactionPolicy;
   /**
    * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has
@@ -98,6 +73,8 @@ export interface SpawnConfig {
   prompt?: string;
   /** Rules that are added to the prompt, after an empty line. */
   agentRules?: string;
+  /** Which merged pull request ends this session. Default: as the policy says. */
+  mergeEnds?: MergeEnds;
 }
 
 /** Options of {@link SessionManager.spawn}. */

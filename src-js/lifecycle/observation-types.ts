@@ -49,6 +49,9 @@ export interface PrObservation {
   ci?: CiState;
   review?: ReviewDecision;
   mergeability?: Mergeability;
+  /** Its branch, and the branch that it goes to; of a fork with its owner (`owner:branch`). Default `''` = unknown. */
+  headBranch?: string;
+  baseBranch?: string;
   /** The checks as they are now. */
   checks?: Omit<PrCheckInput, 'prUrl'>[];
   /** All comments as they are now. */

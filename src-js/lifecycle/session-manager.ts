@@ -21,6 +21,8 @@ import type {
   StopOptions,
   StopReport,
 } from './manager-types';
+import { policyOf } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type { Runtime } from './port-types';
 import { portStep } from './ports';
 import type { Session } from './record-types';
@@ -30,7 +32,7 @@ import { many, one, reviveSession } from './revive';
 import { spawn } from './spawn';
 import { resumeAll, stopAll } from './stop-resume';
 import type { ProjectId, SessionId, TerminationReason } from './word-types';
-import { TERMINATION_REASONS } from './words';
+import { MERGE_ENDS, TERMINATION_REASONS } from './words';
 
 /** How many sessions are resumed at a time. */
 const RESUME_CONCURRENCY = 4;
@@ -54,6 +56,8 @@ const SPAWN_TEXTS = ['issueId', 'kind', 'harness', 'branch', 'prompt', 'agentRul
  */
 export class SessionManager {
   readonly #kit: Kit;
+  /** Which pull request counts, unless a project has stored something else. */
+  readonly #severalPrs: ReactionPolicy['severalPrs'];
 
   /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
   constructor(options: SessionManagerOptions) {
@@ -73,6 +77,7 @@ export class SessionManager {
         running: runningOn(basis.core),
       };
     });
+    this.#severalPrs = policyOf(this.#kit.lifecycle)?.severalPrs;
   }
 
   /**
@@ -87,6 +92,7 @@ export class SessionManager {
     const { signal, key } = guarded(() => {
       checkId(checkPlainObject(config, 'config').projectId, 'config.projectId');
       for (const name of SPAWN_TEXTS) if (config[name] !== undefined) checkString(config[name], `config.${name}`);
+      if (config.mergeEnds !== undefined) checkOneOf(config.mergeEnds, 'config.mergeEnds', MERGE_ENDS);
       const asked = checkPlainObject(options, 'options');
       if (asked.key !== undefined) checkId(checkNonEmptyString(asked.key, 'options.key'), 'options.key');
       return { signal: checkSignal(asked.signal, 'options.signal'), key: asked.key };
@@ -158,7 +164,7 @@ export class SessionManager {
   /** The sessions of a project with what a person is shown, by number; all from one moment. */
   async list(projectId: ProjectId): Promise<Session[]> {
     guarded(() => checkId(projectId, 'projectId'));
-    return many<Session>(await this.#kit.core.read({ do: 'views', projectId, ...this.#patience() }), reviveSession);
+    return many<Session>(await this.#kit.core.read({ do: 'views', projectId, severalPrs: this.#severalPrs, ...this.#patience() }), reviveSession);
   }
 
   /**
@@ -168,7 +174,7 @@ export class SessionManager {
    */
   async get(id: SessionId): Promise<Session> {
     guarded(() => checkId(id, 'id'));
-    const session = one<Session>(await this.#kit.core.read({ do: 'view', id, ...this.#patience() }), reviveSession);
+    const session = one<Session>(await this.#kit.core.read({ do: 'view', id, severalPrs: this.#severalPrs, ...this.#patience() }), reviveSession);
     if (session !== null) return session;
     throw new SessionNotFoundError(`get ${id}: session: not found`, { fields: { op: 'get', sessionId: id } });
   }

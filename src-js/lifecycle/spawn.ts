@@ -32,9 +32,9 @@ export async function spawn(kit: Kit, config: SpawnConfig, key: string | undefin
 type Created = SessionRecord & { operationToken?: string };
 
 async function create(kit: Kit, config: SpawnConfig, key: string | undefined): Promise<Created> {
-  const { projectId, issueId, kind, harness, branch } = config;
+  const { projectId, issueId, kind, harness, branch, mergeEnds } = config;
   const session = { projectId, issueId, kind, lifecycle: { harness }, metadata: { branch, prompt: promptOf(config) } };
-  return reviveSession(JSON.parse(await kit.core.write({ do: 'createSession', session, now: kit.now(), key, operation: true })) as Created);
+  return reviveSession(JSON.parse(await kit.core.write({ do: 'createSession', session, now: kit.now(), key, operation: true, mergeEnds })) as Created);
 }
 
 async function start(kit: Kit, record: SessionRecord, operation: Operation, ends: Ends): Promise<void> {

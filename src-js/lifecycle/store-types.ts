@@ -2,6 +2,7 @@
 import type { Logger } from '../logging';
 import type { AnyChangeEvent, ChangeConsumer, ChangeEvent, ChangeSource, ChangeSubscription, FollowChangesOptions } from './change-types';
 import type { NotificationCounts, NotificationFilter, SessionNotification } from './inbox-types';
+import type { ReactionPolicy } from './policy-types';
 import type {
   NewSession,
   PrCheck,
@@ -18,7 +19,7 @@ import type {
   SessionRecord,
 } from './record-types';
 import type { TimelineEntry } from './timeline-types';
-import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
+import type { CheckStatus, MergeEnds, ProjectId, SessionId, TimeInput } from './word-types';
 
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
 export interface ChangeLogRetention {
@@ -141,6 +142,15 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   upsertProject(project: ProjectInput): Promise<void>;
   /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
   archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+  /**
+   * Stores how managers react to the sessions of a project, in place of what was stored; `null` = as they please. It counts from the next
+   * transaction of any manager on, for what it says: the rest is as the manager's own policy says. Of `messages`, each key counts by itself.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project
+   */
+  setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void>;
+  /** What {@link setReactionPolicy} has stored, as far as this version knows it; `null` if nothing is stored. */
+  reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null>;
 
   /**
    * Stores a new session under the next number of its project.
@@ -175,6 +185,16 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
   deleteSession(id: SessionId): Promise<boolean>;
 
+  /**
+   * Says which merged pull request ends this session, whatever the policies say; `null` = as they say. It is no part of the record: its revision
+   * stays, and so does `updatedAt`.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void>;
+  /** What {@link setMergeEnds}, or the spawn, has said; `null` if nothing was said. */
+  mergeEnds(id: SessionId): Promise<MergeEnds | null>;
+
   /** Stores a pull request. On an address that exists everything is replaced, the session too. */
   upsertPr(pr: PrRowInput): Promise<void>;
   getPr(url: string): Promise<PrRow | null>;
@@ -182,7 +202,7 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   listPrsBySession(id: SessionId): Promise<PrRow[]>;
   /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
   deletePr(url: string): Promise<boolean>;
-  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  /** What is known of the pull request that counts: the newest open one, or the worst if the project's policy says so; else the newest. */
   prFactsForSession(id: SessionId): Promise<PrFacts>;
   /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
   writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;

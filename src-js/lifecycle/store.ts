@@ -1,6 +1,6 @@
 /** The public side of a session store: arguments to commands, answers to records. */
 import { isAbsolute, resolve } from 'node:path';
-import { checkArray, checkNonEmptyString, checkPath, checkPlainObject } from '../check';
+import { checkArray, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject } from '../check';
 import { HoldfastError } from '../errors';
 import { checkCount, checkId, checkSignal, guarded } from './arguments';
 import type { AnyChangeEvent, ChangeConsumer, ChangeSubscription, FollowChangesOptions } from './change-types';
@@ -11,6 +11,8 @@ import { checkIds, displayCommand, notificationsQuery, reviveNotification } from
 import type { NotificationCounts, NotificationFilter, SessionNotification } from './inbox-types';
 import { checkInput, commentInput, listOf, metadataPatch, newSession, prInput, projectInput, sessionRecord } from './inputs';
 import { registerCore, type Command, type StoreCore } from './native-store';
+import { checkPolicy } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type {
   NewSession,
   PrCheck,
@@ -31,7 +33,8 @@ import { many, one, reviveCreated, revivePr, reviveProject, reviveSession } from
 import type { ChangeLogRetention, SessionStore, SessionStoreCheck, SessionStoreStats } from './store-types';
 import { checkTime } from './time';
 import type { TimelineEntry } from './timeline-types';
-import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
+import type { CheckStatus, MergeEnds, ProjectId, SessionId, TimeInput } from './word-types';
+import { MERGE_ENDS } from './words';
 
 /** A session store over an opened core. */
 export class NativeSessionStore<E extends AnyChangeEvent> implements SessionStore<E> {
@@ -76,6 +79,15 @@ export class NativeSessionStore<E extends AnyChangeEvent> implements SessionStor
     await this.#write((now) => ({ do: 'archiveProject', id: checkId(id, 'id'), at: at === undefined ? now : checkTime(at, 'at') }));
   }
 
+  async setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void> {
+    const checked = guarded(() => (policy === null ? null : checkPolicy(checkPlainObject(policy, 'policy'), 'policy')));
+    await this.#write(() => ({ do: 'setReactionPolicy', projectId: checkId(projectId, 'projectId'), policy: checked }));
+  }
+
+  async reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null> {
+    return JSON.parse(await this.#read(() => ({ do: 'reactionPolicy', projectId: checkId(projectId, 'projectId') }))) as ReactionPolicy | null;
+  }
+
   // ── sessions ──
 
   async createSession(session: NewSession): Promise<SessionRecord> {
@@ -118,6 +130,15 @@ export class NativeSessionStore<E extends AnyChangeEvent> implements SessionStor
 
   async deleteSession(id: SessionId): Promise<boolean> {
     return JSON.parse(await this.#write((now) => ({ do: 'deleteSession', id: checkId(id, 'id'), now }))) as boolean;
+  }
+
+  async setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void> {
+    const ends = guarded(() => (mergeEnds === null ? null : checkOneOf(mergeEnds, 'mergeEnds', MERGE_ENDS)));
+    await this.#found(this.#write(() => ({ do: 'setMergeEnds', id: checkId(id, 'id'), mergeEnds: ends })), 'setMergeEnds', () => id);
+  }
+
+  async mergeEnds(id: SessionId): Promise<MergeEnds | null> {
+    return JSON.parse(await this.#read(() => ({ do: 'mergeEnds', id: checkId(id, 'id') }))) as MergeEnds | null;
   }
 
   // ── pull requests ──

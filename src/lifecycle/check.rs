@@ -167,6 +167,8 @@ pub struct PrInput {
     pub ci_state: Option<String>,
     pub mergeability: Option<String>,
     pub updated_at: Option<Millis>,
+    pub head_branch: String,
+    pub base_branch: String,
 }
 
 /// Makes a record of a pull request.
@@ -184,6 +186,8 @@ pub fn pr(input: PrInput, now: Millis) -> Result<PrRow> {
         session_id: input.session_id,
         number: input.number,
         updated_at: input.updated_at.unwrap_or(now),
+        head_branch: input.head_branch,
+        base_branch: input.base_branch,
     })
 }
 

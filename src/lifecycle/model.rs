@@ -174,6 +174,10 @@ pub struct PrRow {
     pub mergeability: Mergeability,
     /// When it was last written.
     pub updated_at: Millis,
+    /// The branch that it brings; empty = unknown.
+    pub head_branch: String,
+    /// The branch that it goes to; empty = unknown.
+    pub base_branch: String,
 }
 
 /// A run of a check on a commit.
@@ -242,6 +246,9 @@ pub struct PrFacts {
     pub mergeability: Mergeability,
     /// Whether it has a comment that is not settled.
     pub review_comments: bool,
+    /// Whether it goes to the branch of another open pull request of the session: until that is merged, conflicts are not its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stacked: bool,
 }
 
 impl PrFacts {
@@ -259,6 +266,7 @@ impl PrFacts {
             review: pr.review_decision,
             mergeability: pr.mergeability,
             review_comments,
+            stacked: false,
         }
     }
 

@@ -56,6 +56,8 @@ CREATE TABLE {schema}.sessions (
   -- When that one came up.
   launched_at TEXT COLLATE "C" CONSTRAINT "sessions.launched_at"
     CHECK (launched_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Which merge ends this very session; '' = as the policy says. No check: there may be more words.
+  merge_ends TEXT COLLATE "C" NOT NULL DEFAULT '',
   revision BIGINT NOT NULL DEFAULT 0,
   created_at TEXT COLLATE "C" NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
@@ -94,6 +96,8 @@ CREATE TABLE {schema}.pr (
     ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
   updated_at TEXT COLLATE "C" NOT NULL CONSTRAINT "pr.updated_at"
     CHECK (updated_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  head_branch TEXT COLLATE "C" NOT NULL DEFAULT '',
+  base_branch TEXT COLLATE "C" NOT NULL DEFAULT '',
   -- Counts the replacements of its comments that changed anything, and when the last of them was.
   comments_revision BIGINT NOT NULL DEFAULT 0,
   comments_at TEXT COLLATE "C" CONSTRAINT "pr.comments_at"
@@ -277,6 +281,15 @@ CREATE TABLE {schema}.session_key (
   CONSTRAINT "session_key.key.key" PRIMARY KEY (project_id, key)
 );
 CREATE INDEX session_key_session_idx ON {schema}.session_key (session_id);
+
+-- What a project wants otherwise about reactions. `escalate_after_ms` is the member `escalateAfterMs` of the policy, for what looks
+-- through all sessions; NULL = the policy has none.
+CREATE TABLE {schema}.reaction_policy (
+  project_id TEXT COLLATE "C" NOT NULL CONSTRAINT "reaction_policy.project_id.key" PRIMARY KEY
+    CONSTRAINT "reaction_policy.project_id" REFERENCES {schema}.projects (id),
+  policy TEXT COLLATE "C" NOT NULL CONSTRAINT "reaction_policy.policy" CHECK (policy::json IS NOT NULL),
+  escalate_after_ms BIGINT
+);
 
 -- Why a session is what it is: one row per transition, in its transaction. `seq` counts per session; `log_seq` is the newest change when it was
 -- made: its own, if it made one. Of a session the newest 256 are kept, or some more.

@@ -55,6 +55,8 @@ CREATE TABLE sessions (
   -- When that one came up.
   launched_at TEXT CONSTRAINT "sessions.launched_at"
     CHECK (launched_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Which merge ends this very session; '' = as the policy says. No check: there may be more words.
+  merge_ends TEXT NOT NULL DEFAULT '',
   revision INTEGER NOT NULL DEFAULT 0,
   created_at TEXT NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
@@ -93,6 +95,8 @@ CREATE TABLE pr (
     ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
   updated_at TEXT NOT NULL CONSTRAINT "pr.updated_at"
     CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  head_branch TEXT NOT NULL DEFAULT '',
+  base_branch TEXT NOT NULL DEFAULT '',
   -- Counts the replacements of its comments that changed anything, and when the last of them was.
   comments_revision INTEGER NOT NULL DEFAULT 0,
   comments_at TEXT CONSTRAINT "pr.comments_at"
@@ -251,6 +255,14 @@ CREATE TABLE session_key (
   PRIMARY KEY (project_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX session_key_session_idx ON session_key (session_id);
+
+-- What a project wants otherwise about reactions. `escalate_after_ms` is the member `escalateAfterMs` of the policy, for what looks
+-- through all sessions; NULL = the policy has none.
+CREATE TABLE reaction_policy (
+  project_id TEXT PRIMARY KEY NOT NULL REFERENCES projects (id),
+  policy TEXT NOT NULL CONSTRAINT "reaction_policy.policy" CHECK (json_valid(policy)),
+  escalate_after_ms INTEGER
+) STRICT, WITHOUT ROWID;
 
 -- Why a session is what it is: one row per transition, in its transaction. `seq` counts per session; `log_seq` is the newest change when it was
 -- made: its own, if it made one. Of a session the newest 256 are kept, or some more.

@@ -6,11 +6,13 @@ use super::views::{View, Views};
 use super::{ByConsumer, ById, ByUrl, Nothing, answer, answers, limit, lines};
 use crate::error::{Code, HfError, Result};
 use crate::json;
+use crate::lifecycle::manager::policy::PolicyInput;
 use crate::lifecycle::model::SessionRecord;
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::{
-    changes, checks, comments, consumers, decisions, list, notifications, number, projects, prs, sessions,
+    changes, checks, comments, consumers, decisions, list, notifications, number, policies, projects, prs, sessions,
 };
+use crate::lifecycle::words::SeveralPrs;
 
 super::commands! {
     /// A command that writes nothing.
@@ -71,6 +73,10 @@ super::commands! {
         "stoppable" => Stoppable(OfSome),
         /// The sessions that were stopped in order to be resumed.
         "stopped" => Stopped(OfSome),
+        /// What a project wants otherwise about reactions.
+        "reactionPolicy" => ReactionPolicy(OfProject),
+        /// Which merge ends a session.
+        "mergeEnds" => MergeEnds(ById),
     }
 }
 
@@ -228,7 +234,10 @@ impl Read {
             Read::Views(views) => views.run(sql),
             Read::Pr(ByUrl { url }) => answer(&prs::get(sql, url)?),
             Read::PrsOfSession(ById { id }) => answers(&prs::of_session(sql, id)?),
-            Read::Facts(ById { id }) => answer(&prs::facts(sql, id)?),
+            Read::Facts(ById { id }) => {
+                let policy = policies::of_session(sql, id)?;
+                answer(&prs::facts(sql, id, several(policy.as_deref(), None))?)
+            }
             Read::RecentChecks(input) => {
                 answer(&checks::recent(sql, &input.url, &input.name, limit(input.limit, changes::LIMIT)?)?)
             }
@@ -272,6 +281,10 @@ impl Read {
                 all.retain(|session| some.has(session));
                 answers(&all)
             }
+            Read::ReactionPolicy(OfProject { project_id }) => {
+                answer(&policies::get(sql, project_id)?.as_deref().map(PolicyInput::stored))
+            }
+            Read::MergeEnds(ById { id }) => answer(&sessions::merge_ends(sql, id)?),
         };
         text.map(Some)
     }
@@ -288,6 +301,11 @@ pub(super) fn with_member(mut object: String, name: &str, value: &str) -> Result
     json::quote_into(value, &mut object);
     object.push('}');
     Ok(object)
+}
+
+/// Which pull request counts: as the project has stored, else as whoever asks wants it.
+pub(super) fn several(stored: Option<&str>, asked: Option<SeveralPrs>) -> SeveralPrs {
+    stored.and_then(|text| PolicyInput::stored(text).several_prs).or(asked).unwrap_or_default()
 }
 
 fn stats(sql: &mut dyn Sql) -> Result<String> {

@@ -2,19 +2,23 @@
 
 use serde::Deserialize;
 
-use super::read::with_member;
+use super::read::{several, with_member};
 use super::{answer, lines};
 use crate::error::Result;
 use crate::lifecycle::decide::status::{Silence, derive_status, derive_status_at};
 use crate::lifecycle::model::{Millis, PrFacts, SessionRecord};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{prs, sessions};
-use crate::lifecycle::words::Word as _;
+use crate::lifecycle::tables::sessions::Watched;
+use crate::lifecycle::tables::{policies, prs, sessions};
+use crate::lifecycle::words::{SeveralPrs, Word as _};
 
 /// `view`
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct View {
     id: String,
+    /// Which pull request counts, unless the project says otherwise.
+    several_prs: Option<SeveralPrs>,
     #[serde(flatten)]
     patience: Patience,
 }
@@ -24,6 +28,8 @@ pub struct View {
 #[serde(rename_all = "camelCase")]
 pub struct Views {
     project_id: String,
+    /// As that of [`View`].
+    several_prs: Option<SeveralPrs>,
     #[serde(flatten)]
     patience: Patience,
 }
@@ -42,10 +48,11 @@ impl View {
     /// # Errors
     /// What the database says.
     pub fn run(&self, sql: &mut dyn Sql) -> Result<String> {
-        match sessions::get(sql, &self.id)? {
-            Some(session) => view(&session, &prs::facts(sql, &self.id)?, self.patience),
-            None => Ok("null".to_owned()),
-        }
+        let Some(Watched { session, policy, .. }) = sessions::with_policy(sql, &self.id)? else {
+            return Ok("null".to_owned());
+        };
+        let facts = prs::facts(sql, &self.id, several(policy.as_deref(), self.several_prs))?;
+        view(&session, &facts, self.patience)
     }
 }
 
@@ -56,7 +63,8 @@ impl Views {
     /// What the database says.
     pub fn run(&self, sql: &mut dyn Sql) -> Result<String> {
         let none = PrFacts::default();
-        let facts = prs::facts_of_project(sql, &self.project_id)?;
+        let policy = policies::get(sql, &self.project_id)?;
+        let facts = prs::facts_of_project(sql, &self.project_id, several(policy.as_deref(), self.several_prs))?;
         let sessions = sessions::of_project(sql, &self.project_id)?;
         lines(sessions.iter().map(|session| view(session, facts.get(&session.id).unwrap_or(&none), self.patience)))
     }

@@ -5,11 +5,15 @@ use serde::Deserialize;
 use super::{ByConsumer, ByUrl, Context, Nothing, answer, nothing, read};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput, ProjectInput, SessionInput};
+use crate::lifecycle::manager::policy::PolicyInput;
 use crate::lifecycle::manager::{activity, deliver, escalate, killed, operations, pr as pr_manager, runtime, spawned};
 use crate::lifecycle::model::{Metadata, Millis, SessionRecord};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::decisions::{self, Cause};
-use crate::lifecycle::tables::{checks, comments, consumers, features, notifications, projects, prs, prune, sessions};
+use crate::lifecycle::tables::{
+    checks, comments, consumers, features, notifications, policies, projects, prs, prune, sessions,
+};
+use crate::lifecycle::words::MergeEnds;
 
 super::commands! {
     /// A command that may write. It may be run again after its transaction was rolled back.
@@ -76,6 +80,10 @@ super::commands! {
         "invalidate" => Invalidate(Nothing),
         /// A workspace came back late.
         "workspaceBack" => WorkspaceBack(operations::WorkspaceBack),
+        /// What a project wants otherwise about reactions.
+        "setReactionPolicy" => SetReactionPolicy(SetReactionPolicy),
+        /// Which merge ends a session.
+        "setMergeEnds" => SetMergeEnds(SetMergeEnds),
     }
 }
 
@@ -103,6 +111,9 @@ pub struct CreateSession {
     /// Also begins the operation `spawn`, whose token is `operationToken` of the answer.
     #[serde(default)]
     operation: bool,
+    /// Which merge ends it; `None` = as the policy says.
+    #[serde(rename = "mergeEnds")]
+    merge_ends: Option<MergeEnds>,
 }
 
 /// `updateSession`
@@ -202,6 +213,24 @@ pub struct SeeNotifications {
 pub struct ResolveNotification {
     id: i64,
     now: Millis,
+}
+
+/// `setReactionPolicy`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetReactionPolicy {
+    project_id: String,
+    /// `None` = nothing.
+    policy: Option<PolicyInput>,
+}
+
+/// `setMergeEnds`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetMergeEnds {
+    id: String,
+    /// `None` = as the policy says.
+    merge_ends: Option<MergeEnds>,
 }
 
 impl Write {
@@ -306,6 +335,13 @@ impl Write {
                 Ok(nothing())
             }
             Write::WorkspaceBack(input) => answer(&operations::workspace_back(sql, input)?),
+            Write::SetReactionPolicy(input) => input.run(sql),
+            Write::SetMergeEnds(SetMergeEnds { id, merge_ends }) => {
+                if !sessions::set_merge_ends(sql, id, *merge_ends)? {
+                    return Err(sessions::not_found("setMergeEnds", id));
+                }
+                Ok(nothing())
+            }
         }
     }
 }
@@ -334,6 +370,9 @@ impl CreateSession {
         let record = sessions::insert(sql, new)?;
         if let Some(key) = &self.key {
             sessions::set_key(sql, &record.project_id, key, &record.id)?;
+        }
+        if self.merge_ends.is_some() {
+            sessions::set_merge_ends(sql, &record.id, self.merge_ends)?;
         }
         let text = answer(&record)?;
         if !self.operation {
@@ -419,6 +458,19 @@ impl WritePrObservation {
         }
         checks::record(sql, &pr.url, self.checks.clone(), self.now)?;
         comments::replace(sql, &pr.url, &self.comments, self.now)?;
+        Ok(nothing())
+    }
+}
+
+impl SetReactionPolicy {
+    fn run(&self, sql: &mut dyn Sql) -> Result<String> {
+        match &self.policy {
+            None => policies::delete(sql, &self.project_id)?,
+            Some(policy) => {
+                policy.check()?;
+                policies::put(sql, &self.project_id, &answer(policy)?, policy.escalate_after_ms)?;
+            }
+        }
         Ok(nothing())
     }
 }

@@ -172,6 +172,8 @@ struct PrText {
     mergeability: Option<String>,
     #[serde(default)]
     review_comments: bool,
+    #[serde(default)]
+    stacked: bool,
 }
 
 impl PrText {
@@ -187,6 +189,7 @@ impl PrText {
             review: or_default::<ReviewDecision>("pr.review", self.review.as_deref())?,
             mergeability: or_default::<Mergeability>("pr.mergeability", self.mergeability.as_deref())?,
             review_comments: self.review_comments,
+            stacked: self.stacked,
         })
     }
 }

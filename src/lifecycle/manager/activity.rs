@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::policy::Policy;
+use super::policy::{Policy, PolicyInput};
 use super::{Outcome, is_of_other_launch, react};
 use crate::error::Result;
 use crate::lifecycle::check;
@@ -10,7 +10,7 @@ use crate::lifecycle::model::{Activity, Lifecycle, Millis};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::decisions::{self, Cause};
 use crate::lifecycle::tables::operations::{self, Early};
-use crate::lifecycle::tables::sessions;
+use crate::lifecycle::tables::sessions::{self, Watched};
 use crate::lifecycle::words::{ActivitySource, ActivityState, SessionState, TerminationReason, Word as _};
 
 /// A stored time that is further ahead was stored by a clock that has been set back since: it makes no signal old.
@@ -35,8 +35,8 @@ pub struct Observe {
     pub source: Option<String>,
     /// The time.
     pub now: Millis,
-    /// How to react.
-    pub policy: Option<Policy>,
+    /// How to react, unless the session's project says otherwise.
+    pub policy: Option<PolicyInput>,
 }
 
 /// Stores an activity and the state that it means. Unknown and ended sessions stay as they are, and so does one that has
@@ -53,7 +53,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         Some(text) => check::argument("source", text)?,
         None => ActivitySource::None,
     };
-    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     let at = input.timestamp.map_or(input.now, |at| at.min(input.now));
@@ -76,7 +76,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     if is_same_but_for_time(&before.lifecycle, &after.lifecycle) {
         return Ok(Outcome::default());
     }
-    let policy = input.policy.clone().unwrap_or_default();
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
     Ok(Outcome::of(react::run(sql, &after, None, &policy, input.now)?))
 }
 

@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod deliver;
 pub mod escalate;
+mod feedback;
 pub mod killed;
 mod memory;
 pub mod operations;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod pr;
 mod react;
 pub mod runtime;
+mod signature;
 pub mod spawned;
 #[cfg(test)]
 mod tests;

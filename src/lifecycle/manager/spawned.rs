@@ -2,13 +2,14 @@
 
 use serde::Deserialize;
 
-use super::policy::Policy;
+use super::policy::{Policy, PolicyInput};
 use super::{Outcome, activity, react};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::model::{Activity, Metadata, Millis};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::decisions::{self, Cause};
-use crate::lifecycle::tables::{notifications, operations, sessions};
+use crate::lifecycle::tables::sessions::{self, Watched};
+use crate::lifecycle::tables::{notifications, operations};
 use crate::lifecycle::words::{SessionState, TerminationReason};
 
 /// The command `spawned`.
@@ -24,7 +25,7 @@ pub struct Spawned {
     /// The time.
     pub now: Millis,
     /// How to react to what was heard before a restore was through.
-    pub policy: Option<Policy>,
+    pub policy: Option<PolicyInput>,
 }
 
 /// What a session came up with. Empty and missing fields leave what is stored.
@@ -76,7 +77,7 @@ pub enum Expect {
 pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     let id = input.id.as_str();
     let refused = |code, message: String| Err(HfError::new(code, message).with_field("sessionId", id));
-    let Some(before) = sessions::get_for_update(sql, id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, id)? else {
         let message = format!("lifecycle: onSpawnCompleted for unknown session {id:?}");
         return refused(Code::LifecycleSessionNotFound, message);
     };
@@ -130,7 +131,7 @@ pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     if early.is_none() {
         return Ok(Outcome::default());
     }
-    let policy = input.policy.clone().unwrap_or_default();
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
     Ok(Outcome::of(react::run(sql, &after, None, &policy, input.now)?))
 }
 

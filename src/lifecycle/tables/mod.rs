@@ -8,6 +8,7 @@ pub mod decisions;
 pub mod features;
 pub mod notifications;
 pub mod operations;
+pub mod policies;
 pub mod projects;
 pub mod prs;
 pub mod prune;

@@ -152,23 +152,50 @@ pub struct Due {
     pub limit: i64,
 }
 
-/// The reactions that have something to deliver or to escalate, oldest first, as session and key.
+/// A reaction that is due: since when it is there, whose it is, and which.
+pub type Found = (Option<String>, String, ReactionKey);
+
+/// What is due, of all sessions or with a condition more. First the very words of reaction_state_due_idx, without which no database
+/// takes that index.
+macro_rules! select_due {
+    ($more:literal) => {
+        concat!(
+            "SELECT session_id, reaction, first_at FROM reaction_state
+             WHERE (pending <> 'none' OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle')))
+               AND ((pending <> 'none' AND (lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2))
+               OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle') AND first_at <= ?3))",
+            $more,
+            " ORDER BY first_at, session_id, reaction LIMIT ?4"
+        )
+    };
+}
+
+/// The reactions that have something to deliver or to escalate, oldest first.
 ///
 /// # Errors
 /// What the database says; `HF_INVALID_ARGUMENT` for times that cannot be stored.
-pub fn due(sql: &mut dyn Sql, what: &Due) -> Result<Vec<(String, ReactionKey)>> {
+pub fn due(sql: &mut dyn Sql, what: &Due) -> Result<Vec<Found>> {
+    look(sql, select_due!(""), what, &[])
+}
+
+/// The same, of sessions whose project has this delay of its own; `None` = those of projects that have none.
+///
+/// # Errors
+/// As [`due`].
+pub fn due_with(sql: &mut dyn Sql, what: &Due, delay: Option<Millis>) -> Result<Vec<Found>> {
+    let text = select_due!(
+        " AND (SELECT p.escalate_after_ms FROM sessions s JOIN reaction_policy p ON p.project_id = s.project_id
+               WHERE s.id = reaction_state.session_id) IS NOT DISTINCT FROM ?5"
+    );
+    look(sql, text, what, &[Value::OptInt(delay)])
+}
+
+fn look(sql: &mut dyn Sql, text: &'static str, what: &Due, more: &[Value<'_>]) -> Result<Vec<Found>> {
     let (now, lease_max) = (time::text(what.now)?, time::text(what.lease_max)?);
     let nudged_before = time::text(what.nudged_before)?;
-    // First the very words of reaction_state_due_idx, without which no database takes that index.
-    list(
-        sql,
-        "look for reactions that are due",
-        "SELECT session_id, reaction FROM reaction_state
-         WHERE (pending <> 'none' OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle')))
-           AND ((pending <> 'none' AND (lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2))
-           OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle') AND first_at <= ?3))
-         ORDER BY first_at, session_id, reaction LIMIT ?4",
-        &[Value::Text(&now), Value::Text(&lease_max), Value::Text(&nudged_before), Value::Int(what.limit)],
-        |row| Ok((row.text(0)?.to_owned(), word(row, 1)?)),
-    )
+    let all = [Value::Text(&now), Value::Text(&lease_max), Value::Text(&nudged_before), Value::Int(what.limit)];
+    let params: Vec<Value<'_>> = all.iter().chain(more).copied().collect();
+    list(sql, "look for reactions that are due", text, &params, |row| {
+        Ok((row.opt_text(2)?.map(str::to_owned), row.text(0)?.to_owned(), word(row, 1)?))
+    })
 }

@@ -23,17 +23,24 @@ macro_rules! select {
         select!("prompt", $rest)
     };
     ($prompt:literal, $rest:literal) => {
+        select!($prompt, "", $rest)
+    };
+    ($prompt:literal, $more:literal, $rest:literal) => {
         concat!(
             "SELECT id, project_id, num, issue_id, kind, harness, session_state, termination_reason, is_alive, activity_state, \
              activity_last_at, activity_source, detecting_attempts, detecting_started_at, detecting_evidence_hash, branch, \
              workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, \
              display_name, pinned, launch_id, launched_at, runtime_freed_at, stopped_at, ",
-             $prompt,
-             " FROM sessions ",
+            $prompt,
+            $more,
+            " FROM sessions ",
             $rest
         )
     };
 }
+
+mod watched;
+pub use watched::{Watched, merge_ends, set_merge_ends, watched, with_policy};
 
 /// What [`insert`] is to make a session of; the rest is decided there.
 #[derive(Debug, Clone)]

@@ -61,6 +61,14 @@ fn what_is_due_is_found_without_a_walk_through_all_reactions() {
 }
 
 #[test]
+fn what_is_due_of_projects_with_a_delay_of_their_own_is_found_as_well() {
+    let due = reactions::Due { now: 1, lease_max: 2, nudged_before: 0, limit: 10 };
+    let plan = plan(|sql| drop(reactions::due_with(sql, &due, Some(1)).unwrap()));
+    assert!(plan.contains("INDEX reaction_state_due_idx"), "{plan}");
+    assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN s") && !plan.contains("SCAN p"), "{plan}");
+}
+
+#[test]
 fn what_has_a_workspace_left_is_found_without_a_walk_through_all_sessions() {
     let plan = plan(|sql| drop(sessions::reclaimable(sql, "p").unwrap()));
     assert!(plan.contains("INDEX sessions_reclaimable_idx (project_id=?)"), "{plan}");

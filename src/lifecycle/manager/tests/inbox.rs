@@ -1,8 +1,6 @@
 //! What people are told is in the inbox, whether anybody carries it to them or not.
 
 use super::*;
-use crate::lifecycle::command::{Context, Write};
-use crate::lifecycle::owners::Fixed;
 use crate::lifecycle::tables::notifications::{self, Counts, Filter, Notification};
 use crate::lifecycle::tables::{features, prune};
 
@@ -22,14 +20,12 @@ impl World {
         self.inbox().into_iter().map(of).collect()
     }
 
-    fn counts(&self) -> Counts {
-        notifications::counts(&mut Sqlite(&self.db), Some("mer")).unwrap()
+    fn tell(&mut self, text: &str) -> String {
+        self.command(serde_json::from_str(text).unwrap()).unwrap()
     }
 
-    fn command(&mut self, text: &str) -> String {
-        let owners = Fixed::new("me", &[]);
-        let context = Context { owners: &owners, harnesses: &[] };
-        self.write(|sql| Write::parse(text)?.run(sql, &context)).unwrap()
+    fn counts(&self) -> Counts {
+        notifications::counts(&mut Sqlite(&self.db), Some("mer")).unwrap()
     }
 }
 
@@ -119,10 +115,10 @@ fn what_is_told_again_before_its_cause_is_gone_counts_up_and_is_unseen_again() {
     let mut world = World::with(SessionState::Working);
     world.probe("dead", "dead");
     let id = world.inbox()[0].id;
-    assert_eq!(world.command(&format!(r#"{{"do":"seeNotifications","ids":[{id},{id},999],"at":{NOW}}}"#)), "1");
-    assert_eq!(world.command(&format!(r#"{{"do":"seeNotifications","ids":[{id}],"at":{NOW}}}"#)), "0");
+    assert_eq!(world.tell(&format!(r#"{{"do":"seeNotifications","ids":[{id},{id},999],"at":{NOW}}}"#)), "1");
+    assert_eq!(world.tell(&format!(r#"{{"do":"seeNotifications","ids":[{id}],"at":{NOW}}}"#)), "0");
     // Brought back behind the managers' back.
-    world.command(
+    world.tell(
         r#"{"do":"updateSession","session":{"id":"mer-1","lifecycle":{"state":"working","isAlive":true}},"now":1780000000000}"#,
     );
     world.now += MINUTE;
@@ -156,8 +152,8 @@ fn what_a_person_settled_stays_settled_until_the_cause_comes_back() {
     let mut world = World::with(SessionState::Working);
     world.hook("blocked");
     let id = world.inbox()[0].id;
-    assert_eq!(world.command(&format!(r#"{{"do":"resolveNotification","id":{id},"now":{NOW}}}"#)), "true");
-    assert_eq!(world.command(&format!(r#"{{"do":"resolveNotification","id":{id},"now":{NOW}}}"#)), "false");
+    assert_eq!(world.tell(&format!(r#"{{"do":"resolveNotification","id":{id},"now":{NOW}}}"#)), "true");
+    assert_eq!(world.tell(&format!(r#"{{"do":"resolveNotification","id":{id},"now":{NOW}}}"#)), "false");
     world.now += MINUTE;
     world.hook("blocked");
     world.hook("active");
@@ -228,9 +224,9 @@ fn the_log_tells_of_it_only_where_that_was_asked_for() {
         world.poll(json!({ "comments": [{ "commentId": "a", "body": "x" }] }));
         world.poll(json!({ "comments": [] }));
         world.hook("blocked");
-        world.command(r#"{"do":"seeNotifications","ids":[1],"at":1780000000000}"#);
-        world.command(r#"{"do":"setDisplay","id":"mer-1","displayName":"fix","now":1780000000000}"#);
-        world.command(r#"{"do":"setDisplay","id":"mer-1","displayName":"fix","now":1780000000000}"#);
+        world.tell(r#"{"do":"seeNotifications","ids":[1],"at":1780000000000}"#);
+        world.tell(r#"{"do":"setDisplay","id":"mer-1","displayName":"fix","now":1780000000000}"#);
+        world.tell(r#"{"do":"setDisplay","id":"mer-1","displayName":"fix","now":1780000000000}"#);
         world.write(|sql| sessions::delete(sql, "mer-1")).unwrap();
         world.changes()
     };
