@@ -76,6 +76,7 @@ export declare const ERROR_CODES: readonly [
   "HF_CORRUPT",
   "HF_UNAVAILABLE",
   "HF_DATABASE",
+  "HF_MIGRATION_FAILED",
   "HF_RUNTIME_INVALID_JSON",
   "HF_RUNTIME_INVALID_ENVELOPE",
   "HF_RUNTIME_INVALID_DATA",
@@ -1892,6 +1893,11 @@ export interface EntityStoreOptions {
    * process; a power cut can take the last commits back, never part of one.
    */
   synchronous?: "normal" | "full";
+  /**
+   * Embedded only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: "refuse" | "allow";
   /** Most rows in one commit, of changes that were waiting together; 1 or more. Default 1000. */
   maxBatchRows?: number;
   /** When old rows are deleted. Default: never. */
@@ -2989,6 +2995,16 @@ export interface NativeBlobStore extends BlobStore, AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Where `createSqliteBlobStore` keeps blobs. */
+export interface SqliteBlobStoreOptions {
+  /** The file; missing folders are made. */
+  path: string;
+  /** Default `sqlite`. */
+  id?: string;
+  /** What a file on NFS, SMB and the like leads to: `refuse` (the default) rejects; `allow` takes it, for one host alone. */
+  networkFileSystem?: "refuse" | "allow";
+}
+
 /** Where `createPostgresBlobStore` keeps blobs. */
 export interface PostgresBlobStoreOptions {
   connectionString: string;
@@ -3627,10 +3643,7 @@ export declare function createFileBlobStore(options: {
 }): NativeBlobStore;
 
 /** Blobs in one SQLite file, which processes may share. */
-export declare function createSqliteBlobStore(options: {
-  path: string;
-  id?: string;
-}): NativeBlobStore;
+export declare function createSqliteBlobStore(options: SqliteBlobStoreOptions): NativeBlobStore;
 
 /** Blobs in a table of PostgreSQL. */
 export declare function createPostgresBlobStore(options: PostgresBlobStoreOptions): NativeBlobStore;
@@ -4358,6 +4371,11 @@ export interface OpenSessionStoreOptions {
   busyTimeoutMs?: number;
   /** SQLite only: connections that read at a time. Default 8. */
   maxReaders?: number;
+  /**
+   * SQLite only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: "refuse" | "allow";
   /** How much of the change log is kept; `false` = all of it. */
   retention?: ChangeLogRetention | false;
   /** Further names of harnesses. */
@@ -4768,6 +4786,7 @@ export interface StartOptions {
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
  *   of another program; nothing was touched
  * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {MigrationError} `HF_MIGRATION_FAILED`: its tables could not be brought to this version; they are as they were
  * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
  *
  * @example
@@ -5188,6 +5207,24 @@ export declare class StoreClosedError extends HoldfastError implements AboutSess
 
 /** The database was written by a newer version of holdfast; it was not touched. */
 export declare class SchemaTooNewError extends HoldfastError {
+  /** The version of its tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
+  constructor(message: string, options?: LifecycleErrorOptions);
+}
+
+/** A step that brings the tables to the version of this program failed; they are as they were. */
+export declare class MigrationError extends HoldfastError {
+  /** The file; of PostgreSQL there is `schema` instead. */
+  readonly path?: string;
+  readonly schema?: string;
+  /** The version of the tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
+  /** The step that failed: its number and name. */
+  readonly step?: string;
   constructor(message: string, options?: LifecycleErrorOptions);
 }
 
