@@ -195,21 +195,22 @@ pub fn find(sql: &mut dyn Sql, filter: Filter<'_>, limit: i64) -> Result<Vec<Not
             )
         };
     }
+    // What is open is little, what was is much: `|| ''` keeps SQLite from walking all of a project to find the one that is open.
     macro_rules! scoped {
-        ($scope:literal) => {
+        ($whole:literal, $part:literal) => {
             match (filter.unresolved, filter.unseen) {
-                (false, false) => select!($scope, ""),
-                (true, false) => select!($scope, " AND resolved_at IS NULL"),
-                (false, true) => select!($scope, " AND seen_at IS NULL"),
-                (true, true) => select!($scope, " AND resolved_at IS NULL AND seen_at IS NULL"),
+                (false, false) => select!($whole, ""),
+                (true, false) => select!($part, " AND resolved_at IS NULL"),
+                (false, true) => select!($part, " AND seen_at IS NULL"),
+                (true, true) => select!($part, " AND resolved_at IS NULL AND seen_at IS NULL"),
             }
         };
     }
     let (text, of) = match (filter.session_id, filter.project_id) {
         (Some(id), Some(project)) if id.rsplit_once('-').is_none_or(|(own, _)| own != project) => return Ok(Vec::new()),
-        (Some(id), _) => (scoped!(" AND session_id = ?3"), Some(id)),
-        (None, Some(id)) => (scoped!(" AND project_id = ?3"), Some(id)),
-        (None, None) => (scoped!(""), None),
+        (Some(id), _) => (scoped!(" AND session_id = ?3", " AND session_id || '' = ?3"), Some(id)),
+        (None, Some(id)) => (scoped!(" AND project_id = ?3", " AND project_id || '' = ?3"), Some(id)),
+        (None, None) => (scoped!("", ""), None),
     };
     let mut params = vec![Value::Int(filter.before.unwrap_or(i64::MAX)), Value::Int(limit)];
     params.extend(of.map(Value::Text));
@@ -255,9 +256,9 @@ pub fn counts(sql: &mut dyn Sql, project_id: Option<&str>) -> Result<Counts> {
         Some(id) => first(
             sql,
             DOING,
-            "SELECT (SELECT count(*) FROM notification WHERE seen_at IS NULL AND project_id = ?1), \
-             (SELECT count(*) FROM notification WHERE resolved_at IS NULL AND project_id = ?1), \
-             (SELECT count(*) FROM notification WHERE resolved_at IS NULL AND project_id = ?1 AND priority = 'urgent')",
+            "SELECT (SELECT count(*) FROM notification WHERE seen_at IS NULL AND project_id || '' = ?1), \
+             (SELECT count(*) FROM notification WHERE resolved_at IS NULL AND project_id || '' = ?1), \
+             (SELECT count(*) FROM notification WHERE resolved_at IS NULL AND project_id || '' = ?1 AND priority = 'urgent')",
             &[Value::Text(id)],
             read,
         )?,

@@ -84,6 +84,11 @@ fn notifications_are_found_in_order_whatever_is_asked_for() {
         (Filter { unresolved: true, ..whole }, "notification_resolved_idx (resolved_at=? AND id<?)"),
         (Filter { unseen: true, ..whole }, "notification_seen_idx (seen_at=? AND id<?)"),
         (Filter { project_id: Some("p"), ..whole }, "notification_project_idx (project_id=? AND id<?)"),
+        (
+            Filter { project_id: Some("p"), unresolved: true, ..whole },
+            "notification_resolved_idx (resolved_at=? AND id<?)",
+        ),
+        (Filter { session_id: Some("p-1"), unseen: true, ..whole }, "notification_seen_idx (seen_at=? AND id<?)"),
         (Filter { session_id: Some("p-1"), ..whole }, "notification_session_idx (session_id=? AND id<?)"),
     ] {
         let plan = plan(|sql| drop(notifications::find(sql, filter, 100).unwrap()));
@@ -91,10 +96,13 @@ fn notifications_are_found_in_order_whatever_is_asked_for() {
         assert!(!plan.contains("TEMP B-TREE"), "{filter:?}: {plan}");
     }
     // What is open is looked for without a walk through what was.
-    let counts = plan(|sql| {
-        notifications::counts(sql, None).unwrap();
-    });
-    assert!(!counts.contains("SCAN notification\n"), "{counts}");
+    for project in [None, Some("p")] {
+        let counts = plan(|sql| {
+            notifications::counts(sql, project).unwrap();
+        });
+        assert_eq!(counts.matches("notification_resolved_idx (resolved_at=?)").count(), 2, "{counts}");
+        assert_eq!(counts.matches("notification_seen_idx (seen_at=?)").count(), 1, "{counts}");
+    }
 }
 
 #[test]
