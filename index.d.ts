@@ -3807,7 +3807,10 @@ export type Mergeability = "unknown" | "mergeable" | "conflicting" | "blocked" |
 export type CheckStatus = "unknown" | "queued" | "in_progress" | "passed" | "failed" | "skipped" | "cancelled";
 
 /** What a person is shown. Derived from a session and its pull request whenever it is read, never stored. */
-export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated";
+export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated" | "no_signal";
+
+/** Which merged pull request ends its session: `any`, the `last` one, which leaves none open, or `never` one. */
+export type MergeEnds = "any" | "last" | "never";
 
 /** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
 export type ReactionKey = "ci-failed" | "review-comments" | "merge-conflicts" | "agent-idle" | "approved-and-green" | "agent-stuck" | "agent-needs-input" | "agent-exited" | "pr-closed" | "pr-merged";
@@ -3902,6 +3905,10 @@ export interface SessionRecord {
   displayName: string;
   /** Whether people want it on top. No manager reads or writes it. */
   pinned: boolean;
+  /** Names the start of its runtime that counts; `''` before the first. Made by {@link SessionManager}; `updateSession` leaves it as it is. */
+  launchId: string;
+  /** When its runtime last came up; `null` = never. `updateSession` leaves it as it is. */
+  launchedAt: Date | null;
 }
 
 /** What people see of a session and no decision looks at. */
@@ -3955,7 +3962,7 @@ export interface SessionRecordInput {
 /** A session that does not exist yet: the store gives it its id. */
 export type NewSession = Omit<SessionRecordInput, "id" | "num" | "revision">;
 
-/** What is known of the pull request that counts for a session: its newest open one, else its newest. */
+/** What is known of the pull request that counts for a session: its newest open one (or its worst, {@link ReactionPolicy.severalPrs}), else its newest. */
 export interface PrFacts {
   /** Whether there is one; if not, the rest says nothing. */
   exists: boolean;
@@ -3969,6 +3976,8 @@ export interface PrFacts {
   mergeability: Mergeability;
   /** Whether it has a comment that is not resolved. */
   reviewComments: boolean;
+  /** Set if it goes to the branch of another open pull request of the session: its conflicts are not its own then, until that one is merged. */
+  stacked?: boolean;
 }
 
 /** A pull request. */
@@ -3983,9 +3992,13 @@ export interface PrRow {
   ciState: CiState;
   mergeability: Mergeability;
   updatedAt: Date;
+  /** Its branch; `''` = unknown. */
+  headBranch: string;
+  /** The branch that it goes to; `''` = unknown. */
+  baseBranch: string;
 }
 
-/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now. */
+/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now, `''`, `''`. */
 export interface PrRowInput {
   url: string;
   sessionId: SessionId;
@@ -3995,6 +4008,8 @@ export interface PrRowInput {
   ciState?: CiState | "";
   mergeability?: Mergeability | "";
   updatedAt?: TimeInput;
+  headBranch?: string;
+  baseBranch?: string;
 }
 
 /** A run of a check on a commit. Seeing it again changes the row; another commit is another row, which is another attempt. */
@@ -4211,8 +4226,10 @@ export interface RuntimeConfig {
   sessionId: SessionId;
   workspacePath: string;
   launchCommand: string;
-  /** What the agent wants, with the session's, the project's and the issue's id added (see {@link EnvironmentNames}). */
+  /** What the agent wants, with the session's, the project's, the issue's and the launch's id added (see {@link EnvironmentNames}). */
   env: Record<string, string>;
+  /** Names this start: reports that carry it ({@link ActivitySignal}, {@link RuntimeFacts}) are not mistaken for those of an earlier one. */
+  launchId: string;
 }
 
 /** Where agents run: tmux, containers, child processes. */
@@ -4285,6 +4302,8 @@ export interface RuntimeFacts {
   process: ProbeResult;
   /** When. Default: now. */
   observedAt?: TimeInput;
+  /** Which start of the runtime was looked at. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What an agent was heard to do. */
@@ -4296,6 +4315,8 @@ export interface ActivitySignal {
   timestamp?: TimeInput;
   /** Who told. Default `none`. */
   source?: ActivitySource;
+  /** Which start of the runtime it comes from, as the agent's environment has it. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What was found about a pull request. */
@@ -4310,6 +4331,9 @@ export interface PrObservation {
   ci?: CiState;
   review?: ReviewDecision;
   mergeability?: Mergeability;
+  /** Its branch, and the branch that it goes to; of a fork with its owner (`owner:branch`). Default `''` = unknown. */
+  headBranch?: string;
+  baseBranch?: string;
   /** The checks as they are now. */
   checks?: Omit<PrCheckInput, "prUrl">[];
   /** All comments as they are now. */
@@ -4323,6 +4347,8 @@ export interface SpawnOutcome {
   runtimeHandle?: RuntimeHandle;
   agentSessionId?: string;
   prompt?: string;
+  /** Which start this is about; if another one counts by now, `HF_LIFECYCLE_SESSION_BUSY`. Default: whichever counts. */
+  launchId?: string;
   /**
    * What the session must be: `spawning` = not ended (a kill meanwhile wins, with `HF_LIFECYCLE_SESSION_TERMINATED`), `terminal` = ended (else
    * `HF_LIFECYCLE_SESSION_BUSY`). Default: either.
@@ -4347,6 +4373,15 @@ export interface ProbeInput {
   /** The memory of a quarantine that goes on. */
   prior?: DetectingInput | null;
   now: TimeInput;
+}
+
+/** What tells whether an agent has been silent for too long since the start of its runtime. */
+export interface SilenceInput {
+  /** `SessionRecord.launchedAt`. */
+  launchedAt: TimeInput | null;
+  now: TimeInput;
+  /** Default {@link NO_SIGNAL_AFTER_MS}. */
+  noSignalAfterMs?: number;
 }
 
 /** What was decided about a session, and from what. */
@@ -4406,6 +4441,37 @@ export interface NotificationCounts {
   unresolved: number;
   /** Of those, the urgent ones. */
   urgent: number;
+}
+
+/** What may be otherwise about reactions. What is left out is as it stands here. */
+export interface ReactionPolicy {
+  /** Reactions that do not happen. Default: none. */
+  off?: ReactionKey[];
+  /** Other texts. What checks and reviewers say is still added. */
+  messages?: Partial<Record<ReactionKey, string>>;
+  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
+  escalateAfterMs?: number;
+  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
+  ciBrakeRuns?: number;
+  /** The agent is told of so many different reviews; then a person is. Default 3. */
+  reviewMaxNudges?: number;
+  /**
+   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
+   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
+   * window / interval avoid it.
+   */
+  detectingMaxAttempts?: number;
+  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
+  detectingMaxDurationMs?: number;
+  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
+  allFailedChecks?: boolean;
+  /** Which merged pull request ends its session. Default `any`. {@link SessionStore.setMergeEnds} says otherwise of one session. */
+  mergeEnds?: MergeEnds;
+  /**
+   * Which of several open pull requests the status and the reactions follow: the `newest`, or the `worst`, so that one that fails is not hidden by
+   * a newer one that passes. With `worst`, checks and reviews of all open ones are told to the agent. Default `newest`.
+   */
+  severalPrs?: "newest" | "worst";
 }
 
 /** What a decision was about. More may come. */
@@ -4519,8 +4585,16 @@ export interface SessionStoreStats {
   }[];
   /** Bytes of the write-ahead log. Not with PostgreSQL. */
   walBytes?: number;
-  /** How many transactions this store has committed. */
+  /** Times that a reader kept the log from being written back, so that it grew. Not with PostgreSQL. */
+  checkpointsHeld?: number;
+  /** How many transactions this store has committed since it was opened. Not with PostgreSQL, as the next three. */
   commits?: number;
+  /** How many calls that write it has run: more of them than `commits` shared a transaction. */
+  jobs?: number;
+  /** The most calls that shared one. */
+  largestBatch?: number;
+  /** Calls that wait to write now. */
+  queued?: number;
 }
 
 /** What looking through the database found. */
@@ -4546,7 +4620,8 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   readonly schemaVersion: number;
   /**
    * Ends what reads from the store (pollers, {@link changes}), and calls of the managers that wait for a port: those reject with `HF_CLOSED`. Waits
-   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after some seconds. Twice is harmless.
+   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after five seconds, and calls under way reject. Twice is
+   * harmless.
    */
   close(): Promise<void>;
   /** A project, archived or not. */
@@ -4557,6 +4632,15 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   upsertProject(project: ProjectInput): Promise<void>;
   /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
   archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+  /**
+   * Stores how managers react to the sessions of a project, in place of what was stored; `null` = as they please. It counts from the next
+   * transaction of any manager on, for what it says: the rest is as the manager's own policy says. Of `messages`, each key counts by itself.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project
+   */
+  setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void>;
+  /** What {@link setReactionPolicy} has stored, as far as this version knows it; `null` if nothing is stored. */
+  reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null>;
   /**
    * Stores a new session under the next number of its project.
    *
@@ -4591,6 +4675,15 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   listAllSessions(): Promise<SessionRecord[]>;
   /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
   deleteSession(id: SessionId): Promise<boolean>;
+  /**
+   * Says which merged pull request ends this session, whatever the policies say; `null` = as they say. It is no part of the record: its revision
+   * stays, and so does `updatedAt`.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void>;
+  /** What {@link setMergeEnds}, or the spawn, has said; `null` if nothing was said. */
+  mergeEnds(id: SessionId): Promise<MergeEnds | null>;
   /** Stores a pull request. On an address that exists everything is replaced, the session too. */
   upsertPr(pr: PrRowInput): Promise<void>;
   getPr(url: string): Promise<PrRow | null>;
@@ -4598,7 +4691,7 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   listPrsBySession(id: SessionId): Promise<PrRow[]>;
   /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
   deletePr(url: string): Promise<boolean>;
-  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  /** What is known of the pull request that counts: the newest open one, or the worst if the project's policy says so; else the newest. */
   prFactsForSession(id: SessionId): Promise<PrFacts>;
   /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
   writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;
@@ -4652,7 +4745,11 @@ export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends Ch
   markNotificationsSeen(ids: readonly number[], at?: TimeInput): Promise<number>;
   /** Notes that somebody settled it, cause or not. `false` if it was resolved already, or does not exist. */
   resolveNotification(id: number): Promise<boolean>;
-  /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
+  /**
+   * Copies the database to a new file while it is in use; the file appears whole or not at all. Not with PostgreSQL, which has tools of its own.
+   *
+   * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: there is a file already; nothing of it was touched
+   */
   backup(path: string): Promise<void>;
   /** Looks the whole database through. Takes as long as reading it does. */
   check(): Promise<SessionStoreCheck>;
@@ -4690,41 +4787,22 @@ export declare class LifecycleManager {
    *
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    * @throws {SessionTerminatedError} `HF_LIFECYCLE_SESSION_TERMINATED`: with `expect: 'spawning'`, it was ended meanwhile; nothing was written
-   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; nothing was written
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; or `launchId` was overtaken; nothing was written
    */
   onSpawnCompleted(id: SessionId, outcome: SpawnOutcome): Promise<void>;
-  /** Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told. */
-  onKillRequested(id: SessionId, reason?: TerminationReason): Promise<void>;
+  /**
+   * Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told.
+   *
+   * @param options.resume Whether {@link SessionManager.resumeAll} is to bring it back. Default `false`, which also says so of a session that has
+   *   been stopped; `true` says nothing of one that has ended already.
+   */
+  onKillRequested(id: SessionId, reason?: TerminationReason, options?: {
+    resume?: boolean;
+  }): Promise<void>;
   /** Tells a person of nudges that did not help for 15 minutes, and sends again what could not be sent. Call it every few seconds; a {@link Reaper} does. */
   tickEscalations(now?: TimeInput): Promise<void>;
   /** Every session that has not ended, by project and number. */
   runningSessions(): Promise<SessionRecord[]>;
-}
-
-/** What may be otherwise about reactions. What is left out is as it stands here. */
-export interface ReactionPolicy {
-  /** Reactions that do not happen. Default: none. */
-  off?: ReactionKey[];
-  /** Other texts. What checks and reviewers say is still added. */
-  messages?: Partial<Record<ReactionKey, string>>;
-  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
-  escalateAfterMs?: number;
-  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
-  ciBrakeRuns?: number;
-  /** The agent is told of so many different reviews; then a person is. Default 3. */
-  reviewMaxNudges?: number;
-  /**
-   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
-   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
-   * window / interval avoid it.
-   */
-  detectingMaxAttempts?: number;
-  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
-  detectingMaxDurationMs?: number;
-  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
-  allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: "any" | "last";
 }
 
 /** Options of {@link LifecycleManager}. */
@@ -4738,7 +4816,7 @@ export interface LifecycleManagerOptions {
   clock?: () => Date;
   /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
   recentActivityWindowMs?: number;
-  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  /** How to react, and how patiently, to sessions whose project has stored nothing else ({@link SessionStore.setReactionPolicy}). */
   policy?: ReactionPolicy;
   /**
    * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has
@@ -4757,6 +4835,8 @@ export interface EnvironmentNames {
   projectId?: string;
   /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
   issueId?: string;
+  /** Default `AO_LAUNCH_ID`. What hooks of the agent pass on as {@link ActivitySignal.launchId}. */
+  launchId?: string;
 }
 
 /** Options of {@link SessionManager}. */
@@ -4771,6 +4851,11 @@ export interface SessionManagerOptions {
   clock?: () => Date;
   /** Names of environment variables. */
   environmentNames?: EnvironmentNames;
+  /**
+   * How many milliseconds after the start of its runtime a live session whose agent was never heard is shown as `no_signal`, instead of `spawning`,
+   * `working` or `idle`. Default 90,000; `false` = never, for agents without hooks.
+   */
+  noSignalAfterMs?: number | false;
   /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
   logger?: Logger;
 }
@@ -4786,6 +4871,8 @@ export interface SpawnConfig {
   prompt?: string;
   /** Rules that are added to the prompt, after an empty line. */
   agentRules?: string;
+  /** Which merged pull request ends this session. Default: as the policy says. */
+  mergeEnds?: MergeEnds;
 }
 
 /** Options of {@link SessionManager.spawn}. */
@@ -4813,9 +4900,55 @@ export interface CleanupReport {
   }[];
 }
 
+/** Options of {@link SessionManager.cleanupReport}. */
+export interface CleanupOptions {
+  /** How often what was skipped is tried again. Default 0. */
+  retries?: number;
+  /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
+  backoffMs?: number;
+  /** Ends it: what is not through is skipped. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.stopAll}. */
+export interface StopOptions {
+  /** Default: of all projects. */
+  projectId?: ProjectId;
+  /** Ends it: what is not through has failed. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.resumeAll}. */
+export interface ResumeOptions extends StopOptions {
+  /** How many sessions are brought back at a time. Default 4. */
+  concurrency?: number;
+}
+
+/** What {@link SessionManager.stopAll} did. */
+export interface StopReport {
+  /** The sessions that are stopped now, and whose runtime is gone. */
+  stopped: SessionId[];
+  /** What could not be done, and why: another operation is at the session, or a port failed. If the runtime did, the session is stopped all the same. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
+/** What {@link SessionManager.resumeAll} did. */
+export interface ResumeReport {
+  /** The sessions that run again. */
+  resumed: SessionId[];
+  /** What could not be done, and why; another call tries again. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
 /** What {@link SessionManager.recover} did. */
 export interface RecoverReport {
-  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill or stop that was decided. */
   finished: SessionId[];
   /** Sessions whose interrupted spawn was undone: they are `errored`. */
   parked: SessionId[];
@@ -4946,11 +5079,22 @@ export declare class SessionManager {
   send(id: SessionId, message: string): Promise<void>;
   /** Reclaims the workspaces of a project's sessions that have ended. Those whose workspace refuses are skipped. Returns the ids of the others. */
   cleanup(projectId: ProjectId): Promise<SessionId[]>;
-  /** As {@link cleanup}, but tells what was skipped, and why. */
-  cleanupReport(projectId: ProjectId): Promise<CleanupReport>;
+  /** As {@link cleanup}, but tells what was skipped, and why, and tries that again if it is asked to: what refuses now may be committed in a minute. */
+  cleanupReport(projectId: ProjectId, options?: CleanupOptions): Promise<CleanupReport>;
+  /**
+   * Stops what runs until {@link resumeAll}, say before the host is restarted: each session ends (`auto_cleanup`) and is noted as to be resumed in one
+   * transaction; then its runtime is destroyed. Its workspace stays, also from {@link cleanup}. Sessions that another operation is at, a spawn say, are not
+   * waited for: they have failed. Calling again goes on with what was not through.
+   */
+  stopAll(options?: StopOptions): Promise<StopReport>;
+  /**
+   * Restores the sessions that {@link stopAll} has stopped, and only those: what was killed since, or whose pull request was merged, stays ended. Of
+   * several processes that call it, one restores a session. Calling again tries again what has failed.
+   */
+  resumeAll(options?: ResumeOptions): Promise<ResumeReport>;
   /**
    * Call it when the program starts. What a crash interrupted is brought to an end: a spawn that was not through is undone (`errored`, its workspace
-   * reclaimed), a kill that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
+   * reclaimed), a kill or stop that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
    * dead ones end. Operations of other processes that are alive are left alone. What could not be done is in the report's `failed`, and
    * calling again goes on with it.
    *
@@ -5078,8 +5222,13 @@ export declare function createDetectingDecision(input: {
 /** SHA-256 of a text without times and with white space evened out, as 64 lower-case hex digits: the same evidence at another time has the same. */
 export declare function hashEvidence(evidence: string): string;
 
-/** What a person is shown of a session with such a pull request ({@link NO_PR} if it has none). */
-export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): SessionStatus;
+/**
+ * What a person is shown of a session with such a pull request ({@link NO_PR} if it has none).
+ *
+ * @param silence With it, `no_signal` is shown in place of `spawning`, `working` and `idle` of a live session whose agent was never heard since the start
+ *   of its runtime, which is some time ago: hooks that do not work look like a calm agent otherwise.
+ */
+export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts, silence?: SilenceInput): SessionStatus;
 
 /** What is to be done about a session with such a pull request when it comes to this; `null` = nothing. */
 export declare function reactionFor(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): ReactionKey | null;
@@ -5104,6 +5253,9 @@ export declare const REVIEW_MAX_NUDGES = 3;
 
 /** So many milliseconds after a nudge that did not help, a person is told. */
 export declare const ESCALATE_AFTER_MS = 900000;
+
+/** An agent that was not heard for so many milliseconds after the start of its runtime is shown as `no_signal`. */
+export declare const NO_SIGNAL_AFTER_MS = 90000;
 
 /** How often a {@link CdcPoller} looks, in milliseconds. */
 export declare const DEFAULT_POLL_INTERVAL_MS = 100;
