@@ -282,7 +282,8 @@ impl Write {
             Write::DeletePr(ByUrl { url }) => answer(&prs::delete(sql, url)?),
             Write::WritePrObservation(input) => input.run(sql),
             Write::RecordCheck(RecordCheck { check: input, now }) => {
-                checks::record(sql, &input.pr_url, vec![input.clone()], *now)?;
+                let runs = checks::seen(&input.pr_url, vec![input.clone()], *now)?;
+                checks::store(sql, &input.pr_url, &runs, *now)?;
                 Ok(nothing())
             }
             Write::ReplacePrComments(ReplacePrComments { pr_url, comments, now }) => {
@@ -456,7 +457,8 @@ impl WritePrObservation {
         } else {
             prs::upsert(sql, &pr)?
         }
-        checks::record(sql, &pr.url, self.checks.clone(), self.now)?;
+        let runs = checks::seen(&pr.url, self.checks.clone(), self.now)?;
+        checks::store(sql, &pr.url, &runs, self.now)?;
         comments::replace(sql, &pr.url, &self.comments, self.now)?;
         Ok(nothing())
     }

@@ -15,7 +15,7 @@ use crate::lifecycle::model::{Millis, PrCheck};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::decisions::{self, Cause};
 use crate::lifecycle::tables::sessions::{self, Watched};
-use crate::lifecycle::tables::{self, comments, prs};
+use crate::lifecycle::tables::{self, comments, prs, reactions};
 use crate::lifecycle::words::{
     MergeEnds, PrState, ReactionKey, SessionState, SeveralPrs, TerminationReason, Word as _,
 };
@@ -98,8 +98,8 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         return Ok(Outcome::default());
     };
     let runs = std::mem::take(&mut observation.checks);
-    let runs = record(sql, &input.id, &observation, runs, now)?;
     let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
+    let runs = record(sql, &input.id, &observation, runs, policy.several_prs, now)?;
     let ended = observation.merged && ends(sql, &input.id, merge_ends.unwrap_or(policy.merge_ends))?;
     if before.lifecycle.state.is_terminal() {
         if before.stopped && ended {
@@ -130,6 +130,7 @@ fn record(
     id: &str,
     seen: &Observation,
     checks: Vec<CheckInput>,
+    several: SeveralPrs,
     now: Millis,
 ) -> Result<Vec<PrCheck>> {
     let row = check::pr(
@@ -147,8 +148,18 @@ fn record(
         },
         now,
     )?;
+    let runs = tables::checks::seen(&seen.url, checks, now)?;
+    // Most looks find what is stored: then this is all that is read.
+    sql.ahead(&mut |sql| {
+        _ = sql.lock_pr(&seen.url);
+        _ = prs::get(sql, &seen.url);
+        _ = tables::checks::are_same(sql, &seen.url, &runs);
+        _ = comments::of(sql, &seen.url);
+        _ = prs::counted(sql, id, several);
+        _ = reactions::of(sql, id);
+    })?;
     prs::upsert(sql, &row)?;
-    let runs = tables::checks::record(sql, &seen.url, checks, now)?;
+    tables::checks::store(sql, &seen.url, &runs, now)?;
     comments::replace(sql, &seen.url, &seen.comments, now)?;
     Ok(runs)
 }

@@ -3,6 +3,7 @@
 //! Placeholders are `?1`, `?2` …; both databases know all that is used besides (`ON CONFLICT`, `RETURNING`, `IS DISTINCT
 //! FROM`). Booleans are 0 and 1, times are texts of 24 characters.
 
+mod ahead;
 pub mod postgres;
 pub mod sqlite;
 
@@ -88,6 +89,16 @@ pub trait Sql {
         each: &mut dyn FnMut(usize, &dyn Row) -> Result<()>,
     ) -> Result<()> {
         sets.iter().enumerate().try_for_each(|(set, params)| self.rows(doing, sql, params, &mut |row| each(set, row)))
+    }
+
+    /// Says what is about to be read, so that it can be asked for together. `reads` takes the locks and makes the very calls that will follow; it
+    /// sees no rows, and what it returns is of no use. The answers hold until the next write of this transaction. Nothing to do where
+    /// asking costs nothing.
+    ///
+    /// # Errors
+    /// As [`Sql::rows`].
+    fn ahead(&mut self, _reads: &mut dyn FnMut(&mut dyn Sql)) -> Result<()> {
+        Ok(())
     }
 
     /// Keeps all others from writing the session `id` until the transaction ends. Nothing to do where there is one writer.

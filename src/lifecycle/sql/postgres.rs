@@ -1,11 +1,12 @@
 //! A transaction of PostgreSQL, driven from a thread that may wait.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures_util::future::{join, join_all};
 use tokio::runtime::Handle;
 
+use super::ahead::{Asked, Kept, Recorder};
 use super::{Row, Sql, Value};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::check::constraint;
@@ -30,13 +31,15 @@ pub struct Pg<'a> {
     locks: HashSet<String>,
     /// Those of them that go out with the next statement.
     queued: Vec<String>,
+    /// What was asked for before it was needed. A write makes it old.
+    ahead: HashMap<Asked, Vec<postgres::Row>>,
 }
 
 impl<'a> Pg<'a> {
     /// Runs statements in `transaction`.
     #[must_use]
     pub fn new(runtime: Handle, transaction: &'a Transaction) -> Self {
-        Self { runtime, transaction, changed: 0, locks: HashSet::new(), queued: Vec::new() }
+        Self { runtime, transaction, changed: 0, locks: HashSet::new(), queued: Vec::new(), ahead: HashMap::new() }
     }
 
     /// Rows that were changed so far.
@@ -45,41 +48,50 @@ impl<'a> Pg<'a> {
         self.changed
     }
 
-    /// Sends the locks that wait, and `sql` with each of `sets`; waits for all answers. Nothing is left without its answer, even if the
-    /// first failed: a connection with one under way is of no use to anybody.
-    fn each_set<T>(
+    /// Sends the locks that wait, and all that is `asked`; waits for all answers. Nothing is left without its answer, even if the first
+    /// failed: a connection with one under way is of no use to anybody.
+    fn together<T>(
         &mut self,
         doing: &str,
-        sql: &str,
-        sets: &[Vec<Value<'_>>],
+        asked: &[(&str, Vec<Value<'_>>)],
         ask: impl AsyncFn(&str, &[Param<'_>]) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let (lock, sql) = (numbered(LOCK), numbered(sql));
+        let lock = numbered(LOCK);
         let names: Vec<Bound<'_>> = self.queued.iter().map(|name| Bound::of(&Value::Text(name))).collect();
         let names: Vec<[Param<'_>; 1]> = names.iter().map(|name| [name.param()]).collect();
-        let sets: Vec<Vec<Bound<'_>>> = sets.iter().map(|set| set.iter().map(Bound::of).collect()).collect();
-        let sets: Vec<Vec<Param<'_>>> = sets.iter().map(|set| set.iter().map(Bound::param).collect()).collect();
-        let mut answers = Vec::with_capacity(sets.len());
-        for (at, sets) in sets.chunks(TOGETHER).enumerate() {
+        let asked: Vec<(String, Vec<Bound<'_>>)> =
+            asked.iter().map(|(sql, set)| (numbered(sql), set.iter().map(Bound::of).collect())).collect();
+        let asked: Vec<(&str, Vec<Param<'_>>)> =
+            asked.iter().map(|(sql, set)| (sql.as_str(), set.iter().map(Bound::param).collect())).collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for (at, asked) in asked.chunks(TOGETHER).enumerate() {
             let names = if at == 0 { names.as_slice() } else { &[] };
-            let asked = self.runtime.block_on(async {
+            let answered = self.runtime.block_on(async {
                 // Messages leave in this order only if nothing has to be prepared first.
-                for (sql, params) in
-                    [(&lock, names.first().map(<[_; 1]>::as_slice)), (&sql, sets.first().map(Vec::as_slice))]
-                {
-                    if let Some(params) = params {
-                        self.transaction.prepare(doing, sql, params).await?;
-                    }
+                if let Some(name) = names.first() {
+                    self.transaction.prepare(doing, &lock, name).await?;
+                }
+                let mut last = "";
+                for (sql, params) in asked.iter().filter(|(sql, _)| *sql != std::mem::replace(&mut last, sql)) {
+                    self.transaction.prepare(doing, sql, params).await?;
                 }
                 let locks = join_all(names.iter().map(|name| self.transaction.fetch("wait for a lock", &lock, name)));
-                let (locks, answers) = join(locks, join_all(sets.iter().map(|set| ask(&sql, set)))).await;
+                let (locks, answers) = join(locks, join_all(asked.iter().map(|(sql, set)| ask(sql, set)))).await;
                 locks.into_iter().collect::<Result<Vec<_>>>()?;
                 answers.into_iter().collect::<Result<Vec<T>>>()
             });
-            answers.extend(asked.map_err(|error| told(doing, error))?);
+            answers.extend(answered.map_err(|error| told(doing, error))?);
         }
         self.queued.clear();
         Ok(answers)
+    }
+
+    /// The rows of each set, if all of them were asked for ahead.
+    fn known(&self, sql: &'static str, sets: &[Vec<Value<'_>>]) -> Option<Vec<&Vec<postgres::Row>>> {
+        if self.ahead.is_empty() {
+            return None;
+        }
+        sets.iter().map(|set| self.ahead.get(&(sql, set.iter().map(Kept::of).collect()))).collect()
     }
 
     fn lock(&mut self, name: String) {
@@ -175,6 +187,14 @@ fn unreadable(column: usize) -> HfError {
     )
 }
 
+/// Hands out the rows of each set, with its place.
+fn each_row<'r>(
+    found: impl Iterator<Item = &'r Vec<postgres::Row>>,
+    each: &mut dyn FnMut(usize, &dyn Row) -> Result<()>,
+) -> Result<()> {
+    found.enumerate().try_for_each(|(set, rows)| rows.iter().try_for_each(|row| each(set, &PgRow(row))))
+}
+
 impl Sql for Pg<'_> {
     fn run(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>]) -> Result<u64> {
         self.run_each(doing, sql, &[params.to_vec()]).map(|changed| changed.into_iter().sum())
@@ -192,7 +212,11 @@ impl Sql for Pg<'_> {
 
     fn run_each(&mut self, doing: &'static str, sql: &'static str, sets: &[Vec<Value<'_>>]) -> Result<Vec<u64>> {
         let transaction = self.transaction;
-        let changed = self.each_set(doing, sql, sets, async |sql, params| transaction.run(doing, sql, params).await)?;
+        let asked: Vec<_> = sets.iter().map(|set| (sql, set.clone())).collect();
+        if !asked.is_empty() {
+            self.ahead.clear();
+        }
+        let changed = self.together(doing, &asked, async |sql, params| transaction.run(doing, sql, params).await)?;
         self.changed += changed.iter().sum::<u64>();
         Ok(changed)
     }
@@ -204,10 +228,30 @@ impl Sql for Pg<'_> {
         sets: &[Vec<Value<'_>>],
         each: &mut dyn FnMut(usize, &dyn Row) -> Result<()>,
     ) -> Result<()> {
+        if let Some(known) = self.known(sql, sets) {
+            return each_row(known.into_iter(), each);
+        }
         let transaction = self.transaction;
-        let found = self.each_set(doing, sql, sets, async |sql, params| transaction.fetch(doing, sql, params).await)?;
-        let rows = found.iter().enumerate().flat_map(|(set, rows)| rows.iter().map(move |row| (set, row)));
-        rows.into_iter().try_for_each(|(set, row)| each(set, &PgRow(row)))
+        let asked: Vec<_> = sets.iter().map(|set| (sql, set.clone())).collect();
+        let found = self.together(doing, &asked, async |sql, params| transaction.fetch(doing, sql, params).await)?;
+        each_row(found.iter(), each)
+    }
+
+    fn ahead(&mut self, reads: &mut dyn FnMut(&mut dyn Sql)) -> Result<()> {
+        let mut recorder = Recorder::default();
+        reads(&mut recorder);
+        for id in &recorder.sessions {
+            self.lock_session(id)?;
+        }
+        for url in &recorder.prs {
+            self.lock_pr(url)?;
+        }
+        let asked: Vec<_> =
+            recorder.asked.iter().map(|(sql, set)| (*sql, set.iter().map(Kept::value).collect())).collect();
+        let (transaction, doing) = (self.transaction, "read what is stored");
+        let found = self.together(doing, &asked, async |sql, params| transaction.fetch(doing, sql, params).await)?;
+        self.ahead.extend(recorder.asked.into_iter().zip(found));
+        Ok(())
     }
 
     fn lock_session(&mut self, id: &str) -> Result<()> {

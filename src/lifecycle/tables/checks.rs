@@ -10,23 +10,21 @@ use crate::lifecycle::sql::{Row, Sql, Value};
 use crate::lifecycle::time;
 use crate::lifecycle::words::{CheckStatus, Word};
 
-/// Stores runs of the checks of a pull request, in their order, and returns them. Of one that is known, `created_at` stays; where
-/// nothing differs, nothing is written.
+/// Makes runs of what was seen of the checks of a pull request.
 ///
 /// # Errors
-/// `HF_LIFECYCLE_CONSTRAINT` for an unknown status, and (foreign key) without such a pull request. As [`Sql::run`].
-pub fn record(sql: &mut dyn Sql, url: &str, seen: Vec<CheckInput>, now: Millis) -> Result<Vec<PrCheck>> {
-    let run = |input| check::check(CheckInput { pr_url: url.to_owned(), ..input }, now);
-    let runs: Vec<PrCheck> = seen.into_iter().map(run).collect::<Result<_>>()?;
-    store(sql, url, &runs, now)?;
-    Ok(runs)
+/// `HF_LIFECYCLE_CONSTRAINT` for an unknown status, `HF_INVALID_ARGUMENT` for a time that cannot be stored.
+pub fn seen(url: &str, seen: Vec<CheckInput>, now: Millis) -> Result<Vec<PrCheck>> {
+    seen.into_iter().map(|input| check::check(CheckInput { pr_url: url.to_owned(), ..input }, now)).collect()
 }
 
-fn store(sql: &mut dyn Sql, url: &str, runs: &[PrCheck], observed_at: Millis) -> Result<()> {
-    sql.lock_pr(url)?;
+/// Tells of each run whether the stored one says the same.
+///
+/// # Errors
+/// As [`Sql::rows`].
+pub fn are_same(sql: &mut dyn Sql, url: &str, runs: &[PrCheck]) -> Result<Vec<bool>> {
     let keys: Vec<Vec<Value<'_>>> =
         runs.iter().map(|run| vec![Value::Text(url), Value::Text(&run.name), Value::Text(&run.commit_hash)]).collect();
-    // By the place of the run; one that is told twice is compared with what the first made of it.
     let mut same = vec![false; runs.len()];
     sql.rows_each(
         "read checks",
@@ -39,6 +37,18 @@ fn store(sql: &mut dyn Sql, url: &str, runs: &[PrCheck], observed_at: Millis) ->
             Ok(())
         },
     )?;
+    Ok(same)
+}
+
+/// Stores runs of the checks of a pull request, in their order. Of one that is known, `created_at` stays; where nothing differs, nothing
+/// is written.
+///
+/// # Errors
+/// `HF_LIFECYCLE_CONSTRAINT` (foreign key) without such a pull request. As [`Sql::run`].
+pub fn store(sql: &mut dyn Sql, url: &str, runs: &[PrCheck], observed_at: Millis) -> Result<()> {
+    sql.lock_pr(url)?;
+    let same = are_same(sql, url, runs)?;
+    // One that is told twice is compared with what the first made of it.
     let mut written: HashSet<(&str, &str)> = HashSet::new();
     let observed = time::text(observed_at)?;
     let mut sets = Vec::new();
