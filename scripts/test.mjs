@@ -7,7 +7,8 @@
 //   forks    the vitest suite, each file in a process of its own
 //   threads  the vitest suite, each file in a worker thread; files that begin with `// @pool forks` start processes of their own, to
 //            which the pool makes no difference
-//   bun      the vitest suite on Bun
+//   bun      the vitest suite on Bun; files that begin with `// @pool forks @runtime node` wait for servers most of the time, and what
+//            they are about is not JavaScript
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -82,11 +83,11 @@ async function rust() {
   return docs.code;
 }
 
-async function vitest(runtime, pool) {
+async function vitest(runtime, pool, marker) {
   const report = path.join(scratch, 'report.json');
   rmSync(report, { force: true });
   const cli = path.join(path.dirname(require.resolve('vitest/package.json')), 'vitest.mjs');
-  const apart = pool === 'threads' ? filesApart().flatMap((file) => ['--exclude', file]) : [];
+  const apart = filesApart(marker).flatMap((file) => ['--exclude', file]);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   const { code } = await run(runtime[0], [...runtime.slice(1), cli, 'run', '--pool', pool, ...apart, ...reporters, ...filters]);
   try {
@@ -101,16 +102,17 @@ async function vitest(runtime, pool) {
   return code;
 }
 
-/** The test files to which the pool makes no difference. */
-function filesApart() {
+/** The test files that begin with a marker: they are left out. */
+function filesApart(marker) {
+  if (marker === undefined) return [];
   const files = readdirSync(path.join(root, '__test__'), { recursive: true }).map((file) => file.replaceAll(path.sep, '/'));
-  const marked = (file) => readFileSync(path.join(root, '__test__', file), 'utf8').startsWith('// @pool forks');
+  const marked = (file) => readFileSync(path.join(root, '__test__', file), 'utf8').startsWith(marker);
   return files.filter((file) => file.endsWith('.test.ts') && marked(file)).map((file) => `__test__/${file}`);
 }
 
 async function bun() {
   const binary = bunPath();
-  if (binary) return vitest([binary, '--bun'], 'forks');
+  if (binary) return vitest([binary, '--bun'], 'forks', '// @pool forks @runtime node');
   console.error('SKIPPED: no Bun for this platform in node_modules (run `npm ci` without --omit=optional)');
   return process.env.CI ? 1 : 0;
 }
@@ -119,7 +121,7 @@ const steps = {
   build: async () => (await run(process.execPath, ['scripts/prepare.cjs'])).code,
   rust,
   forks: () => vitest([process.execPath], 'forks'),
-  threads: () => vitest([process.execPath], 'threads'),
+  threads: () => vitest([process.execPath], 'threads', '// @pool forks'),
   bun,
 };
 

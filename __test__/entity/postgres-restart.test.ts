@@ -1,4 +1,4 @@
-// @pool forks: what counts happens in processes of its own.
+// @pool forks @runtime node: what counts happens in processes of its own.
 // Postgres is killed and comes back, and so are processes that use it: nothing acknowledged is lost, each change is recorded once, and
 // every event is heard with one id (W1, W2, A37 on Postgres).
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs';

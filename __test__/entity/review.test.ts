@@ -1,3 +1,4 @@
+// @pool forks: it waits long, for stores and not for threads of JavaScript.
 // What a review of the module found, each as a test: rare failures that lose, leak or block (a throwing clock, a closed store, too many).
 import { createRequire } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';

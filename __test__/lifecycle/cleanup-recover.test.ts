@@ -1,3 +1,4 @@
+// @pool forks: it waits long, for stores and not for threads of JavaScript.
 // What is left behind: workspaces of sessions that have ended (check 27), and operations that a crash interrupted (F1).
 import { describe, expect, test } from 'vitest';
 

@@ -1,3 +1,4 @@
+// @pool forks: it waits long, for stores and not for threads of JavaScript.
 // What an earlier life or an aborted restore leaves: a runtime that nobody destroyed, a workspace that came late; and cleanups that try again (F12).
 import { InvalidArgumentError, LifecycleManager, Reaper, type SessionRecord } from 'holdfast';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,4 @@
-// @pool forks: what counts happens in processes of its own.
+// @pool forks @runtime node: what counts happens in processes of its own.
 // What only a server can do: stop, come back, cut connections, be used by several at once (T13).
 import { setTimeout as sleep } from 'node:timers/promises';
 

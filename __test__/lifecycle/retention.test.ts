@@ -1,3 +1,4 @@
+// @pool forks: it waits long, for stores and not for threads of JavaScript.
 // What is kept of the change log, for whom, and what who comes too late is told (check 38); and what is left of a session that is removed
 // (check 39).
 import { ChangeLogTruncatedError } from 'holdfast';

@@ -1,3 +1,4 @@
+// @pool forks: it waits long, for stores and not for threads of JavaScript.
 // Stopping all that runs, and bringing just that back (F11): what a user kills stays dead, and whatever ports do, calling again goes on.
 import { InvalidArgumentError, type Session } from 'holdfast';
 import { describe, expect, test } from 'vitest';
