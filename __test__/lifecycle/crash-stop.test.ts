@@ -2,7 +2,7 @@
 // SIGKILL at every step of stopAll and resumeAll: a fresh process goes on with it, whether it recovers first or not. And processes that resume at once.
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { openSessionStore } from 'holdfast';
+import { openSessionStore, type SessionManager } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
 import { SHARED, start, type SharedPlace } from './children';
@@ -24,6 +24,15 @@ async function after(place: SharedPlace) {
   return world({ open: (options) => openSessionStore({ ...place, ...options }) }, { ports });
 }
 
+/** Stops all; what failed. A server that has not noticed yet that the client is dead still has its operation. */
+async function stopped(sessions: SessionManager) {
+  for (let tries = 0; ; tries++) {
+    const { failed } = await sessions.stopAll();
+    if (tries === 50 || !failed.some(({ reason }) => reason.includes('another operation'))) return failed;
+    await sleep(100);
+  }
+}
+
 describe.each(SHARED)('on $name', ({ name, make }) => {
   const all = [...STOP.map((step) => ({ operation: 'stop', step })), ...RESUME.map((step) => ({ operation: 'resume', step }))];
   const some = all.filter(({ step }) => step === 'after onKillRequested' || step === 'runtime.create');
@@ -40,13 +49,7 @@ describe.each(SHARED)('on $name', ({ name, make }) => {
       // What a process was killed in the middle of is done again: all of it is stopped, or up.
       const destroyed = () => calls.filter((call) => call.includes('.destroy'));
       if (operation === 'stop') {
-        // A server that has not noticed yet that the client is dead still has its operation.
-        let { failed } = await sessions.stopAll();
-        for (let tries = 0; tries < 50 && failed.some(({ reason }) => reason.includes('another operation')); tries++) {
-          await sleep(100);
-          ({ failed } = await sessions.stopAll());
-        }
-        expect(failed).toEqual([]);
+        expect(await stopped(sessions)).toEqual([]);
         expect(destroyed()).toEqual(expect.arrayContaining(['runtime.destroy h-mer-1', 'runtime.destroy h-mer-2']));
       }
       expect(destroyed()).not.toContain('workspace.destroy /w/mer-1');
@@ -60,6 +63,21 @@ describe.each(SHARED)('on $name', ({ name, make }) => {
       expect((await sessions.recover()).failed).toEqual([]);
       expect((await sessions.get('mer-1')).status).toBe('killed');
       expect((await sessions.get('mer-2')).lifecycle.isAlive).toBe(true);
+    } finally {
+      await store.close();
+    }
+  });
+
+  test('killed at the very end of a spawn, then stopped: recover() keeps the workspace for resumeAll()', async () => {
+    const place = await make();
+    await crash(place, 'spawn', 'after onSpawnCompleted');
+    const { sessions, store, calls } = await after(place);
+    try {
+      expect(await stopped(sessions)).toEqual([]);
+      expect((await sessions.recover()).failed).toEqual([]);
+      expect(calls.filter((call) => call.startsWith('workspace.destroy'))).toEqual([]);
+      expect((await sessions.resumeAll()).failed).toEqual([]);
+      expect((await sessions.list('mer')).at(-1)!.lifecycle.isAlive).toBe(true);
     } finally {
       await store.close();
     }

@@ -6,7 +6,7 @@ import { BACKENDS, world } from './support';
 
 describe.each(BACKENDS)('on $name', ({ make }) => {
   test('after 90 seconds, in get and list, until something is heard', async () => {
-    const { sessions, lifecycle, store, clock } = await world(await make());
+    const { sessions, lifecycle, store, clock } = await world(await make(), { noSignalAfterMs: NO_SIGNAL_AFTER_MS });
     const { id } = await sessions.spawn({ projectId: 'mer', prompt: 'p' });
     const status = async (): Promise<string> => {
       const [listed] = await sessions.list('mer');
@@ -37,7 +37,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
   });
 
   test('a hook that was faster than the end of the start was heard', async () => {
-    const { sessions, lifecycle, fail, clock } = await world(await make());
+    const { sessions, lifecycle, fail, clock } = await world(await make(), { noSignalAfterMs: NO_SIGNAL_AFTER_MS });
     fail['runtime.create'] = async ({ sessionId }: { sessionId: string }) => {
       await lifecycle.applyActivitySignal(sessionId, { valid: true, state: 'active', source: 'hook' });
       clock.add(1000);
@@ -58,7 +58,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
   });
 
   test('a clock that jumps back makes nobody silent, and no start slow', async () => {
-    const { sessions, lifecycle, clock } = await world(await make());
+    const { sessions, lifecycle, clock } = await world(await make(), { noSignalAfterMs: NO_SIGNAL_AFTER_MS });
     const { id } = await sessions.spawn({ projectId: 'mer' });
     const hour = 3_600_000;
     clock.add(-hour);
@@ -70,7 +70,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
   });
 
   test('what was never launched, or starts yet, is not silent; how long it takes is an option', async () => {
-    const { sessions, lifecycle, store, ports, clock } = await world(await make());
+    const { sessions, lifecycle, store, ports, clock } = await world(await make(), { noSignalAfterMs: NO_SIGNAL_AFTER_MS });
     await store.createSession({ projectId: 'mer', lifecycle: { isAlive: true } });
     await sessions.spawn({ projectId: 'mer' });
     clock.add(10_000);
@@ -81,6 +81,8 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
     expect(await statuses(10_000)).toEqual(['spawning', 'no_signal']);
     expect(await statuses(10_001)).toEqual(['spawning', 'spawning']);
     clock.add(1e9);
+    const plain = new SessionManager({ ...ports, store, lifecycle, clock: clock.read });
+    expect((await plain.list('mer')).map(({ status }) => status)).toEqual(['spawning', 'spawning']);
     expect(await statuses(false)).toEqual(['spawning', 'spawning']);
     expect(await statuses(Infinity)).toEqual(['spawning', 'spawning']);
   });

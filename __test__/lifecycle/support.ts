@@ -117,14 +117,17 @@ export function testPorts() {
 }
 
 /** A store with the project `mer`, managers over it, and their ports. */
-export async function world(place: Place, options: { ports?: ReturnType<typeof testPorts>; clock?: TestClock } & Partial<Omit<LifecycleManagerOptions, 'clock'>> = {}) {
-  const { ports = testPorts(), clock = new TestClock(), ...rest } = options;
+export async function world(
+  place: Place,
+  options: { ports?: ReturnType<typeof testPorts>; clock?: TestClock; noSignalAfterMs?: number } & Partial<Omit<LifecycleManagerOptions, 'clock'>> = {},
+) {
+  const { ports = testPorts(), clock = new TestClock(), noSignalAfterMs, ...rest } = options;
   const { lines, logger } = logBook();
   const store = await place.open({ clock: clock.read, logger });
   if ((await store.getProject('mer')) === null) await store.upsertProject({ id: 'mer', path: '/src/mer' });
   const { messenger, notifier, runtime, agent, workspace } = ports;
   const lifecycle = new LifecycleManager({ store, messenger, notifier, clock: clock.read, ...rest });
-  const sessions = new SessionManager({ store, lifecycle, runtime, agent, workspace, messenger, clock: clock.read });
+  const sessions = new SessionManager({ store, lifecycle, runtime, agent, workspace, messenger, clock: clock.read, noSignalAfterMs });
   return { ...ports, ports, clock, lines, store, lifecycle, sessions };
 }
 

@@ -23,6 +23,8 @@ export async function cleanup(kit: Kit, projectId: ProjectId, { retries, backoff
   const skipped = new Map<SessionId, string>();
   for (let round = 0, wait = backoffMs; ; round++, wait = Math.min(wait * 2, Math.max(BACKOFF_MAX_MS, backoffMs))) {
     const records = await many<SessionRecord>(await kit.core.read({ do: 'reclaimable', projectId }), reviveSession);
+    // What somebody else has cleaned, or restored, meanwhile.
+    for (const id of skipped.keys()) if (!records.some((record) => record.id === id)) skipped.delete(id);
     for (const { id } of records) {
       // What has ended since the first round is another cleanup's.
       if (round > 0 && !skipped.has(id)) continue;

@@ -55,7 +55,7 @@ export interface SessionManagerOptions {
   environmentNames?: EnvironmentNames;
   /**
    * How many milliseconds after the start of its runtime a live session whose agent was never heard is shown as `no_signal`, instead of `spawning`,
-   * `working` or `idle`. Default 90,000; `false` = never, for agents without hooks.
+   * `working` or `idle`: for agents whose hooks should be heard, {@link NO_SIGNAL_AFTER_MS}. Default `false`: never.
    */
   noSignalAfterMs?: number | false;
   /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */

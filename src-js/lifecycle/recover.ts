@@ -46,18 +46,18 @@ async function finish(kit: Kit, { token, sessionId: id, kind }: Adopted, report:
   const isOver = record !== null && hasEnded(record);
   const isHalfSpawned = record !== null && kind === 'spawn' && !isOver && record.metadata.runtimeHandleId === '';
   // A kill that had not ended the session yet never happened; a restore that did not come to its last step changed nothing.
-  const tearsDown = record !== null && (isHalfSpawned || (isOver && (kind === 'kill' || kind === 'spawn')));
+  const tearsDown = record !== null && (isHalfSpawned || (isOver && !record.stopped && (kind === 'kill' || kind === 'spawn')));
   let freed = false;
   let runtimeFreed = false;
   if (tearsDown) {
     if (isHalfSpawned) await lifecycle.onKillRequested(id, 'error_in_process');
-    if (record.metadata.runtimeHandleId !== '') runtimeFreed = await bestEffort(kit, `recover ${id}: destroying its runtime`, () => runtime.destroy(handleOf(record)));
+    if (record.metadata.runtimeHandleId !== '' && !record.runtimeFreed) runtimeFreed = await bestEffort(kit, `recover ${id}: destroying its runtime`, () => runtime.destroy(handleOf(record)));
     if (record.metadata.workspacePath !== '') {
       freed = await bestEffort(kit, `recover ${id}: destroying its workspace`, () => workspace.destroy(workspaceOf(record)));
     }
   }
-  // What was stopped keeps its workspace, to be resumed in.
-  if (kind === 'stop' && isOver && !record.runtimeFreed && record.metadata.runtimeHandleId !== '') {
+  // What was stopped keeps its workspace, to be resumed in; also one whose spawn had come through when its store was killed.
+  if (isOver && (kind === 'stop' || (kind === 'spawn' && record.stopped)) && !record.runtimeFreed && record.metadata.runtimeHandleId !== '') {
     runtimeFreed = await bestEffort(kit, `recover ${id}: destroying its runtime`, () => runtime.destroy(handleOf(record)));
   }
   await operation.end({ freed, runtimeFreed });

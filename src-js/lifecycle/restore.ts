@@ -75,8 +75,8 @@ async function start(kit: Kit, found: Found, operation: Operation, ends: Ends): 
  * known to be gone is left alone, for its handle may be somebody else's by now. Tells whether it is gone.
  */
 async function endFormer(kit: Kit, found: Found, ends: Ends): Promise<boolean> {
-  const { id, metadata, runtimeFreed } = found;
-  if (runtimeFreed || metadata.runtimeHandleId === '') return false;
+  const { id, metadata, runtimeFreed, lifecycle } = found;
+  if (runtimeFreed || lifecycle.terminationReason === 'runtime_lost' || metadata.runtimeHandleId === '') return false;
   const destroy = () => kit.runtime.destroy(handleOf(found));
   const isGone = await bestEffort(kit, `restore ${id}: destroying its former runtime`, destroy, ends.signal);
   // Given up while that ran.

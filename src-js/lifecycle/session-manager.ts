@@ -2,7 +2,6 @@
 import { checkBooleanOrUndefined, checkNonEmptyString, checkOneOf, checkPlainObject, checkPositiveInteger, checkString, invalidArgument } from '../check';
 import { checkCount, checkId, checkInterval, checkMillis, checkPort, checkSignal, guarded } from './arguments';
 import { cleanup } from './cleanup';
-import { NO_SIGNAL_AFTER_MS } from './constants';
 import { SessionNotFoundError } from './errors';
 import { begun, busyError, isInside, runningOn, type Busy, type Kit } from './kit';
 import { kill } from './kill';
@@ -63,7 +62,7 @@ export class SessionManager {
   constructor(options: SessionManagerOptions) {
     this.#kit = guarded(() => {
       const basis = basisOf(options);
-      const { store, lifecycle, runtime, agent, workspace, messenger, environmentNames, noSignalAfterMs = NO_SIGNAL_AFTER_MS } = options;
+      const { store, lifecycle, runtime, agent, workspace, messenger, environmentNames, noSignalAfterMs = false } = options;
       return {
         ...basis,
         store,

@@ -83,7 +83,10 @@ fn publish(disk: &Disk, copy: &Path, to: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(to, TAKEN)),
         // Without hard links the name is taken by an empty file of ours, which the copy then replaces.
         Err(_) => match disk.create(to, Some(0o600)) {
-            Ok(_) => disk.rename(copy, to).at("rename", to),
+            Ok(_) => disk.rename(copy, to).at("rename", to).inspect_err(|_| {
+                // An empty file would keep the next try out. If it stays, that one says so.
+                let _ = disk.remove_file(to);
+            }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(to, TAKEN)),
             Err(error) => Err(error).at("create", to),
         },

@@ -74,6 +74,7 @@ pub fn refuse_network(path: &Path) -> Result<()> {
             path.display()
         ),
     )
+    .with_argument("path", "a path on a disk of this host", &path.to_string_lossy().into())
     .with_field("path", path.to_string_lossy())
     .with_field("fileSystem", kind))
 }

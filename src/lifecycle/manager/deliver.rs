@@ -49,8 +49,11 @@ pub struct Settle {
 /// `HF_INVALID_ARGUMENT` for an unknown reaction, and what the database says.
 pub fn settle(sql: &mut dyn Sql, input: &Settle) -> Result<()> {
     let key = ReactionKey::parse(&input.reaction).ok_or_else(|| {
-        HfError::new(Code::InvalidArgument, format!("there is no reaction {:?}", input.reaction))
-            .with_field("field", "reaction")
+        HfError::new(Code::InvalidArgument, format!("there is no reaction {:?}", input.reaction)).with_argument(
+            "reaction",
+            "the name of a reaction",
+            &input.reaction.as_str().into(),
+        )
     })?;
     sql.lock_session(&input.session_id)?;
     let mut memory = Memory::load(sql, &input.session_id)?;

@@ -97,7 +97,17 @@ impl Run<'_> {
             return Ok(());
         }
         let known = memory.get(key);
-        if known.is_some_and(|row| row.escalated || signature::has(row.last_signature.as_deref(), url, &signature)) {
+        if known.is_some_and(|row| row.escalated) {
+            return Ok(());
+        }
+        if known.is_some_and(|row| signature::has(row.last_signature.as_deref(), url, &signature)) {
+            if self.policy.several_prs == SeveralPrs::Worst {
+                // One from before they were looked at together: from now on it is known whose it is.
+                let stored = memory.rows_mut().filter(|row| row.reaction == key);
+                stored.for_each(|row| {
+                    row.last_signature = Some(signature::with(row.last_signature.as_deref(), url, signature.clone()))
+                });
+            }
             return Ok(());
         }
         let mut row = begun(&self.session.id, key, Pending::Nudge, clean(&message()), self.now);

@@ -10,7 +10,7 @@ use crate::lifecycle::model::{Metadata, Millis};
 use crate::lifecycle::owners::Owners;
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::operations::{self, Operation};
-use crate::lifecycle::tables::sessions;
+use crate::lifecycle::tables::{notifications, sessions};
 use crate::lifecycle::words::Word;
 
 /// What is done with a session.
@@ -164,6 +164,8 @@ pub fn end(sql: &mut dyn Sql, owners: &dyn Owners, input: &End) -> Result<()> {
     };
     if input.freed {
         sessions::set_workspace_freed(sql, &operation.session_id, Some(input.now))?;
+        // Whoever gives its workspace back is done with it.
+        notifications::all_gone(sql, &operation.session_id, input.now)?;
     }
     if input.runtime_freed {
         sessions::set_runtime_freed(sql, &operation.session_id, input.now)?;

@@ -90,15 +90,17 @@ impl PolicyInput {
     pub fn check(&self) -> Result<()> {
         match self.out_of_range() {
             None => Ok(()),
-            Some((field, least)) => {
+            Some((field, value, least)) => {
                 let message = format!("policy.{field} must be {least} or more");
-                Err(HfError::new(Code::InvalidArgument, message).with_field("field", format!("policy.{field}")))
+                let expected = format!("an integer of {least} or more");
+                let named = format!("policy.{field}");
+                Err(HfError::new(Code::InvalidArgument, message).with_argument(&named, expected, &value.into()))
             }
         }
     }
 
-    /// The first number that is smaller than it may be, and what it may be.
-    fn out_of_range(&self) -> Option<(&'static str, i64)> {
+    /// The first number that is smaller than it may be, and the least that it may be.
+    fn out_of_range(&self) -> Option<(&'static str, i64, i64)> {
         [
             ("escalateAfterMs", self.escalate_after_ms, 0),
             ("detectingMaxDurationMs", self.detecting_max_duration_ms, 0),
@@ -107,7 +109,7 @@ impl PolicyInput {
             ("detectingMaxAttempts", self.detecting_max_attempts, 1),
         ]
         .into_iter()
-        .find_map(|(name, value, least)| value.filter(|value| *value < least).map(|_| (name, least)))
+        .find_map(|(name, value, least)| value.filter(|value| *value < least).map(|value| (name, value, least)))
     }
 }
 

@@ -101,7 +101,15 @@ impl Run<'_> {
         });
         for row in memory.rows_mut() {
             let key = row.reaction;
-            signature::keep(&mut row.last_signature, |url| all.iter().any(|pr| pr.url == url && holds(pr, key)));
+            let lost =
+                signature::keep(&mut row.last_signature, |url| all.iter().any(|pr| pr.url == url && holds(pr, key)));
+            if lost && row.pending == Pending::Nudge && key != ReactionKey::MergeConflicts {
+                // What waits speaks of one that is fine by now. What holds of the others is said by the next look at them.
+                row.pending = Pending::None;
+                row.pending_message = String::new();
+                row.lease_until = None;
+                row.last_signature = None;
+            }
         }
         silence(memory, self.policy);
     }

@@ -63,7 +63,6 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     sessions::save(sql, &before, &after)?;
     decisions::note(sql, &before, &after, Cause::Probe, || verdict.evidence)?;
     if after.lifecycle.state == SessionState::Terminated {
-        sessions::set_runtime_freed(sql, &input.id, input.now)?;
         let notice = is_unexpected(after.lifecycle.termination_reason).then_some(ReactionKey::AgentExited);
         return Ok(Outcome::of(react::end(sql, &after, notice, &policy, input.now)?));
     }

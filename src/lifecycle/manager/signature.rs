@@ -39,14 +39,15 @@ pub fn with(stored: Option<&str>, url: &str, signature: String) -> String {
     text(&told)
 }
 
-/// Forgets what was told of pull requests that `wanted` says no to.
-pub fn keep(stored: &mut Option<String>, mut wanted: impl FnMut(&str) -> bool) {
-    let Some(mut told) = stored.as_deref().and_then(parsed) else { return };
+/// Forgets what was told of pull requests that `wanted` says no to; tells whether there were any.
+pub fn keep(stored: &mut Option<String>, mut wanted: impl FnMut(&str) -> bool) -> bool {
+    let Some(mut told) = stored.as_deref().and_then(parsed) else { return false };
     let before = told.len();
     told.retain(|url, _| wanted(url));
     if told.len() < before {
         *stored = Some(text(&told));
     }
+    told.len() < before
 }
 
 #[cfg(test)]
@@ -60,9 +61,9 @@ mod tests {
         assert!(has(Some(&both), "a", "c1") && has(Some(&both), "b", "c1") && !has(Some(&both), "c", "c1"));
         assert!(!has(Some(&one), "b", "c1") && is_of_another(Some(&both), "a") && !is_of_another(Some(&one), "a"));
         let mut kept = Some(both);
-        keep(&mut kept, |url| url == "b");
+        assert!(keep(&mut kept, |url| url == "b"));
         assert_eq!(kept.as_deref(), Some(r#"{"b":"c1"}"#));
-        keep(&mut kept, |_| false);
+        assert!(keep(&mut kept, |_| false));
         assert_eq!(kept.as_deref(), Some("{}"));
     }
 
@@ -73,7 +74,7 @@ mod tests {
         // A comment may have any id.
         assert!(has(Some("{odd"), "a", "{odd"));
         let mut plain = Some("c1".to_owned());
-        keep(&mut plain, |_| false);
+        assert!(!keep(&mut plain, |_| false));
         assert_eq!(plain.as_deref(), Some("c1"));
         assert_eq!(with(Some("c1"), "a", "c2".into()), r#"{"a":"c2"}"#);
     }

@@ -56,6 +56,10 @@ impl<'a> Pg<'a> {
         asked: &[(&str, Vec<Value<'_>>)],
         ask: impl AsyncFn(&str, &[Param<'_>]) -> Result<T>,
     ) -> Result<Vec<T>> {
+        // Locks that wait go on waiting for a statement.
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
         let lock = numbered(LOCK);
         let names: Vec<Bound<'_>> = self.queued.iter().map(|name| Bound::of(&Value::Text(name))).collect();
         let names: Vec<[Param<'_>; 1]> = names.iter().map(|name| [name.param()]).collect();
@@ -67,15 +71,18 @@ impl<'a> Pg<'a> {
         for (at, asked) in asked.chunks(TOGETHER).enumerate() {
             let names = if at == 0 { names.as_slice() } else { &[] };
             let answered = self.runtime.block_on(async {
-                // Messages leave in this order only if nothing has to be prepared first.
-                if let Some(name) = names.first() {
-                    self.transaction.prepare(doing, &lock, name).await?;
+                let locks = join_all(names.iter().map(|name| self.transaction.fetch("wait for a lock", &lock, name)));
+                // Messages leave in the order in which they are made only if nothing has to be prepared first.
+                if let Some(name) = names.first()
+                    && !self.transaction.prepare(doing, &lock, name).await?
+                {
+                    locks.await.into_iter().collect::<Result<Vec<_>>>()?;
+                    return join_all(asked.iter().map(|(sql, set)| ask(sql, set))).await.into_iter().collect();
                 }
                 let mut last = "";
                 for (sql, params) in asked.iter().filter(|(sql, _)| *sql != std::mem::replace(&mut last, sql)) {
                     self.transaction.prepare(doing, sql, params).await?;
                 }
-                let locks = join_all(names.iter().map(|name| self.transaction.fetch("wait for a lock", &lock, name)));
                 let (locks, answers) = join(locks, join_all(asked.iter().map(|(sql, set)| ask(sql, set)))).await;
                 locks.into_iter().collect::<Result<Vec<_>>>()?;
                 answers.into_iter().collect::<Result<Vec<T>>>()
@@ -233,6 +240,9 @@ impl Sql for Pg<'_> {
         }
         let transaction = self.transaction;
         let asked: Vec<_> = sets.iter().map(|set| (sql, set.clone())).collect();
+        if !sql.trim_start().starts_with("SELECT") {
+            self.ahead.clear();
+        }
         let found = self.together(doing, &asked, async |sql, params| transaction.fetch(doing, sql, params).await)?;
         each_row(found.iter(), each)
     }

@@ -74,7 +74,7 @@ fn marks(world: &mut World) -> (bool, bool) {
 }
 
 #[test]
-fn a_runtime_is_gone_once_it_was_destroyed_or_found_dead_until_another_comes() {
+fn a_runtime_is_gone_once_it_was_destroyed_until_another_comes() {
     let mut world = World::with(SessionState::Working);
     let me = Fixed::new("me", &[]);
     let token = start(&mut world, &me, "kill").unwrap();
@@ -89,7 +89,13 @@ fn a_runtime_is_gone_once_it_was_destroyed_or_found_dead_until_another_comes() {
     world.spawned(json!({ "expect": "terminal" })).unwrap();
     assert_eq!(marks(&mut world), (false, false));
     world.probe("dead", "dead");
-    assert_eq!((world.state(), marks(&mut world)), (SessionState::Terminated, (true, false)));
+    assert_eq!(
+        (world.state(), marks(&mut world)),
+        (SessionState::Terminated, (false, false)),
+        "it may need to be removed"
+    );
+    let token = start(&mut world, &me, "cleanup").unwrap();
+    world.write(|sql| end(sql, &me, &End { token, freed: false, runtime_freed: true, now: NOW })).unwrap();
     // Another handle is that of another runtime.
     let before = world.record();
     let mut after = before.clone();
@@ -128,4 +134,28 @@ fn what_was_stopped_is_to_be_resumed_until_it_is_killed_merged_or_up_again() {
     world.now += 2 * MINUTE;
     world.probe("dead", "dead");
     assert!(!stop(&mut world), "what ended by itself is not resumed");
+}
+
+#[test]
+fn one_that_somebody_writes_back_to_life_is_not_stopped_and_has_a_runtime() {
+    for whole in [false, true] {
+        let mut world = World::with(SessionState::Working);
+        let input: killed::Kill = world.input(json!({ "reason": "auto_cleanup", "resume": true }));
+        world.act(|sql| killed::kill(sql, &input)).unwrap();
+        let me = Fixed::new("me", &[]);
+        let token = start(&mut world, &me, "stop").unwrap();
+        world.write(|sql| end(sql, &me, &End { token, freed: false, runtime_freed: true, now: NOW })).unwrap();
+        assert_eq!(marks(&mut world), (true, true));
+        let before = world.record();
+        let mut after = before.clone();
+        after.lifecycle.state = SessionState::Working;
+        after.lifecycle.termination_reason = TerminationReason::None;
+        if whole {
+            after.metadata.branch = "b".into();
+        }
+        world.write(|sql| sessions::save_always(sql, &before, &after)).unwrap();
+        assert_eq!(marks(&mut world), (false, false));
+        world.kill("");
+        assert_eq!(marks(&mut world), (false, false), "who is killed by a user stays dead");
+    }
 }

@@ -186,7 +186,7 @@ fn only_known_projects_and_sound_numbers_are_stored() {
         (json!({ "ciBrakeRuns": 0 }), "policy.ciBrakeRuns"),
     ] {
         let refused = world.store("mer", policy).unwrap_err();
-        assert_eq!((refused.code(), &refused.fields()["field"]), (Code::InvalidArgument, &json!(field)));
+        assert_eq!((refused.code(), &refused.fields()["argument"]), (Code::InvalidArgument, &json!(field)));
     }
     assert_eq!(world.store("mer", json!({ "of": [] })).unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(world.rows("reaction_policy"), 0);

@@ -131,6 +131,36 @@ fn what_could_not_be_told_of_one_is_told_with_the_next() {
 }
 
 #[test]
+fn what_waits_speaks_of_none_that_is_fine_by_now() {
+    let mut world = worst();
+    world.look("b", json!({}));
+    world.is_down = true;
+    world.look("a", failing("a1"));
+    world.look("b", failing("b1"));
+    world.look("a", json!({ "ci": "passing" }));
+    world.is_down = false;
+    world.now += MINUTE;
+    world.tick();
+    world.look("b", failing("b1"));
+    let news = world.news();
+    assert_eq!(news.len(), 1, "{news:?}");
+    assert!(!news[0].contains("Pull request: a"), "{news:?}");
+}
+
+#[test]
+fn who_begins_to_look_at_them_together_hears_nothing_again() {
+    let mut world = World::with(SessionState::Working);
+    world.look("b", json!({}));
+    world.look("a", failing("a1"));
+    assert_eq!(world.types(), ["reaction.ci-failed"]);
+    world.policy = Some(json!({ "severalPrs": "worst" }));
+    world.look("a", failing("a1"));
+    world.look("b", failing("b1"));
+    world.look("a", failing("a1"));
+    assert_eq!(world.types(), ["reaction.ci-failed"], "of b alone");
+}
+
+#[test]
 fn conflicts_of_several_are_told_once_each_and_escalate_with_the_oldest() {
     let conflicting = || json!({ "mergeability": "conflicting" });
     let mut world = worst();

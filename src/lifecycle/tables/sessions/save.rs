@@ -118,15 +118,25 @@ fn write(sql: &mut dyn Sql, part: Part, before: &SessionRecord, after: &SessionR
             )
         };
     }
+    // One that lives again is not stopped, and has a runtime.
     let (text, count) = match part {
         Part::Nothing | Part::Signs => (update!(""), 10),
-        Part::State => (update!(", session_state = ?11, termination_reason = ?12"), 12),
+        Part::State => (
+            update!(
+                ", session_state = ?11, termination_reason = ?12, \
+                 stopped_at = CASE WHEN ?11 IN ('done', 'terminated') THEN stopped_at END, \
+                 runtime_freed_at = CASE WHEN ?11 IN ('done', 'terminated') THEN runtime_freed_at END"
+            ),
+            12,
+        ),
         Part::Everything => (
             update!(
                 ", session_state = ?11, termination_reason = ?12, issue_id = ?13, kind = ?14, harness = ?15, branch = ?16, \
                  workspace_path = ?17, runtime_handle_id = ?18, runtime_name = ?19, agent_session_id = ?20, prompt = ?21, \
                  display_name = ?22, pinned = ?23, \
-                 runtime_freed_at = CASE WHEN runtime_handle_id = ?18 AND runtime_name = ?19 THEN runtime_freed_at END"
+                 stopped_at = CASE WHEN ?11 IN ('done', 'terminated') THEN stopped_at END, \
+                 runtime_freed_at = CASE WHEN ?11 IN ('done', 'terminated') AND runtime_handle_id = ?18 AND runtime_name = ?19 \
+                 THEN runtime_freed_at END"
             ),
             values.len(),
         ),
