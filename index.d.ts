@@ -4092,7 +4092,7 @@ export interface PrCheckChange {
   status: CheckStatus;
 }
 
-/** One row of the change log. `seq` grows in the order of the commits, is never given twice, and has gaps where rows were pruned. */
+/** One row of the change log. `seq` grows in the order of the commits, is never given twice, and has gaps: where rows were pruned, and on PostgreSQL after a crash of the server. */
 export type ChangeEvent = {
   seq: number;
   projectId: ProjectId;
@@ -4877,7 +4877,10 @@ export interface SpawnConfig {
 
 /** Options of {@link SessionManager.spawn}. */
 export interface SpawnOptions {
-  /** Gives up when it aborts: the running step counts as failed, and what was done is undone. */
+  /**
+   * Gives up when it aborts: the running step counts as failed, and what was done is undone. What a port still brings after that is destroyed, unless
+   * the session runs with it by then, or may: in doubt it is left alone, and a warning is logged. After `close()` nobody can tell.
+   */
   signal?: AbortSignal;
   /** Makes a repeated call return the session of the first one with this key, instead of starting another. */
   key?: string;
@@ -4906,7 +4909,10 @@ export interface CleanupOptions {
   retries?: number;
   /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
   backoffMs?: number;
-  /** Ends it: what is not through is skipped. */
+  /**
+   * Ends it: what is not through is skipped. A port that is destroying something then is not waited for by the call, but its session stays busy
+   * (`HF_LIFECYCLE_SESSION_BUSY`) until it settles: one that never does keeps that session, and no other, until the store is closed.
+   */
   signal?: AbortSignal;
 }
 
@@ -4914,7 +4920,7 @@ export interface CleanupOptions {
 export interface StopOptions {
   /** Default: of all projects. */
   projectId?: ProjectId;
-  /** Ends it: what is not through has failed. */
+  /** Ends it: what is not through has failed. As in {@link CleanupOptions.signal}, a session stays busy as long as a port is destroying its runtime. */
   signal?: AbortSignal;
 }
 
@@ -5054,6 +5060,8 @@ export declare class SessionManager {
    * Brings a session back that has ended: its workspace, and a new runtime that resumes the conversation, or begins with the prompt again. If a
    * step fails, the session stays ended, and its workspace stays.
    *
+   * @param options.signal Gives up when it aborts, as {@link SpawnOptions.signal}. If the runtime of the life before is being destroyed then, the session
+   *   stays busy until that is through.
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    * @throws {SessionNotRestorableError} `HF_LIFECYCLE_SESSION_NOT_RESTORABLE`: it has not ended
    * @throws {NothingToResumeError} `HF_LIFECYCLE_NOTHING_TO_RESUME`: it has neither a conversation nor a prompt
@@ -5141,7 +5149,7 @@ export declare class Reaper implements AsyncDisposable {
  * poller.start();
  * ```
  */
-export declare class Broadcaster<E extends AnyChangeEvent = ChangeEvent> {
+export declare class Broadcaster<in out E extends AnyChangeEvent = ChangeEvent> {
   #private;
   /** @param options `logger` gets a line for each listener that throws. Default: the logger of the poller that publishes. */
   constructor(options?: {

@@ -71,7 +71,9 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
       return sessions.kill('mer-1');
     });
     expect(report.finished).toEqual(['mer-1']);
-    expect(calls).toEqual(['runtime.destroy h1', 'workspace.destroy /w/mer-1']);
+    // What is known to be gone is not destroyed again: its handle may be somebody else's by now.
+    const rest = ['runtime.destroy h1', 'workspace.destroy /w/mer-1'];
+    expect(calls).toEqual(port === 'runtime.destroy' ? rest : rest.slice(1));
     expect((await sessions.get('mer-1')).status).toBe('killed');
     expect(await sessions.cleanup('mer')).toEqual([]);
   });

@@ -33,7 +33,8 @@ function outcomeOf(operation: string, step: string): Outcome {
   if (operation === 'kill') {
     // A kill that had not ended the session never happened.
     if (step === 'before onKillRequested') return { report: { finished: ['mer-1'], adopted: ['mer-1'] }, ...lives };
-    return { report: { finished: ['mer-1'] }, status: 'killed', destroyed: [RUNTIME, WORKSPACE] };
+    // What is known to be gone is not destroyed again: its handle may be somebody else's by now.
+    return { report: { finished: ['mer-1'] }, status: 'killed', destroyed: step === 'workspace.destroy' ? [WORKSPACE] : [RUNTIME, WORKSPACE] };
   }
   if (step === 'after onSpawnCompleted') return { report: { finished: ['mer-1'], adopted: ['mer-1'] }, ...lives };
   return { report: { finished: ['mer-1'] }, status: 'killed', destroyed: [] };

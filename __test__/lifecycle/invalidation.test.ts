@@ -149,9 +149,11 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
     await lifecycle.applyActivitySignal(id, { valid: true, state: 'blocked' });
     await news();
     await store.deleteSession(id);
-    expect(await news()).toEqual(['pr_deleted', 'pr_deleted', 'notification_changed', 'session_deleted'].map((type) => `${type} a-1-b a-1-b-1`));
-    const events: AnyChangeEvent[] = await store.readChangeLogAfter((await store.maxChangeLogSeq()) - 2);
-    expect(events.map(({ payload }) => payload)).toEqual([{ id: expect.any(Number), session: id, reaction: 'agent-stuck', seen: 0, resolved: 1 }, { id }]);
+    expect(await news()).toEqual(['pr_deleted', 'pr_deleted', 'notification_changed', 'notification_changed', 'session_deleted'].map((type) => `${type} a-1-b a-1-b-1`));
+    const events: AnyChangeEvent[] = await store.readChangeLogAfter((await store.maxChangeLogSeq()) - 3);
+    // Also one that was resolved, which nobody has seen: a badge counts it.
+    const resolved = { id: expect.any(Number), session: id, reaction: 'agent-needs-input', seen: 0, resolved: 1 };
+    expect(events.map(({ payload }) => payload)).toEqual([resolved, { id: expect.any(Number), session: id, reaction: 'agent-stuck', seen: 0, resolved: 1 }, { id }]);
     expect(await store.deletePr('u1')).toBe(false);
     expect(await news()).toEqual([]);
   });

@@ -1,5 +1,5 @@
 // @pool forks: it waits long, for stores and not for threads of JavaScript.
-// What an earlier life or an aborted restore leaves: a runtime that nobody destroyed, a workspace that came late; and cleanups that try again (F12).
+// What an earlier life or an aborted call leaves: a runtime that nobody destroyed, what ports bring or destroy late; and cleanups that try again (F12).
 import { InvalidArgumentError, LifecycleManager, Reaper, type SessionRecord } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
@@ -81,14 +81,18 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
       const w = await world(await make());
       await w.sessions.spawn({ projectId: 'mer', prompt: 'p' });
       await w.lifecycle.onKillRequested('mer-1');
-      w.fail['runtime.destroy'] = () => new Promise(() => {});
+      const first = deferred<never>();
+      w.fail['runtime.destroy'] = () => first.promise;
       const controller = new AbortController();
       const restoring = rejection(w.sessions.restore('mer-1', { signal: controller.signal }));
       await until(() => w.calls.includes('runtime.destroy h1'));
       controller.abort(new Error('enough'));
       expect((await restoring).message).toBe('restore mer-1: runtime: enough');
+      // The next runtime may have the same handle: not before this one is through.
+      expect((await rejection(w.sessions.restore('mer-1'))).hfCode).toBe('HF_LIFECYCLE_SESSION_BUSY');
+      first.reject(new Error('refused'));
       w.fail['runtime.destroy'] = refuse;
-      expect((await w.sessions.restore('mer-1')).status).toBe('spawning');
+      await until(() => w.sessions.restore('mer-1').then(({ status }) => status === 'spawning', () => false));
       expect(w.lines.filter((line) => line.startsWith('warn'))).toEqual(Array(2).fill('warn restore mer-1: destroying its former runtime failed'));
     });
   });
@@ -152,6 +156,287 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
       expect(w.calls.filter((call) => call.includes('destroy'))).toEqual([]);
       expect((await w.sessions.get('mer-1')).lifecycle.isAlive).toBe(true);
     });
+  });
+
+  describe('what a port brings after its call was given up, where runtimes are called after their sessions', () => {
+    type Asked = { late: ReturnType<typeof deferred<void>>; given: Promise<unknown>; give: () => void };
+    const named = (config: { sessionId: string }) => ({ id: `tmux-${config.sessionId}`, runtimeName: 'tmux' });
+    const ABORTED: { what: string; before: (w: World) => Promise<unknown>; run: (w: World, signal: AbortSignal) => Promise<unknown>; again: (w: World) => Promise<unknown> }[] = [
+      {
+        what: 'spawn',
+        before: async () => {},
+        run: ({ sessions }, signal) => rejection(sessions.spawn({ projectId: 'mer', prompt: 'p' }, { signal })),
+        again: ({ sessions }) => sessions.restore('mer-1'),
+      },
+      {
+        what: 'restore',
+        before: async ({ sessions }) => (await sessions.spawn({ projectId: 'mer', prompt: 'p' }), sessions.kill('mer-1')),
+        run: ({ sessions }, signal) => rejection(sessions.restore('mer-1', { signal })),
+        again: ({ sessions }) => sessions.restore('mer-1'),
+      },
+      {
+        what: 'resumeAll',
+        before: async ({ sessions }) => (await sessions.spawn({ projectId: 'mer', prompt: 'p' }), sessions.stopAll()),
+        run: ({ sessions }, signal) => sessions.resumeAll({ signal }),
+        again: ({ sessions }) => sessions.resumeAll(),
+      },
+    ];
+    const [SPAWN, RESTORE] = ABORTED as [(typeof ABORTED)[0], (typeof ABORTED)[0]];
+
+    /** Runs it with a `port` that hangs the first time that it is asked, until `late` says so; the session is `mer-1`. */
+    async function hanging(w: World, port: 'runtime.create' | 'workspace.create', { before, run }: (typeof ABORTED)[0]): Promise<Asked> {
+      const good = { 'runtime.create': named, 'workspace.create': (config: { sessionId: string }) => ({ path: `/w/${config.sessionId}`, branch: 'b' }) };
+      w.fail['runtime.create'] = named;
+      await before(w);
+      const late = deferred();
+      w.calls.length = 0;
+      w.fail[port] = async (config: { sessionId: string }) => {
+        w.fail[port] = good[port];
+        await late.promise;
+        return good[port](config);
+      };
+      const controller = new AbortController();
+      const given = run(w, controller.signal);
+      await until(() => w.calls.includes(`${port} mer-1`));
+      return { late, given, give: () => controller.abort(new Error('enough')) };
+    }
+    const aborted = async (...[w, port, how]: Parameters<typeof hanging>): Promise<Asked['late']> => {
+      const { late, given, give } = await hanging(w, port, how);
+      give();
+      await given;
+      w.calls.length = 0;
+      return late;
+    };
+    /** What is done about something that came late begins with a question to the store. */
+    async function seen({ store }: World): Promise<void> {
+      for (let at = 0; at < 10; at++) await store.patchSessionMetadata('mer-1', { agentSessionId: `a${at}` });
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    const destroyed = ({ calls }: World): string[] => calls.filter((call) => call.includes('.destroy'));
+
+    test.each(ABORTED)('a runtime of an aborted $what is left alone if the session runs with it', async (how) => {
+      const w = await world(await make());
+      const late = await aborted(w, 'runtime.create', how);
+      await how.again(w);
+      late.resolve();
+      await seen(w);
+      expect(destroyed(w)).toEqual([]);
+      expect((await w.sessions.get('mer-1')).lifecycle.isAlive).toBe(true);
+    });
+
+    test('a runtime of an aborted restore waits for the restore that is under way, and for one in another process is left', async () => {
+      const place = await make();
+      const w = await world(place);
+      const late = await aborted(w, 'runtime.create', RESTORE);
+      const gate = deferred();
+      w.fail['runtime.create'] = async (config: { sessionId: string }) => (await gate.promise, named(config));
+      const restoring = w.sessions.restore('mer-1');
+      await until(() => w.calls.includes('runtime.create mer-1'));
+      late.resolve();
+      await seen(w);
+      gate.resolve();
+      await restoring;
+      await seen(w);
+      expect(destroyed(w)).toEqual([]);
+
+      const other = await world(place);
+      await w.sessions.kill('mer-1');
+      const again = await aborted(w, 'runtime.create', { ...RESTORE, before: async () => {} });
+      const { late: second, given } = await hanging(other, 'runtime.create', { ...RESTORE, before: async () => {}, run: ({ sessions }) => sessions.restore('mer-1') });
+      again.resolve();
+      await until(() => w.lines.includes('warn restore mer-1: its runtime came after the call was given up, and was left alone: the session may need it'));
+      expect(w.lines.some((line) => line.startsWith('debug') && line.includes('tmux-mer-1'))).toBe(true);
+      second.resolve();
+      await given;
+      expect([...destroyed(w), ...destroyed(other)]).toEqual([]);
+    });
+
+    test('a runtime is destroyed if the session has ended, and nobody brings it back meanwhile; or if it runs with another', async () => {
+      const w = await world(await make());
+      const late = await aborted(w, 'runtime.create', RESTORE);
+      const gate = deferred();
+      w.fail['runtime.destroy'] = () => gate.promise;
+      late.resolve();
+      await until(() => destroyed(w).length === 1);
+      expect((await rejection(w.sessions.restore('mer-1'))).hfCode).toBe('HF_LIFECYCLE_SESSION_BUSY');
+      gate.resolve();
+      await until(() => w.sessions.restore('mer-1').then(() => true, () => false));
+      await w.sessions.kill('mer-1');
+      const other = await aborted(w, 'runtime.create', { ...RESTORE, before: async () => {} });
+      w.fail['runtime.create'] = () => ({ id: 'another', runtimeName: 'tmux' });
+      await w.sessions.restore('mer-1');
+      other.resolve();
+      await until(() => destroyed(w).length === 1);
+      expect(destroyed(w)).toEqual(['runtime.destroy tmux-mer-1']);
+      expect((await w.sessions.get('mer-1')).lifecycle.isAlive).toBe(true);
+    });
+
+    test('what an aborted spawn gets while it is being undone is destroyed after that', async () => {
+      const w = await world(await make());
+      const undoing = deferred();
+      w.fail['workspace.destroy'] = () => undoing.promise;
+      const { late, given, give } = await hanging(w, 'runtime.create', SPAWN);
+      give();
+      await until(() => destroyed(w).length === 1);
+      late.resolve();
+      await seen(w);
+      expect(destroyed(w)).toEqual(['workspace.destroy /w/mer-1']);
+      undoing.resolve();
+      await given;
+      await until(() => destroyed(w).length === 2);
+      expect(destroyed(w)).toEqual(['workspace.destroy /w/mer-1', 'runtime.destroy tmux-mer-1']);
+    });
+
+    test('a workspace of an aborted spawn is left alone if the session lives in it; if that has ended, or was stopped, it stays for what comes next', async () => {
+      const w = await world(await make());
+      const late = await aborted(w, 'workspace.create', SPAWN);
+      await w.sessions.restore('mer-1');
+      late.resolve();
+      await seen(w);
+      expect(destroyed(w)).toEqual([]);
+
+      const stopped = await world(await make());
+      const later = await aborted(stopped, 'workspace.create', SPAWN);
+      await stopped.sessions.restore('mer-1');
+      await stopped.sessions.stopAll();
+      later.resolve();
+      await seen(stopped);
+      expect(destroyed(stopped)).toEqual(['runtime.destroy tmux-mer-1']);
+      expect((await stopped.sessions.resumeAll()).resumed).toEqual(['mer-1']);
+    });
+
+    test('a workspace of an aborted spawn is destroyed if nobody wants it; one that refuses, or comes after it was given back, is not lost', async () => {
+      const w = await world(await make());
+      const late = await aborted(w, 'workspace.create', SPAWN);
+      w.fail['workspace.destroy'] = refuse;
+      late.resolve();
+      await until(() => destroyed(w).length === 1);
+      delete w.fail['workspace.destroy'];
+      await until(async () => (await w.sessions.cleanup('mer')).length === 1);
+
+      const back = await world(await make());
+      const later = await aborted(back, 'workspace.create', SPAWN);
+      await back.sessions.restore('mer-1');
+      await back.sessions.kill('mer-1');
+      back.calls.length = 0;
+      later.resolve();
+      await until(() => destroyed(back).length === 1);
+      expect(destroyed(back)).toEqual(['workspace.destroy /w/mer-1']);
+    });
+
+    test.each(['runtime.create', 'workspace.create'] as const)('%s that answers after close() is left alone: the next store may have brought the session back', async (port) => {
+      const place = await make();
+      const w = await world(place);
+      const { late, given } = await hanging(w, port, SPAWN);
+      await w.store.close();
+      await given;
+      const next = await world(place);
+      next.fail['runtime.create'] = named;
+      await next.sessions.recover();
+      await next.sessions.restore('mer-1');
+      w.calls.length = 0;
+      late.resolve();
+      const what = port.split('.')[0];
+      await until(() => w.lines.includes(`warn spawn mer-1: its ${what} came after the call was given up, and was left alone: the session may need it`));
+      expect(destroyed(w)).toEqual([]);
+    });
+
+    test('a restore that was overtaken leaves the runtime that the session runs with alone', async () => {
+      const w = await world(await make());
+      await RESTORE.before(w);
+      w.calls.length = 0;
+      w.fail['runtime.create'] = async (config: { sessionId: string }) => {
+        await w.lifecycle.onSpawnCompleted('mer-1', { runtimeHandle: named(config) });
+        return named(config);
+      };
+      expect((await rejection(w.sessions.restore('mer-1'))).hfCode).toBe('HF_LIFECYCLE_SESSION_BUSY');
+      expect(destroyed(w)).toEqual([]);
+    });
+  });
+
+  describe('what is being destroyed when the signal aborts keeps its session busy until it is through', () => {
+    test('a workspace, by a cleanup', async () => {
+      const w = await world(await make());
+      for (let at = 0; at < 2; at++) await w.sessions.spawn({ projectId: 'mer', prompt: 'p' });
+      for (const id of ['mer-1', 'mer-2']) await w.lifecycle.onKillRequested(id);
+      const gate = deferred();
+      w.fail['workspace.destroy'] = () => gate.promise;
+      const controller = new AbortController();
+      const cleaning = w.sessions.cleanupReport('mer', { signal: controller.signal });
+      await until(() => w.calls.includes('workspace.destroy /w/mer-1'));
+      controller.abort(new Error('enough'));
+      expect(await cleaning).toEqual({ cleaned: [], skipped: ['mer-1', 'mer-2'].map((id) => ({ id, reason: 'enough' })) });
+      expect((await rejection(w.sessions.restore('mer-1'))).hfCode).toBe('HF_LIFECYCLE_SESSION_BUSY');
+      expect((await w.sessions.restore('mer-2')).status).toBe('spawning');
+      gate.resolve();
+      // It is noted as gone, so nobody destroys it again.
+      await until(() => w.sessions.kill('mer-1').then(() => true, () => false));
+      expect(await w.sessions.cleanup('mer')).toEqual([]);
+      expect((await w.sessions.restore('mer-1')).status).toBe('spawning');
+    });
+
+    test('a runtime, by a cleanup, which then does not go on', async () => {
+      const w = await world(await make());
+      await w.sessions.spawn({ projectId: 'mer', prompt: 'p' });
+      await w.lifecycle.onKillRequested('mer-1');
+      const gate = deferred();
+      w.fail['runtime.destroy'] = () => gate.promise;
+      const controller = new AbortController();
+      const cleaning = w.sessions.cleanupReport('mer', { signal: controller.signal });
+      await until(() => w.calls.includes('runtime.destroy h1'));
+      controller.abort(new Error('enough'));
+      expect((await cleaning).skipped).toEqual([{ id: 'mer-1', reason: 'enough' }]);
+      gate.resolve();
+      await until(() => w.sessions.restore('mer-1').then(() => true, () => false));
+      expect(w.calls.filter((call) => call.includes('destroy'))).toEqual(['runtime.destroy h1']);
+    });
+
+    test('a runtime, by stopAll; another call, or resumeAll, goes on then', async () => {
+      const w = await world(await make());
+      await w.sessions.spawn({ projectId: 'mer', prompt: 'p' });
+      const gate = deferred();
+      w.fail['runtime.destroy'] = () => gate.promise;
+      const controller = new AbortController();
+      const stopping = w.sessions.stopAll({ signal: controller.signal });
+      await until(() => w.calls.includes('runtime.destroy h1'));
+      controller.abort(new Error('enough'));
+      expect(await stopping).toEqual({ stopped: [], failed: [{ id: 'mer-1', reason: 'stop mer-1: runtime: enough' }] });
+      expect((await w.sessions.resumeAll()).failed).toEqual([{ id: 'mer-1', reason: 'restore mer-1: session: another operation is in progress' }]);
+      gate.resolve();
+      await until(async () => (await w.sessions.resumeAll()).resumed.length === 1);
+      expect(w.calls.filter((call) => call.startsWith('runtime'))).toEqual(['runtime.create mer-1', 'runtime.destroy h1', 'runtime.create mer-1']);
+    });
+
+    test('the runtime of the life before, by a restore; the next one does not destroy it again', async () => {
+      const w = await world(await make());
+      await w.sessions.spawn({ projectId: 'mer', prompt: 'p' });
+      await w.lifecycle.onKillRequested('mer-1');
+      const gate = deferred();
+      w.fail['runtime.destroy'] = () => gate.promise;
+      const controller = new AbortController();
+      const restoring = rejection(w.sessions.restore('mer-1', { signal: controller.signal }));
+      await until(() => w.calls.includes('runtime.destroy h1'));
+      controller.abort(new Error('enough'));
+      await restoring;
+      gate.resolve();
+      await until(() => w.sessions.restore('mer-1').then(() => true, () => false));
+      expect(w.calls.filter((call) => call.startsWith('runtime'))).toEqual(['runtime.create mer-1', 'runtime.destroy h1', 'runtime.create mer-1']);
+    });
+  });
+
+  test('recover() does not list as lost what was started anew, or ended, while its runtime was asked', async () => {
+    const w = await world(await make());
+    for (let at = 0; at < 3; at++) await w.sessions.spawn({ projectId: 'mer', prompt: 'p' });
+    const gate = deferred();
+    w.fail['runtime.isAlive'] = async () => (await gate.promise, false);
+    const recovering = w.sessions.recover();
+    await until(() => w.calls.filter((call) => call.startsWith('runtime.isAlive')).length === 3);
+    await w.sessions.kill('mer-1');
+    await w.sessions.restore('mer-1');
+    await w.sessions.kill('mer-2');
+    gate.resolve();
+    expect(await recovering).toMatchObject({ adopted: [], lost: ['mer-3'], unclear: [], failed: [] });
+    expect((await w.sessions.get('mer-1')).status).toBe('spawning');
   });
 
   describe('12: cleanupReport', () => {
@@ -219,7 +504,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
       await until(() => w.calls.includes('workspace.destroy /w/mer-1'));
       // As soon as the first round has let go of it.
       await until(() => w.sessions.restore('mer-1').then(() => true, () => false));
-      expect(await cleaning).toEqual({ cleaned: [], skipped: [{ id: 'mer-1', reason: 'refused' }] });
+      expect(await cleaning).toEqual({ cleaned: [], skipped: [] });
       expect(w.calls.filter((call) => call.startsWith('workspace.destroy'))).toHaveLength(1);
       expect((await w.sessions.get('mer-1')).lifecycle.isAlive).toBe(true);
       for (const bad of [{ retries: -1 }, { retries: 1.5 }, { backoffMs: 0 }, { backoffMs: 2 ** 31 }, { signal: 1 }]) {

@@ -45,7 +45,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
     const unknown = await rejection(store.setReactionPolicy('nobody', {}));
     expect(unknown).toBeInstanceOf(ConstraintError);
     expect(unknown).toMatchObject({ constraint: 'foreign_key', message: expect.stringContaining('"nobody"') });
-    const wrong: unknown[] = [undefined, 'off', { off: ['agent-asleep'] }, { messages: { mood: 'x' } }, { ciBrakeRuns: 0 }, { escalateAfterMs: -1 }, { mergeEnds: 'soon' }];
+    const wrong: unknown[] = [undefined, 'off', { off: ['agent-asleep'] }, { messages: { mood: 'x' } }, { ciBrakeRuns: 0 }, { escalateAfterMs: -1 }, { mergeEnds: 'soon' }, { of: ['ci-failed'] }];
     for (const policy of wrong) expect(await rejection(store.setReactionPolicy('mer', policy as ReactionPolicy))).toBeInstanceOf(InvalidArgumentError);
     expect(await store.reactionPolicy('mer')).toEqual({ ciBrakeRuns: 4 });
   });

@@ -53,3 +53,10 @@ export function checkPort<T extends object>(port: T, argument: string, ...method
   if (missing !== undefined) throw invalidArgument(argument, `an object with the method${methods.length > 1 ? 's' : ''} ${methods.join(', ')}`, port);
   return port;
 }
+
+/** Requires an object that has no other properties: a misspelt one would be left out without a word. */
+export function checkOnly<T extends object>(value: T, argument: string, known: readonly string[]): T {
+  const unknown = Object.keys(value).find((name) => !known.includes(name));
+  if (unknown !== undefined) throw invalidArgument(argument, `an object with no other properties than ${known.join(', ')}`, unknown);
+  return value;
+}

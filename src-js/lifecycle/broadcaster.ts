@@ -37,7 +37,7 @@ export function lendLogger(broadcaster: object, logger: Logger | undefined): voi
  * poller.start();
  * ```
  */
-export class Broadcaster<E extends AnyChangeEvent = ChangeEvent> {
+export class Broadcaster<in out E extends AnyChangeEvent = ChangeEvent> {
   // Sets keep the order of insertion, and may be changed while they are walked.
   readonly #subscribers = new Set<Subscriber<E>>();
   readonly #logger: Logger | undefined;

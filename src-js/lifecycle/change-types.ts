@@ -30,7 +30,7 @@ export interface PrCheckChange {
   status: CheckStatus;
 }
 
-/** One row of the change log. `seq` grows in the order of the commits, is never given twice, and has gaps where rows were pruned. */
+/** One row of the change log. `seq` grows in the order of the commits, is never given twice, and has gaps: where rows were pruned, and on PostgreSQL after a crash of the server. */
 export type ChangeEvent = {
   seq: number;
   projectId: ProjectId;

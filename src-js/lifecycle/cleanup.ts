@@ -29,7 +29,7 @@ export async function cleanup(kit: Kit, projectId: ProjectId, { retries, backoff
       // What has ended since the first round is another cleanup's.
       if (round > 0 && !skipped.has(id)) continue;
       try {
-        await exclusively(kit, id, 'cleanup', () => reclaim(kit, id, ends));
+        await exclusively(kit, id, 'cleanup', (letGo) => reclaim(kit, id, { ...ends, letGo }));
         skipped.delete(id);
         cleaned.push(id);
       } catch (error) {
@@ -42,7 +42,10 @@ export async function cleanup(kit: Kit, projectId: ProjectId, { retries, backoff
   return { cleaned, skipped: Array.from(skipped, ([id, reason]) => ({ id, reason })) };
 }
 
-/** Tears down what is left of a session that has ended, and notes that its workspace is gone. Rejects if the workspace port refuses. */
+/**
+ * Tears down what is left of a session that has ended, and notes that its workspace is gone. Rejects if the workspace port refuses. What runs
+ * when the signal aborts is waited for; the next is not begun.
+ */
 async function reclaim(kit: Kit, id: SessionId, ends: Ends): Promise<void> {
   const { core, runtime, workspace } = kit;
   // Nothing is begun any more.
@@ -55,7 +58,7 @@ async function reclaim(kit: Kit, id: SessionId, ends: Ends): Promise<void> {
     const found = await look(kit, id);
     if (found === null || !hasEnded(found) || found.stopped) throw busyError('cleanup', id);
     if (found.metadata.runtimeHandleId !== '' && !found.runtimeFreed) {
-      runtimeFreed = await bestEffort(kit, `cleanup ${id}: destroying its runtime`, () => runtime.destroy(handleOf(found)), ends.signal);
+      runtimeFreed = await bestEffort(kit, `cleanup ${id}: destroying its runtime`, () => runtime.destroy(handleOf(found)), ends);
     }
     await operation.advance('workspace', { runtimeFreed });
     await callPort(() => workspace.destroy(workspaceOf(found)), ends);

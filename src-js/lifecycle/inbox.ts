@@ -1,6 +1,6 @@
 /** The inbox: arguments to commands, answers to records. */
 import { checkArray, checkBooleanOrUndefined, checkPlainObject, checkString, invalidArgument } from '../check';
-import { checkCount, checkId } from './arguments';
+import { checkCount, checkId, checkOnly } from './arguments';
 import type { NotificationFilter, SessionNotification } from './inbox-types';
 import type { Command } from './native-store';
 import type { SessionDisplay } from './record-types';
@@ -33,11 +33,6 @@ export function displayCommand(id: string, display: SessionDisplay, now: number)
   checkBooleanOrUndefined(pinned, 'display.pinned');
   const name = displayName === undefined ? undefined : checkString(displayName, 'display.displayName').toWellFormed();
   return { do: 'setDisplay', id: checkId(id, 'id'), displayName: name, pinned, now };
-}
-
-function checkOnly(value: object, argument: string, known: readonly string[]): void {
-  const unknown = Object.keys(value).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw invalidArgument(argument, `an object with no other properties than ${known.join(', ')}`, unknown);
 }
 
 export function reviveNotification(note: SessionNotification): SessionNotification {

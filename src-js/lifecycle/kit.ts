@@ -74,17 +74,26 @@ export interface Kit extends Basis, Pick<SessionManagerOptions, 'store' | 'lifec
   readonly running: Running;
 }
 
-/** Runs an operation as the only one on its session in this process; rejects if there is another. */
-export async function exclusively<T>(kit: Kit, id: SessionId, kind: Busy['kind'], run: () => Promise<T>): Promise<T> {
+/** Ends the waiting of whoever called, although the operation goes on. */
+export type LetGo = (error: unknown) => void;
+
+/**
+ * Runs an operation that others can see, until it is through: also after it has let the caller go, so that nobody is at the session
+ * while one of its ports is.
+ */
+export function alone<T>(kit: Kit, id: SessionId, what: Pick<Busy, 'kind' | 'force'>, run: (letGo: LetGo) => Promise<T>): Promise<T> {
   const { busy } = kit.running;
-  if (busy.has(id)) throw busyError(kind, id);
-  const call = begun(run);
-  busy.set(id, { kind, force: false, ...call });
-  try {
-    return await call.promise;
-  } finally {
-    busy.delete(id);
-  }
+  return new Promise((resolve, reject) => {
+    const call = begun(() => run(reject));
+    busy.set(id, { ...what, ...call });
+    call.promise.finally(() => busy.delete(id)).then(resolve, reject);
+  });
+}
+
+/** As {@link alone}, but rejects if there is another one on this session in this process. */
+export async function exclusively<T>(kit: Kit, id: SessionId, kind: Busy['kind'], run: (letGo: LetGo) => Promise<T>): Promise<T> {
+  if (kit.running.busy.has(id)) throw busyError(kind, id);
+  return alone(kit, id, { kind, force: false }, run);
 }
 
 /** A session with what operations need to know of it. */
@@ -106,9 +115,9 @@ export function hasEnded({ lifecycle }: SessionRecord): boolean {
 }
 
 /** Does what may fail without changing the outcome; tells whether it did not. */
-export async function bestEffort(kit: Kit, what: string, run: () => unknown, signal?: AbortSignal): Promise<boolean> {
+export async function bestEffort(kit: Kit, what: string, run: () => unknown, ends: Omit<Ends, 'core'> = {}): Promise<boolean> {
   try {
-    await callPort(run, { core: kit.core, signal });
+    await callPort(run, { ...ends, core: kit.core });
     return true;
   } catch (error) {
     // The port's own words are the caller's to read: above debug no path or handle may stand in a log.
@@ -130,7 +139,7 @@ export function workspaceOf({ id, projectId, metadata }: SessionRecord): Workspa
 
 /** Requires of a workspace port that it answers with a workspace. */
 export function checkWorkspace(info: unknown, record: SessionRecord): WorkspaceInfo {
-  if (!isRecord(info) || typeof info.path !== 'string' || info.path === '') throw invalidArgument('what the workspace port resolves to', 'an object { path, … }', info);
+  if (!isRecord(info) || typeof info.path !== 'string' || info.path === '') throw invalidArgument('what the workspace port resolves to', 'an object { path, … }', unquoted(info));
   const branch = typeof info.branch === 'string' && info.branch !== '' ? info.branch : record.metadata.branch;
   return { projectId: record.projectId, sessionId: record.id, branch, path: info.path };
 }
@@ -139,7 +148,7 @@ export function checkWorkspace(info: unknown, record: SessionRecord): WorkspaceI
 export function checkHandle(handle: unknown): RuntimeHandle {
   const { id, runtimeName } = isRecord(handle) ? handle : { id: undefined, runtimeName: undefined };
   if (typeof id !== 'string' || id === '' || typeof runtimeName !== 'string') {
-    throw invalidArgument('what the runtime port resolves to', 'an object { id, runtimeName }', handle);
+    throw invalidArgument('what the runtime port resolves to', 'an object { id, runtimeName }', unquoted(handle));
   }
   return { id, runtimeName };
 }
@@ -153,8 +162,18 @@ export interface Launch {
   readonly resume: string;
 }
 
-/** Starts the runtime of a session: what the agent wants to be called with, then `runtime.create`. */
-export async function launch(kit: Kit, op: string, record: SessionRecord, { launchId, config, resume }: Launch, ends: Ends): Promise<RuntimeHandle> {
+/**
+ * Starts the runtime of a session: what the agent wants to be called with, then `runtime.create`. `late` gets one that comes up after the
+ * call was given up.
+ */
+export async function launch(
+  kit: Kit,
+  op: string,
+  record: SessionRecord,
+  { launchId, config, resume }: Launch,
+  ends: Ends,
+  late: (handle: RuntimeHandle) => void,
+): Promise<RuntimeHandle> {
   const { agent, runtime, names } = kit;
   const place = (step: string): Place => ({ op, id: record.id, step });
   const command = () => (resume === '' ? agent.getLaunchCommand({ ...config }) : agent.getRestoreCommand(resume));
@@ -162,8 +181,6 @@ export async function launch(kit: Kit, op: string, record: SessionRecord, { laun
   const wanted = await portStep(place('agent'), async () => checkEnvironment(await agent.getEnvironment({ ...config })), ends);
   const ids = { [names.sessionId]: record.id, [names.projectId]: record.projectId, [names.issueId]: record.issueId, [names.launchId]: launchId };
   const env = { ...wanted, ...ids };
-  // A runtime that comes up after the call was given up is known to nobody else.
-  const late = (handle: RuntimeHandle): void => void bestEffortLate(kit, `${op} ${record.id}: destroying its runtime`, () => runtime.destroy(handle));
   const create = async (): Promise<RuntimeHandle> =>
     checkHandle(await runtime.create({ sessionId: record.id, workspacePath: config.workspacePath, launchCommand, env, launchId }));
   return portStep(place('runtime'), create, ends, late);
@@ -196,4 +213,9 @@ function checkEnvironment(value: unknown): Record<string, string> {
 export function busyError(op: string, id?: SessionId): SessionBusyError {
   const what = id === undefined ? op : `${op} ${id}`;
   return new SessionBusyError(`${what}: session: another operation is in progress`, { fields: { op, ...(id !== undefined && { sessionId: id }) } });
+}
+
+/** What is said of a wrong answer of a port: a string may be a path or a handle, which messages do not tell. */
+function unquoted(value: unknown): unknown {
+  return typeof value === 'string' ? '…' : value;
 }

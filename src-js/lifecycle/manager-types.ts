@@ -79,7 +79,10 @@ export interface SpawnConfig {
 
 /** Options of {@link SessionManager.spawn}. */
 export interface SpawnOptions {
-  /** Gives up when it aborts: the running step counts as failed, and what was done is undone. */
+  /**
+   * Gives up when it aborts: the running step counts as failed, and what was done is undone. What a port still brings after that is destroyed, unless
+   * the session runs with it by then, or may: in doubt it is left alone, and a warning is logged. After `close()` nobody can tell.
+   */
   signal?: AbortSignal;
   /** Makes a repeated call return the session of the first one with this key, instead of starting another. */
   key?: string;
@@ -105,7 +108,10 @@ export interface CleanupOptions {
   retries?: number;
   /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
   backoffMs?: number;
-  /** Ends it: what is not through is skipped. */
+  /**
+   * Ends it: what is not through is skipped. A port that is destroying something then is not waited for by the call, but its session stays busy
+   * (`HF_LIFECYCLE_SESSION_BUSY`) until it settles: one that never does keeps that session, and no other, until the store is closed.
+   */
   signal?: AbortSignal;
 }
 
@@ -113,7 +119,7 @@ export interface CleanupOptions {
 export interface StopOptions {
   /** Default: of all projects. */
   projectId?: ProjectId;
-  /** Ends it: what is not through has failed. */
+  /** Ends it: what is not through has failed. As in {@link CleanupOptions.signal}, a session stays busy as long as a port is destroying its runtime. */
   signal?: AbortSignal;
 }
 

@@ -2,7 +2,7 @@
 import { join, resolve } from 'node:path';
 import { checkArray, checkBooleanOrUndefined, checkFunctionOrUndefined, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger, invalidArgument } from '../check';
 import { deriveTls } from '../tls';
-import { checkId, checkMillis, guarded } from './arguments';
+import { checkId, checkMillis, checkOnly, guarded } from './arguments';
 import type { AnyChangeEvent } from './change-types';
 import { checkLogger } from './logging';
 import { StoreCore } from './native-store';
@@ -68,9 +68,7 @@ export async function openSessionStore(target: string | OpenSessionStoreOptions)
 }
 
 function configOf(options: OpenSessionStoreOptions): object {
-  checkPlainObject(options, 'target');
-  const unknown = Object.keys(options).find((name) => !OPTIONS.some((known) => known === name));
-  if (unknown !== undefined) throw invalidArgument('options', `an object with no other properties than ${OPTIONS.join(', ')}`, unknown);
+  checkOnly(checkPlainObject(options, 'target'), 'options', OPTIONS);
   const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, networkFileSystem = 'refuse', retention, harnesses = [], clock } = options;
   checkFunctionOrUndefined(clock, 'options.clock');
   checkBooleanOrUndefined(options.invalidation, 'options.invalidation');

@@ -1,8 +1,21 @@
 /** What a caller may have otherwise about reactions. */
 import { checkArray, checkBooleanOrUndefined, checkOneOf, checkPlainObject, checkPositiveInteger, checkString } from '../check';
-import { checkMillis } from './arguments';
+import { checkOnly, checkMillis } from './arguments';
 import type { ReactionPolicy } from './policy-types';
 import { MERGE_ENDS, REACTION_KEYS } from './words';
+
+const FIELDS = [
+  'off',
+  'messages',
+  'escalateAfterMs',
+  'ciBrakeRuns',
+  'reviewMaxNudges',
+  'detectingMaxAttempts',
+  'detectingMaxDurationMs',
+  'allFailedChecks',
+  'mergeEnds',
+  'severalPrs',
+];
 
 const policies = new WeakMap<object, ReactionPolicy>();
 
@@ -19,8 +32,8 @@ export function policyOf(manager: object): ReactionPolicy | undefined {
 /** Requires a policy, or nothing; as the engine reads it. */
 export function checkPolicy(policy: ReactionPolicy | undefined, argument: string): ReactionPolicy | undefined {
   if (policy === undefined) return undefined;
-  const { off, messages, escalateAfterMs, ciBrakeRuns, reviewMaxNudges, detectingMaxAttempts, detectingMaxDurationMs, allFailedChecks, mergeEnds, severalPrs } =
-    checkPlainObject(policy, argument);
+  checkOnly(checkPlainObject(policy, argument), argument, FIELDS);
+  const { off, messages, escalateAfterMs, ciBrakeRuns, reviewMaxNudges, detectingMaxAttempts, detectingMaxDurationMs, allFailedChecks, mergeEnds, severalPrs } = policy;
   const millis = (value: number | undefined, name: string): number | undefined => (value === undefined ? undefined : checkMillis(value, `${argument}.${name}`));
   const count = (value: number | undefined, name: string): number | undefined =>
     value === undefined ? undefined : checkPositiveInteger(value, `${argument}.${name}`);

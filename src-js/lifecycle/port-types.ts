@@ -1,6 +1,6 @@
 /**
  * The ports: what the host app does for the managers. Plain objects with async methods. A port may call back into the managers: nothing
- * is locked while it runs. One that never settles holds up its own call only.
+ * is locked while it runs. One that never settles holds up its own call only; one that destroys something keeps its session busy as well.
  */
 import type { ProjectId, SessionId } from './word-types';
 

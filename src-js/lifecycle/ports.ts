@@ -10,6 +10,11 @@ export interface Ends {
   readonly core: StoreCore;
   /** The caller's signal. */
   readonly signal?: AbortSignal;
+  /**
+   * For what must be through before anybody else is at the session, as a port that destroys: an abort then ends the waiting of the caller
+   * by this, and the port is waited for all the same.
+   */
+  readonly letGo?: (error: unknown) => void;
 }
 
 /** Waiting was given up; the port still runs. */
@@ -23,12 +28,12 @@ class GivenUp extends Error {
  * Calls a port and waits for it, at most until the signal aborts or the store is closed. `late` gets what it answers after that: there is
  * something that nobody else knows of.
  */
-export async function callPort<T>(run: () => T | PromiseLike<T>, { core, signal }: Ends, late?: (value: T) => void): Promise<T> {
+export async function callPort<T>(run: () => T | PromiseLike<T>, { core, signal, letGo }: Ends, late?: (value: T) => void): Promise<T> {
   if (core.closed) throw core.closedError();
   if (signal?.aborted) throw new GivenUp(signal.reason);
   let giveUp!: (reason: unknown) => void;
   const ended = new Promise<never>((_, reject) => (giveUp = reject));
-  const abort = (): void => giveUp(new GivenUp(signal?.reason));
+  const abort = (): void => (letGo ?? giveUp)(new GivenUp(signal?.reason));
   signal?.addEventListener('abort', abort, { once: true });
   const unclose = core.onClose(() => giveUp(core.closedError()));
   let isHeard = true;
@@ -76,10 +81,12 @@ function fieldsOf({ op, id, step }: Place): Record<string, unknown> {
 
 /** Calls a port as {@link callPort} does; what it throws becomes a `PortError` that says where. */
 export async function portStep<T>(place: Place, run: () => T | PromiseLike<T>, ends: Ends, late?: (value: T) => void): Promise<T> {
+  const { core, letGo } = ends;
+  const within = letGo === undefined ? ends : { ...ends, letGo: (error: unknown) => letGo(portError(place, error, core)) };
   try {
-    return await callPort(run, ends, late);
+    return await callPort(run, within, late);
   } catch (error) {
-    throw portError(place, error, ends.core);
+    throw portError(place, error, core);
   }
 }
 

@@ -80,6 +80,9 @@ async function ask(kit: Kit, record: Known, report: RecoverReport, runtimes: Rec
     if (kit.core.closed) throw error;
     kit.logger?.debug(`recover ${record.id}: its runtime cannot be asked: ${messageOf(error)}`);
   }
+  const now = await look(kit, record.id);
+  // Ended, or started anew, while its runtime was asked: what that said is of no session that runs.
+  if (now === null || hasEnded(now) || now.launchId !== record.launchId) return;
   const list = { alive: report.adopted, dead: report.lost, failed: report.unclear, unknown: report.unclear }[found];
   list.push(record.id);
   await kit.lifecycle.applyRuntimeObservation(record.id, { runtime: found, process: found, launchId: record.launchId });

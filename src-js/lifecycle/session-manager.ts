@@ -3,7 +3,7 @@ import { checkBooleanOrUndefined, checkNonEmptyString, checkOneOf, checkPlainObj
 import { checkCount, checkId, checkInterval, checkMillis, checkPort, checkSignal, guarded } from './arguments';
 import { cleanup } from './cleanup';
 import { SessionNotFoundError } from './errors';
-import { begun, busyError, isInside, runningOn, type Busy, type Kit } from './kit';
+import { alone, begun, busyError, exclusively, isInside, runningOn, type Kit } from './kit';
 import { kill } from './kill';
 import { basisOf } from './manager-support';
 import type {
@@ -132,7 +132,7 @@ export class SessionManager {
       return checkBooleanOrUndefined(checkPlainObject(options, 'options').force, 'options.force') === true;
     });
     const other = this.#kit.running.busy.get(id);
-    if (other === undefined) return this.#alone(id, { kind: 'kill', force }, () => kill(this.#kit, id, reason, force));
+    if (other === undefined) return alone(this.#kit, id, { kind: 'kill', force }, () => kill(this.#kit, id, reason, force));
     if (other.kind !== 'kill' || isInside(other)) throw busyError('kill', id);
     if (other.force || !force) return other.promise as Promise<boolean>;
     // One that must not fail on missing handles does not join one that may.
@@ -144,6 +144,8 @@ export class SessionManager {
    * Brings a session back that has ended: its workspace, and a new runtime that resumes the conversation, or begins with the prompt again. If a
    * step fails, the session stays ended, and its workspace stays.
    *
+   * @param options.signal Gives up when it aborts, as {@link SpawnOptions.signal}. If the runtime of the life before is being destroyed then, the session
+   *   stays busy until that is through.
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    * @throws {SessionNotRestorableError} `HF_LIFECYCLE_SESSION_NOT_RESTORABLE`: it has not ended
    * @throws {NothingToResumeError} `HF_LIFECYCLE_NOTHING_TO_RESUME`: it has neither a conversation nor a prompt
@@ -155,9 +157,8 @@ export class SessionManager {
       checkId(id, 'id');
       return checkSignal(checkPlainObject(options, 'options').signal, 'options.signal');
     });
-    if (this.#kit.running.busy.has(id)) throw busyError('restore', id);
-    const run = (): Promise<Session> => restore(this.#kit, id, { core: this.#kit.core, signal }, (each) => this.get(each));
-    return this.#alone(id, { kind: 'restore', force: false }, run);
+    const { core } = this.#kit;
+    return exclusively(this.#kit, id, 'restore', (letGo) => restore(this.#kit, id, { core, signal }, letGo, (each) => this.get(each)));
   }
 
   /** The sessions of a project with what a person is shown, by number; all from one moment. */
@@ -248,18 +249,6 @@ export class SessionManager {
   /** From when on a silent agent is shown as such. */
   #patience(): { now: number; noSignalAfterMs: number | undefined } {
     return { now: this.#kit.now(), noSignalAfterMs: this.#kit.noSignalAfterMs };
-  }
-
-  /** Runs an operation that others can see, until it is through. */
-  async #alone<T>(id: SessionId, what: Pick<Busy, 'kind' | 'force'>, run: () => Promise<T>): Promise<T> {
-    const { busy } = this.#kit.running;
-    const call = begun(run);
-    busy.set(id, { ...what, ...call });
-    try {
-      return await call.promise;
-    } finally {
-      busy.delete(id);
-    }
   }
 }
 

@@ -1,5 +1,6 @@
 /** Starting a session, and undoing what was done of it when a step fails. */
-import { bestEffort, bestEffortLate, checkWorkspace, launch, type Kit } from './kit';
+import { bestEffort, checkWorkspace, launch, type Kit } from './kit';
+import { lateRuntime, lateWorkspace } from './late';
 import { LostOperation, Operation, outside } from './operation';
 import type { SpawnConfig } from './manager-types';
 import type { WorkspaceInfo } from './port-types';
@@ -20,10 +21,14 @@ export async function spawn(kit: Kit, config: SpawnConfig, key: string | undefin
   const { operationToken, ...record } = await ownStep(place, () => create(kit, config, key));
   // The key is that of an earlier call, which has done the rest, or is at it.
   if (operationToken === undefined) return get(record.id);
+  let through!: () => void;
+  const undone = new Promise<void>((resolve) => (through = resolve));
   try {
-    await start(kit, record, new Operation(kit, 'spawn', record.id, operationToken), ends);
+    await start(kit, record, new Operation(kit, 'spawn', record.id, operationToken), ends, undone);
   } catch (error) {
     throw outside(error);
+  } finally {
+    through();
   }
   return get(record.id);
 }
@@ -37,7 +42,8 @@ async function create(kit: Kit, config: SpawnConfig, key: string | undefined): P
   return reviveSession(JSON.parse(await kit.core.write({ do: 'createSession', session, now: kit.now(), key, operation: true, mergeEnds })) as Created);
 }
 
-async function start(kit: Kit, record: SessionRecord, operation: Operation, ends: Ends): Promise<void> {
+/** `undone` = this is through; what comes later than that is looked at then. */
+async function start(kit: Kit, record: SessionRecord, operation: Operation, ends: Ends, undone: Promise<void>): Promise<void> {
   const { id, metadata } = record;
   const { lifecycle, runtime, store, workspace } = kit;
   const place = (step: string) => ({ op: 'spawn', id, step });
@@ -48,7 +54,7 @@ async function start(kit: Kit, record: SessionRecord, operation: Operation, ends
     freed = await bestEffort(kit, `spawn ${id}: destroying its workspace`, () => workspace.destroy(info));
   };
   try {
-    const late = (info: WorkspaceInfo): void => void reclaimLate(kit, info);
+    const late = (info: WorkspaceInfo): void => void lateWorkspace(kit, info, undone);
     const make = async () => checkWorkspace(await workspace.create({ projectId: record.projectId, sessionId: id, branch: metadata.branch }), record);
     const info = await portStep(place('workspace'), make, ends, late);
     undo.push(async () => (await reclaim(info), freed));
@@ -56,7 +62,7 @@ async function start(kit: Kit, record: SessionRecord, operation: Operation, ends
 
     const launchId = await operation.launch();
     const config = { sessionId: id, workspacePath: info.path, prompt: metadata.prompt };
-    const handle = await launch(kit, 'spawn', record, { launchId, config, resume: '' }, ends);
+    const handle = await launch(kit, 'spawn', record, { launchId, config, resume: '' }, ends, (late) => void lateRuntime(kit, 'spawn', id, late, undone));
     undo.push(() => bestEffort(kit, `spawn ${id}: destroying its runtime`, () => runtime.destroy(handle)));
     const outcome = { branch: info.branch, workspacePath: info.path, runtimeHandle: handle, prompt: metadata.prompt, launchId, expect: 'spawning' as const };
     try {
@@ -72,12 +78,4 @@ async function start(kit: Kit, record: SessionRecord, operation: Operation, ends
     throw error;
   }
   await operation.endQuietly();
-}
-
-/** Takes a workspace away that came after the call was given up. One that refuses is noted, so that a cleanup tries again. */
-async function reclaimLate(kit: Kit, info: WorkspaceInfo): Promise<void> {
-  const id = info.sessionId;
-  if (await bestEffortLate(kit, `spawn ${id}: destroying its workspace`, () => kit.workspace.destroy(info))) return;
-  const noted = () => kit.store.patchSessionMetadata(id, { workspacePath: info.path, branch: info.branch });
-  await bestEffortLate(kit, `spawn ${id}: noting its workspace`, noted);
 }

@@ -19,7 +19,9 @@ const STOP_CONCURRENCY = 8;
 export async function stopAll(kit: Kit, projectId: ProjectId | undefined, ends: Ends): Promise<StopReport> {
   // Also what an earlier call has ended without getting rid of its runtime.
   const sessions = await many<SessionRecord>(await kit.core.read({ do: 'stoppable', projectId }), reviveSession);
-  const { done, failed } = await each(kit, 'stop', sessions, STOP_CONCURRENCY, ends, (id) => exclusively(kit, id, 'stop', () => stop(kit, id, ends)));
+  const { done, failed } = await each(kit, 'stop', sessions, STOP_CONCURRENCY, ends, (id) =>
+    exclusively(kit, id, 'stop', (letGo) => stop(kit, id, { ...ends, letGo })),
+  );
   return { stopped: done, failed };
 }
 
@@ -28,7 +30,7 @@ export async function resumeAll(kit: Kit, projectId: ProjectId | undefined, conc
   const sessions = await many<SessionRecord>(await kit.core.read({ do: 'stopped', projectId }), reviveSession);
   const { done, failed } = await each(kit, 'restore', sessions, concurrency, ends, async (id) => {
     try {
-      return await exclusively(kit, id, 'restore', () => bringBack(kit, id, ends, ({ stopped }) => stopped));
+      return await exclusively(kit, id, 'restore', (letGo) => bringBack(kit, id, ends, letGo, ({ stopped }) => stopped));
     } catch (error) {
       // Another process was faster, or it has been deleted.
       if (error instanceof HoldfastError && OVERTAKEN.has(error.hfCode)) return false;

@@ -437,4 +437,4 @@ CREATE CONSTRAINT TRIGGER notification_invalidate_update AFTER UPDATE ON {schema
     OR OLD.count IS DISTINCT FROM NEW.count)
   EXECUTE FUNCTION {schema}.notification_invalidated();
 CREATE CONSTRAINT TRIGGER notification_invalidate_delete AFTER DELETE ON {schema}.notification DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW WHEN (OLD.resolved_at IS NULL) EXECUTE FUNCTION {schema}.notification_invalidated();
+  FOR EACH ROW WHEN (OLD.resolved_at IS NULL OR OLD.seen_at IS NULL) EXECUTE FUNCTION {schema}.notification_invalidated();

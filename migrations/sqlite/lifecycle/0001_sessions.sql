@@ -359,7 +359,7 @@ BEGIN
       WHEN OLD.count IS NOT NEW.count THEN NEW.last_at ELSE coalesce(NEW.seen_at, NEW.last_at) END);
 END;
 CREATE TRIGGER notification_invalidate_delete AFTER DELETE ON notification
-WHEN OLD.resolved_at IS NULL AND EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation')
+WHEN (OLD.resolved_at IS NULL OR OLD.seen_at IS NULL) AND EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation')
 BEGIN
   INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
   VALUES (OLD.project_id, OLD.session_id, 'notification_changed', json_object('id', OLD.id, 'session', OLD.session_id,

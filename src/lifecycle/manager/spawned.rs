@@ -5,12 +5,13 @@ use serde::Deserialize;
 use super::policy::{Policy, PolicyInput};
 use super::{Outcome, activity, react};
 use crate::error::{Code, HfError, Result};
+use crate::ids;
 use crate::lifecycle::model::{Activity, Metadata, Millis};
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::decisions::{self, Cause};
 use crate::lifecycle::tables::sessions::{self, Watched};
 use crate::lifecycle::tables::{notifications, operations};
-use crate::lifecycle::words::{SessionState, TerminationReason};
+use crate::lifecycle::words::{ActivityState, SessionState, TerminationReason};
 
 /// The command `spawned`.
 #[derive(Debug, Clone, Deserialize)]
@@ -95,12 +96,21 @@ pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     }
     // A restore's start counts from now on; until then it stood with the operation, and what was heard of it.
     let mut early = None;
-    let launch_id = input.outcome.launch_id.as_deref();
-    if let Some(launch_id) = launch_id.filter(|launch_id| *launch_id != before.launch_id) {
-        let Some(found) = operations::early(sql, id, launch_id)? else {
-            return refused(Code::LifecycleSessionBusy, "session: another operation is in progress".to_owned());
-        };
-        early = found.0;
+    // Whoever starts a session again by himself, without a name: what its former life still tells must not count.
+    let new_name = || (stored.state.is_terminal() && !before.launch_id.is_empty()).then(ids::uuid);
+    let launch_id = input.outcome.launch_id.clone().or_else(new_name);
+    let launch_id = launch_id.as_deref();
+    if let Some(launch_id) = input.outcome.launch_id.as_deref().filter(|launch_id| *launch_id != before.launch_id) {
+        match operations::early(sql, id, launch_id)? {
+            Some(found) => early = found.0,
+            // A host that runs no operations names its starts as it likes, but for one that another has overtaken.
+            None if expect.is_none() && (stored.state.is_terminal() || before.launch_id.is_empty()) => {}
+            None if before.launch_id.is_empty() && operations::of(sql, id)?.is_empty() => {}
+            None => {
+                let message = "session: another operation is in progress, or another launch counts by now".to_owned();
+                return refused(Code::LifecycleSessionBusy, message);
+            }
+        }
     }
     let mut after = before.clone();
     after.metadata.merge(metadata(&input.outcome));
@@ -111,8 +121,13 @@ pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     if let Some(heard) = early {
         after.lifecycle = activity::follow(&after.lifecycle, heard);
     }
-    let was_faster = (expect == Some(Expect::Spawning) || early.is_some())
-        && matches!(after.lifecycle.state, SessionState::Working | SessionState::Idle | SessionState::NeedsInput);
+    let was_heard = match after.lifecycle.state {
+        SessionState::Working | SessionState::Idle | SessionState::NeedsInput => true,
+        // Not so one that quarantine made stuck.
+        SessionState::Stuck => after.lifecycle.activity.state == ActivityState::Blocked,
+        _ => false,
+    };
+    let was_faster = was_heard && (expect == Some(Expect::Spawning) || early.is_some());
     if !was_faster {
         after.lifecycle.state = SessionState::NotStarted;
     }

@@ -113,3 +113,41 @@ fn writing_a_record_leaves_its_launch_alone() {
     let found = world.record();
     assert_eq!((found.launch_id.as_str(), found.launched_at, found.metadata.branch.as_str()), ("a", None, "other"));
 }
+
+#[test]
+fn a_question_or_a_block_that_is_heard_on_the_way_up_is_kept() {
+    for (heard, state, told) in [
+        ("waiting_input", SessionState::NeedsInput, "reaction.agent-needs-input"),
+        ("blocked", SessionState::Stuck, "reaction.agent-stuck"),
+    ] {
+        let mut world = World::with(SessionState::NotStarted);
+        launch(&mut world, "spawn", "a");
+        world.signal(json!({ "valid": true, "state": heard, "source": "hook", "launchId": "a" }));
+        world.spawned(json!({ "expect": "spawning", "outcome": { "launchId": "a" } })).unwrap();
+        over(&world);
+        assert_eq!((world.state(), world.types()), (state, vec![told.to_owned()]));
+        world.kill("");
+        launch(&mut world, "restore", "b");
+        world.signal(json!({ "valid": true, "state": heard, "source": "hook", "launchId": "b" }));
+        assert!(world.types().is_empty());
+        world.spawned(json!({ "expect": "terminal", "outcome": { "launchId": "b" } })).unwrap();
+        assert_eq!((world.state(), world.types()), (state, vec![told.to_owned()]));
+    }
+}
+
+#[test]
+fn a_host_without_operations_names_its_starts_or_has_them_named() {
+    let mut world = World::with(SessionState::NotStarted);
+    world.spawned(json!({ "outcome": { "launchId": "mine" } })).unwrap();
+    assert_eq!(world.record().launch_id, "mine");
+    world.kill("");
+    // It says nothing of a name: what the former life tells must not count all the same.
+    world.spawned(json!({})).unwrap();
+    let launch_id = world.record().launch_id;
+    assert!(!launch_id.is_empty() && launch_id != "mine");
+    world.signal(json!({ "valid": true, "state": "waiting_input", "source": "hook", "launchId": "mine" }));
+    assert_eq!(world.state(), SessionState::NotStarted);
+    world.kill("");
+    world.spawned(json!({ "outcome": { "launchId": "next" } })).unwrap();
+    assert_eq!(world.record().launch_id, "next");
+}
