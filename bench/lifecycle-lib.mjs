@@ -1,4 +1,5 @@
 // What the cases of the session lifecycle share: a store to run over, and polls of a pull request.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { now, scratch, wipe } from './lib.mjs';
 
 /** Runs `fn` over a store in a folder of its own. */
@@ -39,4 +40,21 @@ export async function company(store, changed, each) {
   const took = now() - started;
   const n = 64 * each;
   return { times: [took / n], extra: { 'observations/s': Math.round((n / took) * 1000) } };
+}
+
+/** How long it takes from the moment a commit resolves, or is told, whichever is first, to the listener. */
+export async function told(store) {
+  let heard;
+  const off = await store.onChange(({ kind }) => kind === 'session_deleted' && heard?.(now()));
+  const times = [];
+  for (let i = 0; i < 60; i++) {
+    const id = await store.spawn();
+    await sleep(3 + ((i * 37) % 61) / 4);
+    const told = new Promise((resolve) => (heard = resolve));
+    await store.remove(id);
+    const committed = now();
+    times.push(Math.max(0, (await told) - committed));
+  }
+  await off();
+  return times;
 }

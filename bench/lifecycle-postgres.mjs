@@ -1,10 +1,9 @@
 // The session lifecycle on PostgreSQL, beside what one writes by hand with `pg`: the same polls, one transaction each.
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { startPostgres } from '../scripts/postgres.mjs';
-import { loadContenders, now, rounds, sample } from './lib.mjs';
-import { company, extents, poll } from './lifecycle-lib.mjs';
+import { loadContenders, rounds, sample } from './lib.mjs';
+import { company, extents, poll, told } from './lifecycle-lib.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const peers = { 'pg, by hand': 'lifecycle-pg' };
@@ -37,21 +36,7 @@ export async function postgres(all, report, options) {
       });
     }
     for (const [changed, what] of extents) await add(`64 callers observe, ${what}: time per observation`, (store) => company(store, changed, 20));
-    await add('a commit resolves -> a listener in the process hears of it', async (store) => {
-      let heard;
-      const off = await store.onChange(({ kind }) => kind === 'session_deleted' && heard?.(now()));
-      const times = [];
-      for (let i = 0; i < 60; i++) {
-        const id = await store.spawn();
-        await sleep(3 + ((i * 37) % 61) / 4);
-        const told = new Promise((resolve) => (heard = resolve));
-        await store.remove(id);
-        const committed = now();
-        times.push(Math.max(0, (await told) - committed));
-      }
-      await off();
-      return times;
-    });
+    await add('a commit resolves -> a listener in the process hears of it', told);
   } finally {
     await server?.stop();
   }

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Report, loadContenders, now, quantile, rounds, sample, scratch, wipe } from './lib.mjs';
-import { company, extents, opened, poll } from './lifecycle-lib.mjs';
+import { company, extents, opened, poll, told } from './lifecycle-lib.mjs';
 import { postgres } from './lifecycle-postgres.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -63,21 +63,7 @@ async function together(all, report, options) {
 
 /** From the moment a commit resolves, or is told, whichever is first, to the listener. */
 async function latency(all, report, options) {
-  const time = opened(options, async (store) => {
-    let heard;
-    const off = await store.onChange(({ kind }) => kind === 'session_deleted' && heard?.(now()));
-    const times = [];
-    for (let i = 0; i < 60; i++) {
-      const id = await store.spawn();
-      await sleep(3 + ((i * 37) % 61) / 4);
-      const told = new Promise((resolve) => (heard = resolve));
-      await store.remove(id);
-      const committed = now();
-      times.push(Math.max(0, (await told) - committed));
-    }
-    await off();
-    return times;
-  });
+  const time = opened(options, told);
   report.add('a commit resolves -> a listener in the process hears of it', await rounds(all, time, options.rounds));
   const other = opened(options, async (store, dir) => {
     if (!store.store) return null;

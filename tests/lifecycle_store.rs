@@ -65,7 +65,7 @@ fn sessions_are_numbered_written_patched_and_deleted() {
                 "activity": { "state": "idle", "lastActivityAt": null, "source": "none" }, "detecting": null },
             "metadata": { "branch": "", "workspacePath": "", "runtimeHandleId": "", "runtimeName": "", "agentSessionId": "",
                 "prompt": "" },
-            "revision": 0, "createdAt": T, "updatedAt": T });
+            "revision": 0, "createdAt": T, "updatedAt": T, "displayName": "", "pinned": false, "launchId": "", "launchedAt": null });
         assert_eq!(made, expected);
         assert_eq!(store.read(json!({ "do": "session", "id": "mer-1" })), expected);
         let patched = store.write(json!({ "do": "patchMetadata", "id": "mer-1", "now": T + 1,
