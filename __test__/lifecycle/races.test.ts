@@ -5,6 +5,15 @@ import { describe, expect, test } from 'vitest';
 
 import { BACKENDS, TestClock, testPorts, until, world } from './support';
 
+/** Runs an operation as soon as the session is free: the one that was given up may still be taking something away. */
+function onceFree(run: () => Promise<unknown>): Promise<void> {
+  return until(async () => {
+    const error = await run().then(() => undefined, (reason: unknown) => reason);
+    if (error !== undefined) expect(error).toMatchObject({ hfCode: 'HF_LIFECYCLE_SESSION_BUSY' });
+    return error === undefined;
+  });
+}
+
 describe.each(BACKENDS)('on $name', ({ make }) => {
   test('a forced kill that meets a spawn leaves no runtime behind', async () => {
     const { sessions, store, calls } = await world(await make());
@@ -29,7 +38,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
     await sessions.spawn({ projectId: 'mer', prompt: 'p' });
     const create = runtime.create.bind(runtime);
     for (let round = 0; round < 12; round++) {
-      await sessions.kill('mer-1');
+      await onceFree(() => sessions.kill('mer-1'));
       const abort = new AbortController();
       runtime.create = async (config) => {
         const handle = await create(config);
@@ -43,13 +52,7 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
       const record = await store.getSession('mer-1');
       const isDestroyed = calls.includes(`runtime.destroy ${record!.metadata.runtimeHandleId}`);
       expect(record!.lifecycle.isAlive, `round ${round}`).toBe(!isDestroyed);
-      // It is busy until the runtime of the restore that was given up is gone.
-      if (record!.lifecycle.isAlive) continue;
-      await until(async () => {
-        const error = await sessions.restore('mer-1').then(() => undefined, (reason: unknown) => reason);
-        if (error !== undefined) expect(error).toMatchObject({ hfCode: 'HF_LIFECYCLE_SESSION_BUSY' });
-        return error === undefined;
-      });
+      if (!record!.lifecycle.isAlive) await onceFree(() => sessions.restore('mer-1'));
     }
   });
 
