@@ -1,5 +1,4 @@
 /** What the acceptance tests of the entity module share: owners, stores written in JavaScript, registries with everything observable. */
-import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,11 +23,12 @@ import {
 import { afterEach } from 'vitest';
 import * as z from 'zod';
 
+import { killChildren, startChild, type Child } from '../support/child';
+
 export type State = Record<string, unknown>;
 
 const folders: string[] = [];
 const stores: NativeEntityStore[] = [];
-const children: ChildProcess[] = [];
 
 /** A new empty folder, removed after the test. */
 export function tempDir(): string {
@@ -45,7 +45,7 @@ export function openStore(target: { path: string } | { memory: true }, options?:
 }
 
 afterEach(async () => {
-  for (const child of children.splice(0)) child.kill('SIGKILL');
+  killChildren();
   await Promise.all(stores.splice(0).map((store) => store.close()));
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
 });
@@ -160,67 +160,13 @@ export function deferred<T = void>() {
   return { promise, resolve, reject };
 }
 
-/** A child process of a fixture, and the lines that it printed. */
-export interface Child {
-  process: ChildProcess;
-  lines: string[];
-  /** Resolves when the child has printed a line that begins with `start`; rejects when it ends without. */
-  line(start: string): Promise<string>;
-  send(text: string): void;
-  kill(): Promise<void>;
-  ended: Promise<{ code: number | null; signal: NodeJS.Signals | null; err: string }>;
-}
+export type { Child };
 
 const fixtures = fileURLToPath(new URL('./fixtures/', import.meta.url));
 
 /** Starts `fixtures/<name>` on the runtime that runs the tests. It is killed after 45 seconds, or at the end of the test. */
 export function start(name: string, ...args: string[]): Child {
-  const child = spawn(process.execPath, [join(fixtures, name), ...args], { timeout: 45_000, killSignal: 'SIGKILL' });
-  children.push(child);
-  const lines: string[] = [];
-  let err = '';
-  let rest = '';
-  let over = false;
-  const looks = new Set<() => void>();
-  const notify = (): void => looks.forEach((look) => look());
-  child.stdout.on('data', (chunk) => {
-    const parts = (rest + chunk).split('\n');
-    rest = parts.pop() ?? '';
-    lines.push(...parts);
-    notify();
-  });
-  child.stderr.on('data', (chunk) => (err += chunk));
-  child.stdin.on('error', () => {});
-  const ended = new Promise<Awaited<Child['ended']>>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code, signal) => {
-      over = true;
-      resolve({ code, signal, err });
-      notify();
-    });
-  });
-  return {
-    process: child,
-    lines,
-    ended,
-    send: (text) => void child.stdin.write(`${text}\n`),
-    kill: async () => {
-      child.kill('SIGKILL');
-      await ended;
-    },
-    line: (begin) =>
-      new Promise((resolve, reject) => {
-        const look = (): void => {
-          const found = lines.find((line) => line.startsWith(begin));
-          if (found === undefined && !over) return;
-          looks.delete(look);
-          if (found !== undefined) resolve(found);
-          else reject(new Error(`${name} ended without printing ${begin}: ${lines.slice(-20).join('\n')}${err}`));
-        };
-        looks.add(look);
-        look();
-      }),
-  };
+  return startChild(join(fixtures, name), ...args);
 }
 
 /** Closes a store that was made elsewhere after the test. */
