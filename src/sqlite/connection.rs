@@ -71,12 +71,22 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
             None,
         )));
     }
-    migrate::verify(migrate::identify(db)?, options, path)?;
+    let found = migrate::identify(db)?;
+    migrate::verify(found, options, path)?;
+    if options.incremental_vacuum && found.objects == 0 {
+        // Must stand before the first page, which switching to the log writes. On a file that has tables it would wait for the write
+        // lock, to no effect.
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+    }
     switch_to_log(db, options.busy_timeout)?;
     set(db, options).map_err(sql)?;
     db.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
     db.pragma_update(None, "journal_size_limit", checkpoint::LOG_BYTES_KEPT).map_err(sql)?;
-    log::renew(db, path)?;
+    // Whoever holds the write lock is at work with the log: opening need not wait for him.
+    db.busy_timeout(Duration::ZERO).map_err(sql)?;
+    let renewed = log::renew(db, path);
+    db.busy_timeout(options.busy_timeout).map_err(sql)?;
+    renewed?;
     migrate::migrate(db, options, path)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sql)?;
     Ok(())
@@ -158,12 +168,16 @@ pub(super) fn open_memory(options: &Options) -> Result<Connection> {
     );
     let db = opened.map_err(|error| sql_error("open a database in memory", error))?;
     set(&db, options).map_err(|error| sql_error("open a database in memory", error))?;
+    if options.incremental_vacuum {
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")
+            .map_err(|error| sql_error("open a database in memory", error))?;
+    }
     migrate::migrate(&db, options, Path::new(":memory:"))?;
     Ok(db)
 }
 
 /// What every connection needs.
-fn set(db: &Connection, options: &Options) -> rusqlite::Result<()> {
+pub(super) fn set(db: &Connection, options: &Options) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     let full = options.synchronous == Synchronous::Full;
     db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
@@ -185,7 +199,7 @@ fn set(db: &Connection, options: &Options) -> rusqlite::Result<()> {
 }
 
 /// Finds the system's own reason for a file that SQLite could not open; SQLite does not pass it on.
-fn explained(error: HfError, path: &Path) -> HfError {
+pub(super) fn explained(error: HfError, path: &Path) -> HfError {
     let error = super::room::honest(error, Some(path));
     #[cfg(unix)]
     if error.code() == Code::Io && !error.is_sync_failure() {

@@ -28,6 +28,7 @@ mod migrate;
 mod options;
 pub mod owner;
 mod queue;
+mod read_only;
 mod readers;
 mod room;
 mod shared;
@@ -40,6 +41,7 @@ pub use backup::Backup;
 pub use database::Database;
 pub use error::sql_error;
 pub use options::{Migrate, Migration, Options, Synchronous, Target};
+pub use read_only::ReadOnly;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

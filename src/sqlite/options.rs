@@ -27,7 +27,8 @@ pub enum Synchronous {
 /// One step of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number, counted from 1 without gaps; the file's `user_version` once it is done.
+    /// Its number, one more than that of the one before; the file's `user_version` once it is done. A file below the first one's that
+    /// is not empty is refused.
     pub version: u32,
     /// What it does, for messages.
     pub name: &'static str,
@@ -61,6 +62,9 @@ pub struct Options {
     pub max_batch: usize,
     /// Default [`Migrate::Auto`].
     pub migrate: Migrate,
+    /// Whether a file that is made lets free pages be given back piece by piece (`PRAGMA incremental_vacuum`). It costs every write a
+    /// little, and can be chosen only before the first page is written. Default no.
+    pub incremental_vacuum: bool,
     /// Runs on every new connection, for functions and the like; by default it does nothing. The schema is not trusted: a
     /// function that triggers, views or indexes are to call must be declared innocuous.
     pub setup: fn(&Connection) -> rusqlite::Result<()>,
@@ -77,6 +81,7 @@ impl Options {
             migrations,
             max_batch: 256,
             migrate: Migrate::Auto,
+            incremental_vacuum: false,
             setup: |_| Ok(()),
         }
     }
@@ -84,5 +89,10 @@ impl Options {
     /// The version that our migrations lead to.
     pub(super) fn version(&self) -> u32 {
         self.migrations.last().map_or(0, |migration| migration.version)
+    }
+
+    /// The version that the first of our migrations leads to.
+    pub(super) fn first_version(&self) -> u32 {
+        self.migrations.first().map_or(1, |migration| migration.version)
     }
 }

@@ -1,7 +1,6 @@
 //! Sessions in an embedded SQLite database.
 
 mod place;
-mod readers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,11 +10,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use self::readers::Readers;
 use super::config::{Retention, SqliteConfig, Synchronous};
 use super::hub::Hub;
 use super::{Backend, Done, watch};
 use crate::durable::pool;
+use crate::durable::turns::Turns;
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::command::{Context, Read, Write};
 use crate::lifecycle::owners::Owners;
@@ -43,7 +42,7 @@ const PRUNE_EVERY: i64 = 500;
 /// A store in a SQLite database.
 struct SqliteStore {
     shared: Arc<Shared>,
-    readers: Arc<Readers>,
+    readers: Arc<Turns>,
 }
 
 /// What jobs need besides their connection.
@@ -105,7 +104,7 @@ pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
         pruned_at: AtomicI64::new(i64::MIN),
         now: AtomicI64::new(i64::MAX),
     };
-    let readers = Readers::new(config.max_readers);
+    let readers = Turns::new(config.max_readers);
     Ok(Arc::new(SqliteStore { shared: Arc::new(shared), readers: Arc::new(readers) }))
 }
 
