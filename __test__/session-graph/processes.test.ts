@@ -15,7 +15,7 @@ test('1: of two processes that commit with the same expectation one wins', async
 
 test('9: sixteen processes open a missing file at once', { timeout: 45_000 }, async () => {
   const path = newFile();
-  const at = String(Date.now() + 4000);
+  const at = String(Date.now() + 2500);
   const versions = await Promise.all(Array.from({ length: 16 }, () => ask<number>(path, 'open', at)));
   expect(versions).toEqual(Array.from({ length: 16 }, () => 3));
   expect(raw(path, 'PRAGMA user_version')).toEqual([{ user_version: 3 }]);
@@ -37,10 +37,10 @@ test('27: a load never sees half a commit', async () => {
   const store = await open(path, { durability: 'normal' });
   let over = false;
   void watcher.ended.then(() => (over = true));
-  for (let n = 1; !over && n < 3000; n++) await store.commitRuntimeState(append([node(`n${n}`, n > 1 ? `n${n - 1}` : null)]));
+  for (let n = 1; !over; n++) await store.commitRuntimeState(append([node(`n${n}`, n > 1 ? `n${n - 1}` : null)]));
   const { torn, different } = JSON.parse(await watcher.line('answer')) as { torn: number; different: number };
   expect(torn).toBe(0);
-  expect(different).toBeGreaterThan(5);
+  expect(different).toBeGreaterThanOrEqual(20);
 });
 
 test('37: a killed process leaves whole commits, and all that it was told of', { timeout: 60_000 }, async () => {

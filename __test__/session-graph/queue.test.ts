@@ -1,5 +1,5 @@
 /** Work that waits: who gets what, and for how long. The numbers are those of the acceptance checks. */
-import { completionOf, type QueuedWorkClaim, type QueuedWorkClaimRequest, type SessionGraphStore } from 'holdfast';
+import { completionOf, type QueuedWorkBatchDraft, type QueuedWorkClaim, type QueuedWorkClaimRequest, type SessionGraphStore } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
 import { KINDS, commit, draft, failure, newFile, open, raw } from './support';
@@ -7,7 +7,10 @@ import { KINDS, commit, draft, failure, newFile, open, raw } from './support';
 const request: QueuedWorkClaimRequest = { sessionId: 'root', ownerId: 'a', leaseTtlMs: 60_000, boundary: 'idle' };
 const claim = (store: SessionGraphStore, maxBatches = 10, more: Partial<QueuedWorkClaimRequest> = {}) =>
   store.claimReadyQueuedWork({ ...request, ...more, maxBatches });
-const seqs = (claimed: QueuedWorkClaim | null) => claimed?.batches.map((batch) => batch.enqueueSeq) ?? null;
+/** Places in the queue; in PostgreSQL the numbers of all stores are one sequence, so they are counted from the first of this one. */
+let first = 0;
+const seqs = (claimed: QueuedWorkClaim | null) => claimed?.batches.map((batch) => batch.enqueueSeq - first + 1) ?? null;
+const begin = async (store: SessionGraphStore, more?: Partial<QueuedWorkBatchDraft>) => (first = (await store.enqueueQueuedWork(draft(more))).enqueueSeq);
 
 test('22: eight handles enqueue at once', { timeout: 30_000 }, async () => {
   const path = newFile();
@@ -34,12 +37,12 @@ test('7: two handles claim one batch, 200 times', async () => {
 describe.each(KINDS)('in a $name', ({ make }) => {
   test('6: what somebody holds nobody else gets', async () => {
     const store = await make();
-    await store.enqueueQueuedWork(draft({ slotPolicy: 'exclusive' }));
+    await begin(store, { slotPolicy: 'exclusive' });
     const mine = (await claim(store))!;
     expect(await claim(store, 10, { ownerId: 'b' })).toBeNull();
     expect(await claim(store)).toBeNull();
     expect((await store.renewQueuedWorkClaim(mine, 90_000)).expiresAtEpochMs).toBeGreaterThan(mine.expiresAtEpochMs);
-    expect(mine.claimId).toBe(`qwc:1:${mine.fencingToken}`);
+    expect(mine.claimId).toBe(`qwc:${first}:${mine.fencingToken}`);
     expect(mine.leaseToken).toMatch(/^[0-9a-f]{32}$/);
   });
 
@@ -91,7 +94,7 @@ describe.each(KINDS)('in a $name', ({ make }) => {
 
   test('16: the head of the line decides', async () => {
     const store = await make();
-    await store.enqueueQueuedWork(draft({ deliveryPolicy: 'afterCurrentTurnCommit' }));
+    await begin(store, { deliveryPolicy: 'afterCurrentTurnCommit' });
     await store.enqueueQueuedWork(draft());
     expect(await claim(store, 10, { boundary: 'activeTurnCheckpoint' })).toBeNull();
     expect(seqs(await claim(store))).toEqual([1]);
@@ -101,7 +104,8 @@ describe.each(KINDS)('in a $name', ({ make }) => {
   test('17: what goes together', async () => {
     const store = await make();
     const [a, b] = [{ group: 'a' }, { group: 'b' }];
-    for (const mergeKey of [a, a, b]) await store.enqueueQueuedWork(draft({ mergeKey }));
+    await begin(store, { mergeKey: a });
+    for (const mergeKey of [a, b]) await store.enqueueQueuedWork(draft({ mergeKey }));
     await store.enqueueQueuedWork(draft({ mergeKey: a, deliveryPolicy: 'afterCurrentTurnCommit' }));
     expect([seqs(await claim(store)), seqs(await claim(store)), seqs(await claim(store)), await claim(store)]).toEqual([[1, 2], [3], [4], null]);
     for (let n = 0; n < 3; n++) await store.enqueueQueuedWork(draft({ mergeKey: a }));
@@ -122,13 +126,15 @@ describe.each(KINDS)('in a $name', ({ make }) => {
 
   test('18: never joins nothing', async () => {
     const store = await make();
-    for (let n = 0; n < 3; n++) await store.enqueueQueuedWork(draft());
+    await begin(store);
+    for (let n = 0; n < 2; n++) await store.enqueueQueuedWork(draft());
     expect([seqs(await claim(store)), seqs(await claim(store)), seqs(await claim(store))]).toEqual([[1], [2], [3]]);
   });
 
   test('19: by ids, exactly what is next', async () => {
     const store = await make();
     const one = await store.enqueueQueuedWork(draft({ slotPolicy: 'exclusive' }));
+    first = one.enqueueSeq;
     const two = await store.enqueueQueuedWork(draft({ slotPolicy: 'exclusive' }));
     const byIds = (batchIds: string[]) => store.claimReadyQueuedWorkByBatchIds({ ...request, batchIds });
     expect(await byIds([two.batchId])).toBeNull();
@@ -179,6 +185,7 @@ test('a damaged batch stops nobody, is named, and can be cancelled', async () =>
   const bad = await before.enqueueQueuedWork(draft());
   const lost = await before.enqueueQueuedWork(draft({ payloads: [1, 2] }));
   const good = await before.enqueueQueuedWork(draft());
+  first = 1;
   await before.close();
   raw(path, `UPDATE queued_work_items SET payload_json = '{' WHERE batch_id = '${bad.batchId}'`);
   raw(path, `DELETE FROM queued_work_items WHERE batch_id = '${lost.batchId}' AND item_index = 0`);

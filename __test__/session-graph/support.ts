@@ -1,5 +1,6 @@
 /** What the tests of session graphs share: stores, commits, another SQLite, and processes. */
 import { spawn, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -8,12 +9,15 @@ import { fileURLToPath } from 'node:url';
 
 import {
   SessionGraphStore,
+  type PostgresSessionGraphOptions,
   type QueuedWorkBatchDraft,
   type RuntimeCommit,
   type SessionGraphStoreOptions,
   type SessionNodeRecord,
 } from 'holdfast';
 import { afterEach } from 'vitest';
+
+import { freshSchema, type FreshSchema } from '../support/postgres';
 
 const { bunPath } = createRequire(import.meta.url)('../../scripts/bun.cjs') as { bunPath(): string | null };
 
@@ -51,10 +55,23 @@ export async function memory(options?: SessionGraphStoreOptions): Promise<Sessio
   return store;
 }
 
-/** Runs a test over a file and in memory. */
+/** A schema for all stores of a test file, made with the first of them. */
+let schema: Promise<FreshSchema> | undefined;
+
+/** A store in PostgreSQL; closed after the test. */
+export async function connect(sessionId: string = randomUUID(), options?: Partial<PostgresSessionGraphOptions>): Promise<SessionGraphStore> {
+  schema ??= freshSchema();
+  const { url, schema: name } = await schema;
+  const store = await SessionGraphStore.connect({ connectionString: url, schema: name, sessionId, ...options });
+  stores.push(store);
+  return store;
+}
+
+/** Runs a test over a file, in memory, and in PostgreSQL. */
 export const KINDS: { name: string; make: (options?: SessionGraphStoreOptions) => Promise<SessionGraphStore> }[] = [
   { name: 'file', make: (options) => open(newFile(), options) },
   { name: 'memory', make: memory },
+  { name: 'schema', make: (options) => connect(randomUUID(), options) },
 ];
 
 export function node(nodeId: string, parentNodeId: string | null = null, payload: SessionNodeRecord['payload'] = { of: nodeId }): SessionNodeRecord {

@@ -51,6 +51,16 @@ export interface CoreConfig {
   migrates: boolean;
   blobProfile: string;
   gc: { everyCommits: number | null; minBlobAgeMs: number };
+  postgres?: PostgresConfig;
+}
+
+/** Where a store in PostgreSQL is, for the addon. */
+export interface PostgresConfig {
+  connection: object;
+  /** Tells connections apart, without telling a password. */
+  connectionKey: string;
+  schema: string;
+  key: string;
 }
 
 /** One store in the addon. */
@@ -64,7 +74,8 @@ export class GraphCore {
 
   constructor(config: CoreConfig) {
     this.config = config;
-    this.#state = new HandleState(`the session store ${config.path ?? 'in memory'}`);
+    const place = config.postgres === undefined ? (config.path ?? 'in memory') : `${config.postgres.key} in PostgreSQL`;
+    this.#state = new HandleState(`the session store ${place}`);
     this.#inner = callSync(() => new addon.SessionGraph(JSON.stringify(config)));
   }
 

@@ -1,12 +1,42 @@
 /** Options of a store. */
+import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
-import { checkPath, checkPositiveInteger } from '../check';
-import { bad, checkCount, checkObject, checkWord } from './arguments';
+import { checkNonEmptyString, checkPath, checkPositiveInteger } from '../check';
+import { deriveTls } from '../tls';
+import { bad, checkCount, checkId, checkObject, checkWord } from './arguments';
 import { asGraphError } from './errors';
 import type { CoreConfig } from './native-store';
-import type { SessionGraphStoreOptions } from './store-types';
+import type { PostgresSessionGraphOptions, SessionGraphStoreOptions } from './store-types';
 
 const KNOWN = ['blobProfile', 'gcPolicy', 'durability', 'busyTimeoutMs', 'maxReaders', 'migrate'] as const satisfies (keyof SessionGraphStoreOptions)[];
+
+const SHARED = ['blobProfile', 'gcPolicy', 'busyTimeoutMs', 'migrate'] as const satisfies (keyof PostgresSessionGraphOptions)[];
+const POSTGRES = [...SHARED, 'connectionString', 'sessionId', 'schema', 'poolSize', 'ssl'] as const satisfies (keyof PostgresSessionGraphOptions)[];
+
+/** Checks the options of a store in PostgreSQL and puts them in the words of the addon. */
+export function postgresConfigOf(options: PostgresSessionGraphOptions): CoreConfig {
+  checkObject(options, 'options');
+  const unknown = Object.keys(options).find((name) => !POSTGRES.some((known) => known === name));
+  if (unknown !== undefined) throw bad('options', `an object with no other properties than ${POSTGRES.join(', ')}`, unknown);
+  const { connectionString, schema = 'holdfast_sessions', poolSize = 4, ssl } = options;
+  // Never shown in an error: it has a password in it.
+  if (typeof connectionString !== 'string' || connectionString === '') {
+    throw bad('options.connectionString', 'a string that is not empty', typeof connectionString === 'string' ? '' : connectionString);
+  }
+  const tls = ssl === undefined ? null : deriveTls(ssl);
+  if (typeof tls === 'string') throw bad('options.ssl', `what can be used; ${tls}`, ssl);
+  const connection = { connectionString, poolSize: guarded(() => checkPositiveInteger(poolSize, 'options.poolSize')), ssl: tls };
+  const shared = Object.fromEntries(SHARED.map((name) => [name, options[name]]).filter(([, value]) => value !== undefined));
+  return {
+    ...configOf('file', null, shared as SessionGraphStoreOptions),
+    postgres: {
+      connection,
+      connectionKey: createHash('sha256').update(JSON.stringify(connection)).digest('hex'),
+      schema: guarded(() => checkNonEmptyString(schema, 'options.schema')),
+      key: checkId(options.sessionId, 'options.sessionId'),
+    },
+  };
+}
 
 /** Checks options and puts them in the words of the addon. */
 export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | null, options: SessionGraphStoreOptions): CoreConfig {

@@ -17,6 +17,20 @@ export interface SessionGraphStoreOptions {
   migrate?: 'auto' | 'never';
 }
 
+/** How a store in PostgreSQL is opened. */
+export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, 'blobProfile' | 'gcPolicy' | 'busyTimeoutMs' | 'migrate'> {
+  /** `postgres://user:password@host:port/database`. Stores of this process with the same connection share their connections. */
+  connectionString: string;
+  /** Which store of the schema; made when it is missing. One per session. */
+  sessionId: string;
+  /** The schema of the tables, made when it is missing; default `holdfast_sessions`. */
+  schema?: string;
+  /** Most connections; default 4. */
+  poolSize?: number;
+  /** TLS, as `pg` takes it. Default: what `connectionString` says. */
+  ssl?: boolean | { rejectUnauthorized?: boolean; ca?: string | string[]; cert?: string; key?: string };
+}
+
 /** What a collection did. */
 export interface GcReport {
   rootCount: number;

@@ -5,7 +5,7 @@ import type { IntegrityProblem, PersistedSessionRead, RuntimeCommit, RuntimeComm
 import { UnsupportedReadScopeError, asGraphError } from './errors';
 import { checkpointMessage, commitMessage, usageOf } from './message';
 import { GraphCore } from './native-store';
-import { configOf } from './options';
+import { configOf, postgresConfigOf } from './options';
 import { batchIdsOf, claimCommand, enqueueCommand, heldOf } from './queue';
 import type { QueuedWorkBatch, QueuedWorkBatchDraft, QueuedWorkClaim, QueuedWorkClaimRequest } from './queue-types';
 import { DamagedNodes, checkpointOfReply, sessionOf } from './reading';
@@ -14,6 +14,7 @@ import type {
   AttachmentManifestEntry,
   BlobArtifactDescriptor,
   GcReport,
+  PostgresSessionGraphOptions,
   SessionGraphStats,
   SessionGraphStoreOptions,
 } from './store-types';
@@ -28,7 +29,7 @@ import type {
 } from './value-types';
 
 const KINDS = ['genericBlob', 'checkpointManifest', 'toolState', 'pluginSessionSnapshot', 'executionStateSnapshot', 'module'] as const;
-/** Only `open`, `memory` and `openReadOnly` make stores. */
+/** Only the static functions make stores. */
 const MAKE = Symbol('make');
 
 /**
@@ -50,7 +51,7 @@ export class SessionGraphStore implements AsyncDisposable {
 
   /** @internal */
   constructor(make: symbol, core: GraphCore) {
-    if (make !== MAKE) throw new TypeError('use SessionGraphStore.open(), .memory() or .openReadOnly()');
+    if (make !== MAKE) throw new TypeError('use SessionGraphStore.open(), .memory(), .openReadOnly() or .connect()');
     this.#core = core;
   }
 
@@ -79,7 +80,17 @@ export class SessionGraphStore implements AsyncDisposable {
     return opened(new GraphCore(configOf('readOnly', path, options)));
   }
 
-  /** Where the file is, with links followed; `null` in memory. */
+  /**
+   * Opens a store in a schema of a PostgreSQL database, for runtimes on several machines: one store per session, any number of them in one
+   * schema. A resolved write is as durable as the server's `synchronous_commit` says.
+   *
+   * @throws {HoldfastError} `HF_UNAVAILABLE`: the server cannot be reached.
+   */
+  static async connect(options: PostgresSessionGraphOptions): Promise<SessionGraphStore> {
+    return opened(new GraphCore(postgresConfigOf(options)));
+  }
+
+  /** Where the file is, with links followed; `null` in memory and in PostgreSQL. */
   get path(): string | null {
     return this.#core.path;
   }
@@ -96,7 +107,8 @@ export class SessionGraphStore implements AsyncDisposable {
 
   /** What a resolved write survives; `inline` for what cannot be written or is in memory. */
   durabilityTier(): DurabilityTier {
-    const { path, readOnly, synchronous } = this.#core.config;
+    const { path, readOnly, synchronous, postgres } = this.#core.config;
+    if (postgres !== undefined) return 'durable';
     if (path === null || readOnly) return 'inline';
     return synchronous === 'full' ? 'durable' : 'processCrash';
   }

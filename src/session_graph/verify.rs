@@ -50,10 +50,11 @@ pub(crate) fn problems(sql: &mut dyn Sql, deep: bool) -> Result<Vec<String>> {
 
 fn counters(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
     let counted = info::get(sql)?;
-    let nodes = "SELECT COALESCE(sum(1 - tombstoned), 0), COALESCE(sum(tombstoned), 0) FROM graph_nodes";
+    let nodes = "SELECT CAST(COALESCE(sum(1 - tombstoned), 0) AS BIGINT), CAST(COALESCE(sum(tombstoned), 0) AS BIGINT)
+                 FROM graph_nodes";
     let (live, hidden) =
         first(sql, "count nodes", nodes, &[], |row| Ok((row.int(0)?, row.int(1)?)))?.unwrap_or_default();
-    let bytes = "SELECT COALESCE(sum(length(content)), 0) FROM blobs";
+    let bytes = "SELECT CAST(COALESCE(sum(length(content)), 0) AS BIGINT) FROM blobs";
     let bytes = first(sql, "count bytes", bytes, &[], |row| row.int(0))?.unwrap_or_default();
     for (name, counted, actual) in [
         ("live_nodes", counted.live_nodes, live),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::postgres;
 use crate::session_graph::blob::Profile;
 
 /// How a store is opened; the JSON of the facade.
@@ -26,6 +27,8 @@ pub struct Config {
     pub blob_profile: Profile,
     /// What is collected by itself; default nothing.
     pub gc: GcPolicy,
+    /// Not a file but a schema of a PostgreSQL database.
+    pub postgres: Option<Box<PostgresConfig>>,
 }
 
 impl Default for Config {
@@ -39,6 +42,7 @@ impl Default for Config {
             migrates: true,
             blob_profile: Profile::Balanced,
             gc: GcPolicy::default(),
+            postgres: None,
         }
     }
 }
@@ -61,4 +65,18 @@ pub struct GcPolicy {
     pub every_commits: Option<u64>,
     /// How old a blob must be.
     pub min_blob_age_ms: i64,
+}
+
+/// A store in a schema of a PostgreSQL database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresConfig {
+    /// How to connect.
+    pub connection: postgres::Config,
+    /// Tells connections apart: stores with the same one share them.
+    pub connection_key: String,
+    /// The schema of the tables, made when it is missing.
+    pub schema: String,
+    /// Which store of the schema.
+    pub key: String,
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod place;
+mod postgres;
 mod read_only;
 mod sqlite;
 #[cfg(test)]
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 pub use super::blob::Profile;
 pub use super::load::Reply;
-pub use config::{Config, GcPolicy, Synchronous};
+pub use config::{Config, GcPolicy, PostgresConfig, Synchronous};
 pub use sqlite::{APPLICATION_ID, MIGRATIONS};
 
 use crate::error::{Code, HfError, Result};
@@ -49,8 +50,11 @@ impl Store {
     /// `HF_FORMAT_TOO_NEW` and `HF_GRAPH_UNSUPPORTED_SCHEMA` for a file that is not ours to use, `HF_GRAPH_STORE_NOT_FOUND`,
     /// `HF_INVALID_ARGUMENT`, `HF_CORRUPT`, `HF_BUSY`, `HF_IO`, `HF_DISK_FULL`, `HF_DATABASE`.
     pub fn open(config: &Config) -> Result<Self> {
-        let opened: Result<Arc<dyn Backend>> =
-            if config.read_only { read_only::open(config) } else { sqlite::open(config) };
+        let opened: Result<Arc<dyn Backend>> = match &config.postgres {
+            Some(postgres) => postgres::open(config, postgres),
+            None if config.read_only => read_only::open(config),
+            None => sqlite::open(config),
+        };
         opened.map(Self).map_err(unsupported)
     }
 

@@ -3,6 +3,7 @@
 //! Placeholders are `?1`, `?2` …; both databases know all that is used besides (`ON CONFLICT DO NOTHING`, `RETURNING`, `WITH
 //! RECURSIVE`). Times are milliseconds since 1970.
 
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 use crate::error::{Code, HfError, Result};
