@@ -3,9 +3,10 @@
 mod chain;
 mod job;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -42,9 +43,25 @@ pub(super) const STATEMENTS: usize = 160;
 const MAX_BATCH: usize = 64;
 
 /// A store in a SQLite database.
+#[derive(Clone)]
 struct SqliteStore {
     shared: Arc<Shared>,
     turns: Arc<Turns>,
+    gate: Arc<Mutex<Gate>>,
+}
+
+/// A call that writes.
+struct Call {
+    command: String,
+    bytes: Vec<Vec<u8>>,
+    done: Done<String>,
+}
+
+/// Keeps writes in the order of their calls while a claim looks for work on a reading connection.
+#[derive(Default)]
+struct Gate {
+    looking: bool,
+    waiting: VecDeque<Call>,
 }
 
 /// What jobs need besides their connection.
@@ -92,7 +109,11 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         commits: AtomicU64::new(0),
         pending: AtomicUsize::new(0),
     };
-    Ok(Arc::new(SqliteStore { shared: Arc::new(shared), turns: Arc::new(Turns::new(config.max_readers)) }))
+    Ok(Arc::new(SqliteStore {
+        shared: Arc::new(shared),
+        turns: Arc::new(Turns::new(config.max_readers)),
+        gate: Arc::default(),
+    }))
 }
 
 /// Runs a reading on one snapshot.
@@ -168,32 +189,72 @@ struct Vacuum {
 }
 
 impl SqliteStore {
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        // Nothing that can panic runs under this lock.
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn push(&self, command: String, bytes: Vec<Vec<u8>>, done: Done<String>) {
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
         self.shared.database.write(Box::new(Job::new(&self.shared, command, bytes, done)));
     }
 
-    /// Looks without the write lock whether there is something to claim. Where writes are on their way the answer would be stale.
-    fn claim(&self, command: String, done: Done<String>) {
+    /// Hands a call in; tells whether it looks for work first, so that those behind it must wait.
+    fn start(&self, Call { command, bytes, done }: Call) -> bool {
+        let name = name_of(&command).map(std::borrow::Cow::into_owned);
+        match name.as_deref() {
+            Ok("claim") => return self.claim(command, done),
+            Ok("vacuum") => self.vacuum(command, done),
+            Ok("gc") => self.gc(&command, done),
+            Ok(_) => self.push(command, bytes, done),
+            Err(error) => done(Err(HfError::clone(error))),
+        }
+        false
+    }
+
+    /// Looks without the write lock whether there is something to claim: who asks again and again is in nobody's way. Where writes
+    /// are on their way the answer would be stale.
+    fn claim(&self, command: String, done: Done<String>) -> bool {
         let idle = self.shared.pending.load(Ordering::Acquire) == 0 && self.shared.database.path().is_some();
         let parsed = arguments::<Claim>(&command, "claim");
-        let (true, Ok(claim)) = (idle, parsed) else { return self.push(command, Vec::new(), done) };
-        let shared = Arc::clone(&self.shared);
+        let (true, Ok(claim)) = (idle, parsed) else {
+            self.push(command, Vec::new(), done);
+            return false;
+        };
+        let store = self.clone();
         self.turns.run(Box::new(move || {
-            let ready = shared.database.read(|db| {
-                let snapshot = db.unchecked_transaction().map_err(|error| sql_error("look for work", error))?;
-                queue::is_something_ready(&mut Sqlite(&snapshot), &claim)
-            });
+            let ready = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                store.shared.database.read(|db| {
+                    let snapshot = db.unchecked_transaction().map_err(|error| sql_error("look for work", error))?;
+                    queue::is_something_ready(&mut Sqlite(&snapshot), &claim)
+                })
+            }));
             match ready {
-                Ok(false) => done(Ok("null".to_owned())),
-                Ok(true) => {
-                    shared.pending.fetch_add(1, Ordering::AcqRel);
-                    let job = Job::new(&shared, command, Vec::new(), done);
-                    shared.database.write(Box::new(job));
-                }
-                Err(error) => done(Err(error)),
+                Ok(Ok(true)) => store.push(command, Vec::new(), done),
+                Ok(Ok(false)) => done(Ok("null".to_owned())),
+                Ok(Err(error)) => done(Err(error)),
+                Err(_) => done(Err(bug("a claim panicked"))),
             }
+            store.go_on();
         }));
+        true
+    }
+
+    /// Hands in what was called while a claim looked for work.
+    fn go_on(&self) {
+        loop {
+            let next = {
+                let mut gate = self.gate();
+                let Some(next) = gate.waiting.pop_front() else {
+                    gate.looking = false;
+                    return;
+                };
+                next
+            };
+            if self.start(next) {
+                return;
+            }
+        }
     }
 
     fn vacuum(&self, command: String, done: Done<String>) {
@@ -224,13 +285,16 @@ impl SqliteStore {
 
 impl Backend for SqliteStore {
     fn write(&self, command: String, bytes: Vec<Vec<u8>>, done: Done<String>) {
-        let name = name_of(&command).map(std::borrow::Cow::into_owned);
-        match name.as_deref() {
-            Ok("claim") => self.claim(command, done),
-            Ok("vacuum") => self.vacuum(command, done),
-            Ok("gc") => self.gc(&command, done),
-            Ok(_) => self.push(command, bytes, done),
-            Err(error) => done(Err(HfError::clone(error))),
+        let call = Call { command, bytes, done };
+        let mut gate = self.gate();
+        if gate.looking {
+            gate.waiting.push_back(call);
+            return;
+        }
+        gate.looking = true;
+        drop(gate);
+        if !self.start(call) {
+            self.go_on();
         }
     }
 

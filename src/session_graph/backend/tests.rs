@@ -118,6 +118,29 @@ fn a_failing_commit_in_a_group_undoes_itself_alone() {
 }
 
 #[test]
+fn writes_keep_their_order_around_a_claim_that_looks_first() {
+    both(|store| {
+        let enqueue = "{\"do\":\"enqueue\",\"sessionId\":\"s\",\"payloads\":[1],\"sourceKey\":null,\
+             \"deliveryPolicy\":\"earliestSafeBoundary\",\"slotPolicy\":\"join\",\"mergeKey\":\"never\",\"availableAtMs\":0}";
+        let claim = "{\"do\":\"claim\",\"request\":{\"sessionId\":\"s\",\"ownerId\":\"o\",\"leaseTtlMs\":60000,\
+             \"boundary\":\"idle\"},\"maxBatches\":1,\"batchIds\":null}";
+        for _ in 0..50 {
+            let batch: serde_json::Value = serde_json::from_str(&write(store, enqueue).unwrap()).unwrap();
+            let cancel = format!("{{\"do\":\"cancel\",\"sessionId\":\"s\",\"batchId\":{}}}", batch["batchId"]);
+            let (tell, told) = mpsc::channel();
+            for command in [claim, cancel.as_str(), claim] {
+                let tell = tell.clone();
+                store.write(command.to_owned(), Vec::new(), Box::new(move |outcome| tell.send(outcome).unwrap()));
+            }
+            let answers: Vec<String> = told.iter().take(3).map(|answer| answer.unwrap()).collect();
+            // The claim came first, so it has the batch, and there was nothing left to be cancelled.
+            assert!(answers.iter().any(|answer| answer.contains("claimId")), "{answers:?}");
+            assert_eq!(answers.iter().filter(|answer| *answer == "null").count(), 2, "{answers:?}");
+        }
+    });
+}
+
+#[test]
 fn collects_in_slices_and_keeps_what_is_named() {
     both(|store| {
         write(store, &commit("append", &[], None)).unwrap();
