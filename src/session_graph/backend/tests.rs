@@ -195,6 +195,8 @@ mod model {
     enum Op {
         Append(Vec<(u8, Option<u8>)>, Option<u8>),
         Replace(Vec<(u8, Option<u8>)>, Option<u8>),
+        /// Keeps so many of the nodes that are there.
+        Rewrite(usize, Vec<(u8, Option<u8>)>, Option<u8>),
         Tombstone(Vec<u8>),
         Vacuum,
         Reopen,
@@ -205,7 +207,8 @@ mod model {
         let leaf = || proptest::option::of(0..12_u8);
         prop_oneof![
             4 => (nodes(), leaf()).prop_map(|(nodes, leaf)| Op::Append(nodes, leaf)),
-            2 => (nodes(), leaf()).prop_map(|(nodes, leaf)| Op::Replace(nodes, leaf)),
+            1 => (nodes(), leaf()).prop_map(|(nodes, leaf)| Op::Replace(nodes, leaf)),
+            4 => (0..6_usize, nodes(), leaf()).prop_map(|(kept, nodes, leaf)| Op::Rewrite(kept, nodes, leaf)),
             2 => proptest::collection::vec(0..12_u8, 0..3).prop_map(Op::Tombstone),
             1 => Just(Op::Vacuum),
             1 => Just(Op::Reopen),
@@ -280,6 +283,13 @@ mod model {
             let mut store = open(&config);
             let mut model = Model::default();
             for op in ops {
+                let op = match op {
+                    Op::Rewrite(kept, nodes, leaf) => {
+                        let old = model.nodes.iter().take(kept).map(|node| (node.0, node.1));
+                        Op::Replace(old.chain(nodes).collect(), leaf)
+                    }
+                    other => other,
+                };
                 match &op {
                     Op::Append(nodes, leaf) | Op::Replace(nodes, leaf) => {
                         let replaces = matches!(op, Op::Replace(..));
@@ -313,6 +323,7 @@ mod model {
                         close(&store);
                         store = open(&config);
                     }
+                    Op::Rewrite(..) => unreachable!("it became a replacement"),
                 }
                 let shown = |nodes: &[(u8, Option<u8>, bool)]| -> Vec<String> {
                     nodes.iter().filter(|node| !node.2).map(|node| node.0.to_string()).collect()
