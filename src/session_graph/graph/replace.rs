@@ -22,7 +22,10 @@ pub(crate) fn replace(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
     let last = kept.last().copied().unwrap_or(0);
     remove_after(sql, last)?;
     // Where each node is, or will be.
-    let seq = |index: usize| kept.get(index).copied().unwrap_or(last + 1 + (index - kept.len()) as i64);
+    let seq = |index: usize| match kept.get(index) {
+        Some(seq) => *seq,
+        None => last + 1 + (index - kept.len()) as i64,
+    };
     for (index, node) in nodes.iter().enumerate() {
         let parent_seq = parents.get(index).copied().flatten();
         if index >= kept.len() {
