@@ -76,6 +76,7 @@ export declare const ERROR_CODES: readonly [
   "HF_CORRUPT",
   "HF_UNAVAILABLE",
   "HF_DATABASE",
+  "HF_MIGRATION_FAILED",
   "HF_RUNTIME_INVALID_JSON",
   "HF_RUNTIME_INVALID_ENVELOPE",
   "HF_RUNTIME_INVALID_DATA",
@@ -1909,6 +1910,11 @@ export interface EntityStoreOptions {
    * process; a power cut can take the last commits back, never part of one.
    */
   synchronous?: "normal" | "full";
+  /**
+   * Embedded only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: "refuse" | "allow";
   /** Most rows in one commit, of changes that were waiting together; 1 or more. Default 1000. */
   maxBatchRows?: number;
   /** When old rows are deleted. Default: never. */
@@ -3006,6 +3012,16 @@ export interface NativeBlobStore extends BlobStore, AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Where `createSqliteBlobStore` keeps blobs. */
+export interface SqliteBlobStoreOptions {
+  /** The file; missing folders are made. */
+  path: string;
+  /** Default `sqlite`. */
+  id?: string;
+  /** What a file on NFS, SMB and the like leads to: `refuse` (the default) rejects; `allow` takes it, for one host alone. */
+  networkFileSystem?: "refuse" | "allow";
+}
+
 /** Where `createPostgresBlobStore` keeps blobs. */
 export interface PostgresBlobStoreOptions {
   connectionString: string;
@@ -3644,10 +3660,7 @@ export declare function createFileBlobStore(options: {
 }): NativeBlobStore;
 
 /** Blobs in one SQLite file, which processes may share. */
-export declare function createSqliteBlobStore(options: {
-  path: string;
-  id?: string;
-}): NativeBlobStore;
+export declare function createSqliteBlobStore(options: SqliteBlobStoreOptions): NativeBlobStore;
 
 /** Blobs in a table of PostgreSQL. */
 export declare function createPostgresBlobStore(options: PostgresBlobStoreOptions): NativeBlobStore;
@@ -3811,7 +3824,10 @@ export type Mergeability = "unknown" | "mergeable" | "conflicting" | "blocked" |
 export type CheckStatus = "unknown" | "queued" | "in_progress" | "passed" | "failed" | "skipped" | "cancelled";
 
 /** What a person is shown. Derived from a session and its pull request whenever it is read, never stored. */
-export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated";
+export type SessionStatus = "spawning" | "working" | "detecting" | "pr_open" | "draft" | "ci_failed" | "review_pending" | "changes_requested" | "approved" | "mergeable" | "merged" | "cleanup" | "needs_input" | "stuck" | "errored" | "killed" | "idle" | "done" | "terminated" | "no_signal";
+
+/** Which merged pull request ends its session: `any`, the `last` one, which leaves none open, or `never` one. */
+export type MergeEnds = "any" | "last" | "never";
 
 /** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
 export type ReactionKey = "ci-failed" | "review-comments" | "merge-conflicts" | "agent-idle" | "approved-and-green" | "agent-stuck" | "agent-needs-input" | "agent-exited" | "pr-closed" | "pr-merged";
@@ -3902,7 +3918,18 @@ export interface SessionRecord {
   revision: number;
   createdAt: Date;
   updatedAt: Date;
+  /** What people call it; `''` = nothing. No manager reads or writes it. */
+  displayName: string;
+  /** Whether people want it on top. No manager reads or writes it. */
+  pinned: boolean;
+  /** Names the start of its runtime that counts; `''` before the first. Made by {@link SessionManager}; `updateSession` leaves it as it is. */
+  launchId: string;
+  /** When its runtime last came up; `null` = never. `updateSession` leaves it as it is. */
+  launchedAt: Date | null;
 }
+
+/** What people see of a session and no decision looks at. */
+export type SessionDisplay = Partial<Pick<SessionRecord, "displayName" | "pinned">>;
 
 /** A session with what a person is shown. */
 export interface Session extends SessionRecord {
@@ -3945,12 +3972,14 @@ export interface SessionRecordInput {
   revision: number;
   createdAt?: TimeInput;
   updatedAt?: TimeInput;
+  displayName?: string;
+  pinned?: boolean;
 }
 
 /** A session that does not exist yet: the store gives it its id. */
 export type NewSession = Omit<SessionRecordInput, "id" | "num" | "revision">;
 
-/** What is known of the pull request that counts for a session: its newest open one, else its newest. */
+/** What is known of the pull request that counts for a session: its newest open one (or its worst, {@link ReactionPolicy.severalPrs}), else its newest. */
 export interface PrFacts {
   /** Whether there is one; if not, the rest says nothing. */
   exists: boolean;
@@ -3964,6 +3993,8 @@ export interface PrFacts {
   mergeability: Mergeability;
   /** Whether it has a comment that is not resolved. */
   reviewComments: boolean;
+  /** Set if it goes to the branch of another open pull request of the session: its conflicts are not its own then, until that one is merged. */
+  stacked?: boolean;
 }
 
 /** A pull request. */
@@ -3978,9 +4009,13 @@ export interface PrRow {
   ciState: CiState;
   mergeability: Mergeability;
   updatedAt: Date;
+  /** Its branch; `''` = unknown. */
+  headBranch: string;
+  /** The branch that it goes to; `''` = unknown. */
+  baseBranch: string;
 }
 
-/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now. */
+/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now, `''`, `''`. */
 export interface PrRowInput {
   url: string;
   sessionId: SessionId;
@@ -3990,6 +4025,8 @@ export interface PrRowInput {
   ciState?: CiState | "";
   mergeability?: Mergeability | "";
   updatedAt?: TimeInput;
+  headBranch?: string;
+  baseBranch?: string;
 }
 
 /** A run of a check on a commit. Seeing it again changes the row; another commit is another row, which is another attempt. */
@@ -4095,14 +4132,52 @@ export type ChangeEvent = {
   payload: PrCheckChange;
 });
 
+/** What is told of a pull request that is gone, or whose comments are others now. */
+export interface PrReference {
+  url: string;
+  /** The session that it belongs, or belonged, to. */
+  session: string;
+}
+
+/** What is told of a notification. */
+export interface NotificationChange {
+  id: number;
+  /** The session that it is about. */
+  session: string;
+  reaction: string;
+  seen: 0 | 1;
+  /** Its cause is gone, or all of its session is. */
+  resolved: 0 | 1;
+}
+
+/**
+ * What the log of a store tells besides {@link ChangeEvent} once it was opened with `invalidation: true`. Types of their own, so that a `switch`
+ * over the types of `ChangeEvent` stays exhaustive where nobody asked for more.
+ */
+export type InvalidationEvent = {
+  seq: number;
+  projectId: ProjectId;
+  sessionId: SessionId | null;
+  createdAt: Date;
+} & ({
+  type: "pr_deleted" | "pr_comments_replaced";
+  payload: PrReference;
+} | {
+  type: "notification_changed";
+  payload: NotificationChange;
+});
+
+/** Whatever may be in a change log. */
+export type AnyChangeEvent = ChangeEvent | InvalidationEvent;
+
 /** Where a {@link CdcPoller} reads. A session store is one; so is any object with these two methods. */
-export interface ChangeSource {
+export interface ChangeSource<E extends AnyChangeEvent = ChangeEvent> {
   /**
    * Reads at most `limit` (default 512) events with a seq above `after`, ascending.
    *
    * @throws {ChangeLogTruncatedError} `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: events after `after` were pruned; the error has `after` and `oldestSeq`
    */
-  readChangeLogAfter(after: number, limit?: number): Promise<ChangeEvent[]>;
+  readChangeLogAfter(after: number, limit?: number): Promise<E[]>;
   /** The highest seq that was ever given; 0 if there was none. Pruning does not lower it. */
   maxChangeLogSeq(): Promise<number>;
 }
@@ -4111,13 +4186,13 @@ export interface ChangeSource {
  * A reader of the log that the store remembers by name, across restarts. It gets every event at least once: what it has not
  * confirmed with `ack` it reads again, and what it has not confirmed is not pruned, unless a hard limit of the caller's says so.
  */
-export interface ChangeConsumer {
+export interface ChangeConsumer<E extends AnyChangeEvent = ChangeEvent> {
   /**
    * Reads at most `limit` (default 512) events after the confirmed one.
    *
    * @throws {ChangeLogTruncatedError} `HF_LIFECYCLE_CHANGE_LOG_TRUNCATED`: a hard limit pruned some of them
    */
-  read(limit?: number): Promise<ChangeEvent[]>;
+  read(limit?: number): Promise<E[]>;
   /** Confirms everything up to `seq`. A lower seq than the confirmed one changes nothing. */
   ack(seq: number): Promise<void>;
   /** The confirmed seq; 0 if nothing was confirmed. */
@@ -4141,10 +4216,10 @@ export interface SubscribeOptions {
  * `buffer` events wait, those are still handed out, and then `next()` rejects with `HF_LIFECYCLE_SUBSCRIBER_OVERFLOW`, whose `lastSeq` is the one to
  * read on from. `break`, `return()`, disposing it and its signal end it.
  */
-export interface ChangeSubscription extends AsyncIterableIterator<ChangeEvent>, AsyncDisposable {
+export interface ChangeSubscription<E extends AnyChangeEvent = ChangeEvent> extends AsyncIterableIterator<E>, AsyncDisposable {
   /** The seq of the event that was handed out last; 0 before the first. */
   readonly lastSeq: number;
-  return(): Promise<IteratorResult<ChangeEvent, undefined>>;
+  return(): Promise<IteratorResult<E, undefined>>;
 }
 
 /** Options of {@link SessionStore.changes}. */
@@ -4168,8 +4243,10 @@ export interface RuntimeConfig {
   sessionId: SessionId;
   workspacePath: string;
   launchCommand: string;
-  /** What the agent wants, with the session's, the project's and the issue's id added (see {@link EnvironmentNames}). */
+  /** What the agent wants, with the session's, the project's, the issue's and the launch's id added (see {@link EnvironmentNames}). */
   env: Record<string, string>;
+  /** Names this start: reports that carry it ({@link ActivitySignal}, {@link RuntimeFacts}) are not mistaken for those of an earlier one. */
+  launchId: string;
 }
 
 /** Where agents run: tmux, containers, child processes. */
@@ -4242,6 +4319,8 @@ export interface RuntimeFacts {
   process: ProbeResult;
   /** When. Default: now. */
   observedAt?: TimeInput;
+  /** Which start of the runtime was looked at. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What an agent was heard to do. */
@@ -4253,6 +4332,8 @@ export interface ActivitySignal {
   timestamp?: TimeInput;
   /** Who told. Default `none`. */
   source?: ActivitySource;
+  /** Which start of the runtime it comes from, as the agent's environment has it. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What was found about a pull request. */
@@ -4267,6 +4348,9 @@ export interface PrObservation {
   ci?: CiState;
   review?: ReviewDecision;
   mergeability?: Mergeability;
+  /** Its branch, and the branch that it goes to; of a fork with its owner (`owner:branch`). Default `''` = unknown. */
+  headBranch?: string;
+  baseBranch?: string;
   /** The checks as they are now. */
   checks?: Omit<PrCheckInput, "prUrl">[];
   /** All comments as they are now. */
@@ -4280,6 +4364,8 @@ export interface SpawnOutcome {
   runtimeHandle?: RuntimeHandle;
   agentSessionId?: string;
   prompt?: string;
+  /** Which start this is about; if another one counts by now, `HF_LIFECYCLE_SESSION_BUSY`. Default: whichever counts. */
+  launchId?: string;
   /**
    * What the session must be: `spawning` = not ended (a kill meanwhile wins, with `HF_LIFECYCLE_SESSION_TERMINATED`), `terminal` = ended (else
    * `HF_LIFECYCLE_SESSION_BUSY`). Default: either.
@@ -4306,6 +4392,15 @@ export interface ProbeInput {
   now: TimeInput;
 }
 
+/** What tells whether an agent has been silent for too long since the start of its runtime. */
+export interface SilenceInput {
+  /** `SessionRecord.launchedAt`. */
+  launchedAt: TimeInput | null;
+  now: TimeInput;
+  /** Default {@link NO_SIGNAL_AFTER_MS}. */
+  noSignalAfterMs?: number;
+}
+
 /** What was decided about a session, and from what. */
 export interface LifecycleDecision {
   state: SessionState;
@@ -4316,6 +4411,115 @@ export interface LifecycleDecision {
   evidence: string;
 }
 
+/**
+ * Something for people: written with the transition that called for it, whether a notifier exists, fails or succeeds. As long as it is not
+ * resolved, the same reaction to the same session counts to it.
+ */
+export interface SessionNotification {
+  /** Newer ones have higher ids. */
+  id: number;
+  projectId: ProjectId;
+  sessionId: SessionId;
+  /** What it is about; for `reaction.escalated`, what came to nothing. */
+  reaction: ReactionKey;
+  /** As the notifier gets it: `reaction.<key>` or `reaction.escalated`. */
+  type: string;
+  priority: NotificationEvent["priority"];
+  message: string;
+  /** How often it was said. */
+  count: number;
+  firstAt: Date;
+  lastAt: Date;
+  /** When somebody saw it; `null` = nobody has, or not since it was said last. */
+  seenAt: Date | null;
+  /** When its cause went away, or somebody said so. What only informs (`info`) is resolved from the beginning. */
+  resolvedAt: Date | null;
+}
+
+/** Which notifications are wanted. */
+export interface NotificationFilter {
+  projectId?: ProjectId;
+  sessionId?: SessionId;
+  /** Only those whose cause is still there. */
+  unresolved?: boolean;
+  /** Only those that nobody saw. */
+  unseen?: boolean;
+  /** At most so many; default 100, at most 1000. */
+  limit?: number;
+  /** Only those with a lower id: the last one of the page before. */
+  before?: number;
+}
+
+/** For a badge. */
+export interface NotificationCounts {
+  /** Nobody saw them, resolved or not. */
+  unseen: number;
+  /** Their cause is still there, seen or not. */
+  unresolved: number;
+  /** Of those, the urgent ones. */
+  urgent: number;
+}
+
+/** What may be otherwise about reactions. What is left out is as it stands here. */
+export interface ReactionPolicy {
+  /** Reactions that do not happen. Default: none. */
+  off?: ReactionKey[];
+  /** Other texts. What checks and reviewers say is still added. */
+  messages?: Partial<Record<ReactionKey, string>>;
+  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
+  escalateAfterMs?: number;
+  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
+  ciBrakeRuns?: number;
+  /** The agent is told of so many different reviews; then a person is. Default 3. */
+  reviewMaxNudges?: number;
+  /**
+   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
+   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
+   * window / interval avoid it.
+   */
+  detectingMaxAttempts?: number;
+  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
+  detectingMaxDurationMs?: number;
+  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
+  allFailedChecks?: boolean;
+  /** Which merged pull request ends its session. Default `any`. {@link SessionStore.setMergeEnds} says otherwise of one session. */
+  mergeEnds?: MergeEnds;
+  /**
+   * Which of several open pull requests the status and the reactions follow: the `newest`, or the `worst`, so that one that fails is not hidden by
+   * a newer one that passes. With `worst`, checks and reviews of all open ones are told to the agent. Default `newest`.
+   */
+  severalPrs?: "newest" | "worst";
+}
+
+/** What a decision was about. More may come. */
+export type DecisionCause = "probe" | "activity" | "pr" | "spawn" | "restore" | "kill" | "update" | (string & {});
+
+/** Why a session became what it is. One per change of state, reason or liveness, and per step of a quarantine. */
+export interface SessionDecision {
+  type: "decision";
+  /** The newest change when it was made: its own, if it made one. */
+  seq: number;
+  projectId: ProjectId;
+  sessionId: SessionId;
+  /** By the clock of who made it. */
+  createdAt: Date;
+  payload: {
+    cause: DecisionCause;
+    from: SessionState;
+    to: SessionState;
+    terminationReason: TerminationReason;
+    /** Whether it counts as alive after it. */
+    isAlive: boolean;
+    /** Equal unclear probes so far; `null` outside of a quarantine. */
+    detectingAttempts: number | null;
+    /** What it was decided on, short and for machines: `hook waiting_input`, `killed: manually_killed`. No prompt, handle or path. */
+    evidence: string;
+  };
+}
+
+/** A row of a session's timeline; `type` tells which. */
+export type TimelineEntry<E = ChangeEvent> = E | SessionDecision;
+
 /** How much of the change log is kept. Rows that a named consumer has not confirmed stay, whatever the limits say, unless `hard`. */
 export interface ChangeLogRetention {
   /** Milliseconds. Default 7 days. */
@@ -4324,6 +4528,8 @@ export interface ChangeLogRetention {
   maxRows?: number;
   /** Whether the limits hold against consumers that have not confirmed too; those get an error that names what they missed. Default `false`. */
   hard?: boolean;
+  /** Milliseconds that a notification is kept after it was resolved. Default 30 days. It goes with a batch of changes, and is not counted. */
+  notificationsMaxAgeMs?: number;
 }
 
 /** Where a session store is, and how it works. Exactly one of `dataDir`, `path` and `connectionString`. */
@@ -4354,6 +4560,11 @@ export interface OpenSessionStoreOptions {
   busyTimeoutMs?: number;
   /** SQLite only: connections that read at a time. Default 8. */
   maxReaders?: number;
+  /**
+   * SQLite only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: "refuse" | "allow";
   /** How much of the change log is kept; `false` = all of it. */
   retention?: ChangeLogRetention | false;
   /** Further names of harnesses. */
@@ -4362,6 +4573,12 @@ export interface OpenSessionStoreOptions {
   clock?: () => Date;
   /** Gets lines about what nobody waits for. */
   logger?: Logger;
+  /**
+   * `true` makes the change log tell of more, from now on and whoever writes: {@link InvalidationEvent}, and `session_updated` also when branch,
+   * agentSessionId, displayName or pinned change. That is kept in the store: opening it without this option leaves it as it is, and reads the same log.
+   * Default: what the store was made to tell.
+   */
+  invalidation?: boolean;
 }
 
 /** What a session store holds. */
@@ -4385,8 +4602,16 @@ export interface SessionStoreStats {
   }[];
   /** Bytes of the write-ahead log. Not with PostgreSQL. */
   walBytes?: number;
-  /** How many transactions this store has committed. */
+  /** Times that a reader kept the log from being written back, so that it grew. Not with PostgreSQL. */
+  checkpointsHeld?: number;
+  /** How many transactions this store has committed since it was opened. Not with PostgreSQL, as the next three. */
   commits?: number;
+  /** How many calls that write it has run: more of them than `commits` shared a transaction. */
+  jobs?: number;
+  /** The most calls that shared one. */
+  largestBatch?: number;
+  /** Calls that wait to write now. */
+  queued?: number;
 }
 
 /** What looking through the database found. */
@@ -4406,13 +4631,14 @@ export interface SessionStoreCheck {
  * `HF_CORRUPT` or `HF_IO`, and with `HF_INVALID_ARGUMENT` before anything was touched. `get…` of what does not exist resolves to `null`, a
  * list of nothing to `[]`.
  */
-export interface SessionStore extends ChangeSource, AsyncDisposable {
+export interface SessionStore<E extends AnyChangeEvent = ChangeEvent> extends ChangeSource<E>, AsyncDisposable {
   /** The database file, `:memory:`, or for PostgreSQL the schema. */
   readonly path: string;
   readonly schemaVersion: number;
   /**
    * Ends what reads from the store (pollers, {@link changes}), and calls of the managers that wait for a port: those reject with `HF_CLOSED`. Waits
-   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after some seconds. Twice is harmless.
+   * for transactions that have begun; a PostgreSQL server that keeps silent is given up after five seconds, and calls under way reject. Twice is
+   * harmless.
    */
   close(): Promise<void>;
   /** A project, archived or not. */
@@ -4423,6 +4649,15 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   upsertProject(project: ProjectInput): Promise<void>;
   /** Archives a project: it leaves {@link listProjects}; its sessions stay. `at` defaults to now. */
   archiveProject(id: ProjectId, at?: TimeInput): Promise<void>;
+  /**
+   * Stores how managers react to the sessions of a project, in place of what was stored; `null` = as they please. It counts from the next
+   * transaction of any manager on, for what it says: the rest is as the manager's own policy says. Of `messages`, each key counts by itself.
+   *
+   * @throws {ConstraintError} `HF_LIFECYCLE_CONSTRAINT`: no such project
+   */
+  setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void>;
+  /** What {@link setReactionPolicy} has stored, as far as this version knows it; `null` if nothing is stored. */
+  reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null>;
   /**
    * Stores a new session under the next number of its project.
    *
@@ -4444,6 +4679,12 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    */
   patchSessionMetadata(id: SessionId, patch: Partial<SessionMetadata>): Promise<SessionRecord>;
+  /**
+   * Sets what people see of a session; what is left out stays. No manager touches it.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setSessionDisplay(id: SessionId, display: SessionDisplay): Promise<SessionRecord>;
   getSession(id: SessionId): Promise<SessionRecord | null>;
   /** The sessions of a project, by number. */
   listSessions(projectId: ProjectId): Promise<SessionRecord[]>;
@@ -4451,6 +4692,15 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   listAllSessions(): Promise<SessionRecord[]>;
   /** Removes a session with its pull requests; its rows in the change log stay. `false` if there was none. Its number is not given again. */
   deleteSession(id: SessionId): Promise<boolean>;
+  /**
+   * Says which merged pull request ends this session, whatever the policies say; `null` = as they say. It is no part of the record: its revision
+   * stays, and so does `updatedAt`.
+   *
+   * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
+   */
+  setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void>;
+  /** What {@link setMergeEnds}, or the spawn, has said; `null` if nothing was said. */
+  mergeEnds(id: SessionId): Promise<MergeEnds | null>;
   /** Stores a pull request. On an address that exists everything is replaced, the session too. */
   upsertPr(pr: PrRowInput): Promise<void>;
   getPr(url: string): Promise<PrRow | null>;
@@ -4458,7 +4708,7 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   listPrsBySession(id: SessionId): Promise<PrRow[]>;
   /** Removes a pull request with its checks and comments; emits no event. `false` if there was none. */
   deletePr(url: string): Promise<boolean>;
-  /** What is known of the pull request that counts: the newest open one, else the newest. */
+  /** What is known of the pull request that counts: the newest open one, or the worst if the project's policy says so; else the newest. */
   prFactsForSession(id: SessionId): Promise<PrFacts>;
   /** Stores a pull request, adds or changes `checks`, and makes `comments` the whole set of its comments: one transaction. */
   writePrObservation(pr: PrRowInput, checks: PrCheckInput[], comments: PrCommentInput[]): Promise<void>;
@@ -4473,13 +4723,13 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
   /** The comments of a pull request, by time and id. */
   listPrComments(prUrl: string): Promise<PrComment[]>;
   /** As {@link readChangeLogAfter}, of one project. */
-  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<ChangeEvent[]>;
+  readChangeLogAfterForProject(projectId: ProjectId, after: number, limit?: number): Promise<E[]>;
   /** The first seq that is still there; 0 if none is. */
   oldestChangeLogSeq(): Promise<number>;
   /** Deletes rows of the change log beyond the limits, but none that a named consumer has not confirmed, unless `hard`. Resolves to how many. */
   pruneChangeLog(limits: ChangeLogRetention): Promise<number>;
   /** A reader of the log whose place the store remembers under `name`. */
-  consumer(name: string): ChangeConsumer;
+  consumer(name: string): ChangeConsumer<E>;
   /**
    * Every event after a seq, from the log first and then as it happens, without gap or duplicate: what an SSE endpoint with `Last-Event-ID`
    * needs. It reads no faster than its reader, so it needs no buffer. It ends with its signal, with `break`, and when the store is closed.
@@ -4491,10 +4741,32 @@ export interface SessionStore extends ChangeSource, AsyncDisposable {
    * for await (const event of store.changes({ after: lastEventId, projectId, signal })) response.write(toSse(event));
    * ```
    */
-  changes(options?: FollowChangesOptions): ChangeSubscription;
-  /** What is kept in the change log of one session, oldest first. Reads the log of its project: for looking into what happened, not for serving. */
-  sessionTimeline(id: SessionId): Promise<ChangeEvent[]>;
-  /** Copies the database to a new file while it is in use. Not with PostgreSQL, which has tools of its own. */
+  changes(options?: FollowChangesOptions): ChangeSubscription<E>;
+  /**
+   * What happened to one session, and why: what is kept of it in the change log, and the decisions about it (the newest 256 at least), each after
+   * the change that it made. Reads the log of its project: for looking into what happened, not for serving. Decisions go with their session.
+   */
+  sessionTimeline(id: SessionId): Promise<TimelineEntry<E>[]>;
+  /**
+   * What people were, or should have been, told: newest first.
+   *
+   * @example
+   * ```ts
+   * for (const { sessionId, message } of await store.notifications({ unresolved: true })) console.log(sessionId, message);
+   * ```
+   */
+  notifications(filter?: NotificationFilter): Promise<SessionNotification[]>;
+  /** Counts for a badge, of a project or of all. */
+  notificationCounts(projectId?: ProjectId): Promise<NotificationCounts>;
+  /** Notes that somebody saw them; resolves to how many nobody had seen before. Ids that do not exist are skipped. `at` defaults to now. */
+  markNotificationsSeen(ids: readonly number[], at?: TimeInput): Promise<number>;
+  /** Notes that somebody settled it, cause or not. `false` if it was resolved already, or does not exist. */
+  resolveNotification(id: number): Promise<boolean>;
+  /**
+   * Copies the database to a new file while it is in use; the file appears whole or not at all. Not with PostgreSQL, which has tools of its own.
+   *
+   * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: there is a file already; nothing of it was touched
+   */
   backup(path: string): Promise<void>;
   /** Looks the whole database through. Takes as long as reading it does. */
   check(): Promise<SessionStoreCheck>;
@@ -4532,46 +4804,27 @@ export declare class LifecycleManager {
    *
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    * @throws {SessionTerminatedError} `HF_LIFECYCLE_SESSION_TERMINATED`: with `expect: 'spawning'`, it was ended meanwhile; nothing was written
-   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; nothing was written
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; or `launchId` was overtaken; nothing was written
    */
   onSpawnCompleted(id: SessionId, outcome: SpawnOutcome): Promise<void>;
-  /** Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told. */
-  onKillRequested(id: SessionId, reason?: TerminationReason): Promise<void>;
+  /**
+   * Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told.
+   *
+   * @param options.resume Whether {@link SessionManager.resumeAll} is to bring it back. Default `false`, which also says so of a session that has
+   *   been stopped; `true` says nothing of one that has ended already.
+   */
+  onKillRequested(id: SessionId, reason?: TerminationReason, options?: {
+    resume?: boolean;
+  }): Promise<void>;
   /** Tells a person of nudges that did not help for 15 minutes, and sends again what could not be sent. Call it every few seconds; a {@link Reaper} does. */
   tickEscalations(now?: TimeInput): Promise<void>;
   /** Every session that has not ended, by project and number. */
   runningSessions(): Promise<SessionRecord[]>;
 }
 
-/** What may be otherwise about reactions. What is left out is as it stands here. */
-export interface ReactionPolicy {
-  /** Reactions that do not happen. Default: none. */
-  off?: ReactionKey[];
-  /** Other texts. What checks and reviewers say is still added. */
-  messages?: Partial<Record<ReactionKey, string>>;
-  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
-  escalateAfterMs?: number;
-  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
-  ciBrakeRuns?: number;
-  /** The agent is told of so many different reviews; then a person is. Default 3. */
-  reviewMaxNudges?: number;
-  /**
-   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
-   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
-   * window / interval avoid it.
-   */
-  detectingMaxAttempts?: number;
-  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
-  detectingMaxDurationMs?: number;
-  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
-  allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: "any" | "last";
-}
-
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   /** Tells a person. Without one, what it would tell counts as told. */
   notifier?: Notifier;
   /** Types into agents. Without one, what it would type counts as typed. */
@@ -4580,7 +4833,7 @@ export interface LifecycleManagerOptions {
   clock?: () => Date;
   /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
   recentActivityWindowMs?: number;
-  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  /** How to react, and how patiently, to sessions whose project has stored nothing else ({@link SessionStore.setReactionPolicy}). */
   policy?: ReactionPolicy;
   /**
    * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has
@@ -4599,11 +4852,13 @@ export interface EnvironmentNames {
   projectId?: string;
   /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
   issueId?: string;
+  /** Default `AO_LAUNCH_ID`. What hooks of the agent pass on as {@link ActivitySignal.launchId}. */
+  launchId?: string;
 }
 
 /** Options of {@link SessionManager}. */
 export interface SessionManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   lifecycle: LifecycleManager;
   runtime: Runtime;
   agent: Agent;
@@ -4613,6 +4868,11 @@ export interface SessionManagerOptions {
   clock?: () => Date;
   /** Names of environment variables. */
   environmentNames?: EnvironmentNames;
+  /**
+   * How many milliseconds after the start of its runtime a live session whose agent was never heard is shown as `no_signal`, instead of `spawning`,
+   * `working` or `idle`. Default 90,000; `false` = never, for agents without hooks.
+   */
+  noSignalAfterMs?: number | false;
   /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
   logger?: Logger;
 }
@@ -4628,6 +4888,8 @@ export interface SpawnConfig {
   prompt?: string;
   /** Rules that are added to the prompt, after an empty line. */
   agentRules?: string;
+  /** Which merged pull request ends this session. Default: as the policy says. */
+  mergeEnds?: MergeEnds;
 }
 
 /** Options of {@link SessionManager.spawn}. */
@@ -4655,9 +4917,55 @@ export interface CleanupReport {
   }[];
 }
 
+/** Options of {@link SessionManager.cleanupReport}. */
+export interface CleanupOptions {
+  /** How often what was skipped is tried again. Default 0. */
+  retries?: number;
+  /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
+  backoffMs?: number;
+  /** Ends it: what is not through is skipped. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.stopAll}. */
+export interface StopOptions {
+  /** Default: of all projects. */
+  projectId?: ProjectId;
+  /** Ends it: what is not through has failed. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.resumeAll}. */
+export interface ResumeOptions extends StopOptions {
+  /** How many sessions are brought back at a time. Default 4. */
+  concurrency?: number;
+}
+
+/** What {@link SessionManager.stopAll} did. */
+export interface StopReport {
+  /** The sessions that are stopped now, and whose runtime is gone. */
+  stopped: SessionId[];
+  /** What could not be done, and why: another operation is at the session, or a port failed. If the runtime did, the session is stopped all the same. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
+/** What {@link SessionManager.resumeAll} did. */
+export interface ResumeReport {
+  /** The sessions that run again. */
+  resumed: SessionId[];
+  /** What could not be done, and why; another call tries again. */
+  failed: {
+    id: SessionId;
+    reason: string;
+  }[];
+}
+
 /** What {@link SessionManager.recover} did. */
 export interface RecoverReport {
-  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill or stop that was decided. */
   finished: SessionId[];
   /** Sessions whose interrupted spawn was undone: they are `errored`. */
   parked: SessionId[];
@@ -4704,6 +5012,7 @@ export interface StartOptions {
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
  *   of another program; nothing was touched
  * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {MigrationError} `HF_MIGRATION_FAILED`: its tables could not be brought to this version; they are as they were
  * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
  *
  * @example
@@ -4713,6 +5022,10 @@ export interface StartOptions {
  * const session = await store.createSession({ projectId: 'mer' }); // mer-1
  * ```
  */
+export declare function openSessionStore(target: OpenSessionStoreOptions & {
+  invalidation: true;
+}): Promise<SessionStore<AnyChangeEvent>>;
+
 export declare function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore>;
 
 /**
@@ -4783,11 +5096,22 @@ export declare class SessionManager {
   send(id: SessionId, message: string): Promise<void>;
   /** Reclaims the workspaces of a project's sessions that have ended. Those whose workspace refuses are skipped. Returns the ids of the others. */
   cleanup(projectId: ProjectId): Promise<SessionId[]>;
-  /** As {@link cleanup}, but tells what was skipped, and why. */
-  cleanupReport(projectId: ProjectId): Promise<CleanupReport>;
+  /** As {@link cleanup}, but tells what was skipped, and why, and tries that again if it is asked to: what refuses now may be committed in a minute. */
+  cleanupReport(projectId: ProjectId, options?: CleanupOptions): Promise<CleanupReport>;
+  /**
+   * Stops what runs until {@link resumeAll}, say before the host is restarted: each session ends (`auto_cleanup`) and is noted as to be resumed in one
+   * transaction; then its runtime is destroyed. Its workspace stays, also from {@link cleanup}. Sessions that another operation is at, a spawn say, are not
+   * waited for: they have failed. Calling again goes on with what was not through.
+   */
+  stopAll(options?: StopOptions): Promise<StopReport>;
+  /**
+   * Restores the sessions that {@link stopAll} has stopped, and only those: what was killed since, or whose pull request was merged, stays ended. Of
+   * several processes that call it, one restores a session. Calling again tries again what has failed.
+   */
+  resumeAll(options?: ResumeOptions): Promise<ResumeReport>;
   /**
    * Call it when the program starts. What a crash interrupted is brought to an end: a spawn that was not through is undone (`errored`, its workspace
-   * reclaimed), a kill that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
+   * reclaimed), a kill or stop that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
    * dead ones end. Operations of other processes that are alive are left alone. What could not be done is in the report's `failed`, and
    * calling again goes on with it.
    *
@@ -4834,18 +5158,18 @@ export declare class Reaper implements AsyncDisposable {
  * poller.start();
  * ```
  */
-export declare class Broadcaster {
+export declare class Broadcaster<E extends AnyChangeEvent = ChangeEvent> {
   #private;
   /** @param options `logger` gets a line for each listener that throws. Default: the logger of the poller that publishes. */
   constructor(options?: {
     logger?: Logger;
   });
   /** Calls `listener` with every event from now on. Returns how to end that; calling it twice is harmless. */
-  subscribe(listener: (event: ChangeEvent) => void): () => void;
+  subscribe(listener: (event: E) => void): () => void;
   /** Makes an async iterator of the events from now on. */
-  subscribe(options?: SubscribeOptions): ChangeSubscription;
+  subscribe(options?: SubscribeOptions): ChangeSubscription<E>;
   /** Hands `event` to everybody who listens now. */
-  publish(event: ChangeEvent): void;
+  publish(event: E): void;
   /** How many listen, iterators included. */
   get subscriberCount(): number;
 }
@@ -4868,14 +5192,14 @@ export interface CdcPollerOptions {
  * Its place is in memory: it is for what is going on now. Who must not miss anything across restarts reads from a place of its own
  * ({@link SessionStore.consumer}, {@link SessionStore.changes}).
  */
-export declare class CdcPoller implements AsyncDisposable {
+export declare class CdcPoller<E extends AnyChangeEvent = ChangeEvent> implements AsyncDisposable {
   #private;
   /**
    * @param source Where to read: a session store, or an object of your own.
    * @param broadcaster Where to publish.
    * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`
    */
-  constructor(source: ChangeSource, broadcaster: Broadcaster, options?: CdcPollerOptions);
+  constructor(source: ChangeSource<E>, broadcaster: Broadcaster<E>, options?: CdcPollerOptions);
   /** The seq of the last event that was published; before that, where it began. */
   get lastSeq(): number;
   /** Skips what is there: only what comes from now on is published. */
@@ -4915,8 +5239,13 @@ export declare function createDetectingDecision(input: {
 /** SHA-256 of a text without times and with white space evened out, as 64 lower-case hex digits: the same evidence at another time has the same. */
 export declare function hashEvidence(evidence: string): string;
 
-/** What a person is shown of a session with such a pull request ({@link NO_PR} if it has none). */
-export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): SessionStatus;
+/**
+ * What a person is shown of a session with such a pull request ({@link NO_PR} if it has none).
+ *
+ * @param silence With it, `no_signal` is shown in place of `spawning`, `working` and `idle` of a live session whose agent was never heard since the start
+ *   of its runtime, which is some time ago: hooks that do not work look like a calm agent otherwise.
+ */
+export declare function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts, silence?: SilenceInput): SessionStatus;
 
 /** What is to be done about a session with such a pull request when it comes to this; `null` = nothing. */
 export declare function reactionFor(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): ReactionKey | null;
@@ -4941,6 +5270,9 @@ export declare const REVIEW_MAX_NUDGES = 3;
 
 /** So many milliseconds after a nudge that did not help, a person is told. */
 export declare const ESCALATE_AFTER_MS = 900000;
+
+/** An agent that was not heard for so many milliseconds after the start of its runtime is shown as `no_signal`. */
+export declare const NO_SIGNAL_AFTER_MS = 90000;
 
 /** How often a {@link CdcPoller} looks, in milliseconds. */
 export declare const DEFAULT_POLL_INTERVAL_MS = 100;
@@ -4986,6 +5318,20 @@ export declare class StoreClosedError extends HoldfastError {
   /** The session that it was about. */
   readonly sessionId?: string;
   /** The part of the operation. */
+  readonly step?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A step that brings the tables to the version of this program failed; they are as they were. */
+export declare class MigrationError extends HoldfastError {
+  /** The file; of PostgreSQL there is `schema` instead. */
+  readonly path?: string;
+  readonly schema?: string;
+  /** The version of the tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
+  /** The step that failed: its number and name. */
   readonly step?: string;
   constructor(message: string, options?: StoreErrorOptions);
 }
@@ -5113,6 +5459,10 @@ export declare class SubscriberOverflowError extends HoldfastError {
 
 /** The database was written by a newer version of holdfast; it was not touched. */
 export declare class SchemaTooNewError extends HoldfastError {
+  /** The version of its tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
   constructor(message: string, options?: LifecycleErrorOptions);
 }
 

@@ -6,10 +6,12 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Report, loadContenders, now, quantile, rounds, sample, scratch, wipe } from './lib.mjs';
+import { company, extents, opened, poll } from './lifecycle-lib.mjs';
+import { postgres } from './lifecycle-postgres.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const peers = { 'better-sqlite3, lean': 'lifecycle-sqlite' };
-const cases = { spawn, observe, together, latency, stream, history };
+const cases = { spawn, observe, together, latency, stream, history, postgres };
 
 /** Runs the cases (`options.lifecycle`: which, default all); returns the missed goals. Files are made in `options.dir`. */
 export async function lifecycle(extra, options, reference) {
@@ -23,31 +25,6 @@ export async function lifecycle(extra, options, reference) {
   for (const name of wanted) await cases[name](all, report, options);
   return report.end();
 }
-
-/** Runs `fn` over a store in a folder of its own. */
-const opened = (options, fn) => async ({ module }) => {
-  const dir = scratch(options.dir, 'lifecycle');
-  const store = await module.openLifecycle(dir);
-  try {
-    return await fn(store, dir);
-  } finally {
-    await store.close();
-    wipe(dir);
-  }
-};
-
-/** One poll of a pull request with 8 checks and 6 comments: `changed` of the checks differ from the poll before, with 8 all else too. */
-const poll = (turn, changed) => ({
-  number: 1,
-  ci: changed === 8 && turn % 2 ? 'pending' : 'passing',
-  checks: Array.from({ length: 8 }, (_, i) => ({ name: `check-${i}`, commit: 'c0ffee', status: i < changed && turn % 2 ? 'queued' : 'passed', log: 'x'.repeat(200) })),
-  comments: Array.from({ length: 6 }, (_, i) => ({ id: `c${i}`, author: 'reviewer', file: 'src/a.ts', line: i, body: `${changed === 8 ? turn : ''} ${'please look at this '.repeat(6)}` })),
-});
-const extents = [
-  [0, 'nothing changed'],
-  [1, 'one check changed'],
-  [8, 'everything changed'],
-];
 
 async function spawn(all, report, options) {
   for (const before of [0, 10_000]) {
@@ -79,20 +56,7 @@ async function observe(all, report, options) {
 /** 64 callers, each with a session of its own. */
 async function together(all, report, options) {
   for (const [changed, what] of extents.slice(1)) {
-    const time = opened(options, async (store) => {
-      const ids = await Promise.all(Array.from({ length: 64 }, () => store.spawn()));
-      for (const turn of [0, 1]) await Promise.all(ids.map((id) => store.observe(id, poll(turn, changed))));
-      const each = 60;
-      const started = now();
-      await Promise.all(
-        ids.map(async (id) => {
-          for (let turn = 0; turn < each; turn++) await store.observe(id, poll(turn, changed));
-        }),
-      );
-      const took = now() - started;
-      const n = 64 * each;
-      return { times: [took / n], extra: { 'observations/s': Math.round((n / took) * 1000) } };
-    });
+    const time = opened(options, (store) => company(store, changed, 60));
     report.add(`64 callers observe, ${what}: time per observation`, await rounds(all, time, options.rounds));
   }
 }

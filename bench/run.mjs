@@ -4,7 +4,7 @@
 //     --only CASES        of batch, growth, plan, locked, crash, trace, slowsync, entity, packages, lifecycle (default: all)
 //     --entity CASES      of pure, memory, embedded, thread, log, postgres (default: all); Postgres at DATABASE_URL, or its own
 //     --packages CASES    of pack, unpack, seed, materialize, noop, delta, many (default: all); --dir on a tmpfs shows our own share
-//     --lifecycle CASES   of spawn, observe, together, latency, stream, history (default: all)
+//     --lifecycle CASES   of spawn, observe, together, latency, stream, history, postgres (default: all)
 //     --rounds N          rounds per case (3); the figure is the median of the rounds' medians
 //     --contender N=FILE  one more contender (repeatable; see contenders.mjs for what FILE exports)
 //     --no-peers          only holdfast and the contenders named here

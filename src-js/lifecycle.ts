@@ -15,6 +15,7 @@ export {
   DETECTING_MAX_DURATION_MS,
   ESCALATE_AFTER_MS,
   NO_PR,
+  NO_SIGNAL_AFTER_MS,
   RECENT_ACTIVITY_WINDOW_MS,
   REVIEW_MAX_NUDGES,
 } from './lifecycle/constants';
@@ -23,6 +24,7 @@ export {
   ConstraintError,
   IncompleteHandleError,
   InvalidArgumentError,
+  MigrationError,
   NothingToResumeError,
   PortError,
   ReactionDeliveryError,

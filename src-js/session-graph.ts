@@ -15,6 +15,7 @@ export {
   HeadRevisionConflictError,
   InternalPanicError,
   InvalidArgumentError,
+  MigrationError,
   MissingBlobError,
   NodeIdCollisionError,
   QueueRowCorruptError,

@@ -59,3 +59,20 @@ export class StoreClosedError extends HoldfastError {
   }
 }
 markClass(StoreClosedError, 'StoreClosedError');
+
+/** A step that brings the tables to the version of this program failed; they are as they were. */
+export class MigrationError extends HoldfastError {
+  /** The file; of PostgreSQL there is `schema` instead. */
+  declare readonly path?: string;
+  declare readonly schema?: string;
+  /** The version of the tables. */
+  declare readonly found?: number;
+  /** The newest that this program knows. */
+  declare readonly expected?: number;
+  /** The step that failed: its number and name. */
+  declare readonly step?: string;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_MIGRATION_FAILED' });
+  }
+}
+markClass(MigrationError, 'MigrationError');

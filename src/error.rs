@@ -56,6 +56,8 @@ codes! {
     Unavailable = "HF_UNAVAILABLE",
     /// The database refused a statement; `sqlState` or `sqliteCode` say why.
     Database = "HF_DATABASE",
+    /// A step that brings tables to the version of this program failed; none was kept.
+    MigrationFailed = "HF_MIGRATION_FAILED",
     /// A store file is not JSON.
     RuntimeInvalidJson = "HF_RUNTIME_INVALID_JSON",
     /// A store file lacks a valid envelope.
@@ -268,11 +270,26 @@ impl HfError {
         self
     }
 
+    /// Changes the code.
+    #[must_use]
+    pub fn with_code(mut self, code: Code) -> Self {
+        self.0.code = code;
+        self
+    }
+
     /// Adds a field, which becomes a property of the JavaScript error.
     #[must_use]
     pub fn with_field(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.fields.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Names the argument that is to blame, what it must be, and what it was, as errors of the facade do.
+    #[must_use]
+    pub fn with_argument(self, argument: &str, expected: impl Into<Value>, received: &Value) -> Self {
+        self.with_field("argument", argument)
+            .with_field("expected", expected)
+            .with_field("received", described(received))
     }
 
     /// Puts the place that it is about in front of the message.
@@ -354,6 +371,23 @@ impl HfError {
     #[must_use]
     pub fn fields(&self) -> &Map<String, Value> {
         &self.0.fields
+    }
+}
+
+/// A value in the words of the facade (`describe` in `src-js/check.ts`): enough to recognise it.
+fn described(value: &Value) -> String {
+    const SHOWN: usize = 40;
+    match value {
+        Value::Null => "null".into(),
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+        Value::Bool(value) => format!("the boolean {value}"),
+        Value::Number(value) => format!("the number {value}"),
+        Value::String(text) => {
+            let shown: String = text.chars().take(SHOWN).collect();
+            let cut = if shown.len() < text.len() { "…" } else { "" };
+            format!("the string {}", Value::String(shown + cut))
+        }
     }
 }
 

@@ -15,11 +15,11 @@ use holdfast::blobs::{BlobStore, FileBlobs, Gate, SqliteBlobs};
 use holdfast::durable::fault::{FaultPlan, Rule};
 use holdfast::durable::{Disk, Interceptor, Op};
 use holdfast::error::Code;
-use holdfast::sqlite::Target;
+use holdfast::sqlite::{Network, Target};
 use support::{bytes, closes, contract, delete, get, has, list, put, race};
 
 fn sqlite(path: &Path) -> SqliteBlobs {
-    SqliteBlobs::new(Target::File(path.to_owned()))
+    SqliteBlobs::new(Target::File(path.to_owned()), Network::Refuse)
 }
 
 /// All files below, with what is in them.
@@ -80,7 +80,7 @@ fn a_sqlite_file_keeps_the_contract() {
     let scratch = tempfile::tempdir().unwrap();
     contract(&sqlite(&scratch.path().join("deep/blobs.db")));
     closes(&sqlite(&scratch.path().join("other.db")));
-    contract(&SqliteBlobs::new(Target::Memory));
+    contract(&SqliteBlobs::new(Target::Memory, Network::Refuse));
 }
 
 #[test]

@@ -233,6 +233,94 @@ fn retention_works_by_itself_and_spares_consumers() {
     assert_eq!(store.read(json!({ "do": "oldest" })), head - 99, "what the consumer has not confirmed is there");
 }
 
+/// Fills the log with changes of nobody, as years of use would.
+fn fill(path: &Path, changes: i64) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute(
+        "INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+         SELECT 'p', 'p-1', 'session_updated', json_object('id', 'p-1', 'state', 'working', 'terminationReason', '', 'isAlive', 1,
+           'activity', 'active'), '2026-05-31T12:00:00.000Z' FROM n",
+        [changes],
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_log_that_was_pruned_gives_its_room_back_while_others_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    let config = json!({ "target": "sqlite", "path": path, "synchronous": "normal", "retention": false });
+    let store = Waited::open(&config).unwrap();
+    store.project("p");
+    let id = store.session("p");
+    fill(&path, 200_000);
+    store.close();
+    let full = bytes_of(&path);
+    assert!(full > 30_000_000, "{full} bytes");
+
+    let store = Waited::open(&config).unwrap();
+    let removed = store.write(json!({ "do": "prune", "maxRows": 100, "now": T }));
+    assert_eq!(removed, json!(199_901));
+    let unused = || {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let (begun, mut writes, mut longest) = (Instant::now(), 0, Duration::ZERO);
+    while unused() > 512 && begun.elapsed() < Duration::from_secs(30) {
+        let at = Instant::now();
+        store.changes(&id, 1);
+        longest = longest.max(at.elapsed());
+        writes += 1;
+    }
+    println!(
+        "{{\"test\":\"shrink\",\"ms\":{},\"writes\":{writes},\"longestUs\":{}}}",
+        begun.elapsed().as_millis(),
+        longest.as_micros()
+    );
+    assert!(writes > 20, "others write between the slices");
+    store.close();
+    let now = bytes_of(&path);
+    assert!(now < 3_000_000, "{now} of {full} bytes are left");
+    let store = Waited::open(&config).unwrap();
+    assert_eq!(store.read(json!({ "do": "check" })), json!([]));
+    assert_eq!(store.head(), 200_001 + writes);
+}
+
+#[test]
+fn opening_a_store_that_is_there_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    let store = Waited::file(&path);
+    store.project("p");
+    store.close();
+    let before = std::fs::read(&path).unwrap();
+    let store = Waited::file(&path);
+    assert_eq!(bytes_of(&folder.path().join("sessions.db-wal")), 0);
+    store.close();
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn a_file_that_was_made_without_it_keeps_its_room_and_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute_batch("PRAGMA user_version = 0; VACUUM; PRAGMA journal_mode = WAL").unwrap();
+    drop(db);
+    let store = Waited::file(&path);
+    store.project("p");
+    let id = store.session("p");
+    fill(&path, 20_000);
+    store.write(json!({ "do": "prune", "maxRows": 100, "now": T }));
+    store.changes(&id, 10);
+    store.close();
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let ask = |name| db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(ask("auto_vacuum"), 0);
+    assert!(ask("freelist_count") > 512);
+}
+
 #[test]
 fn a_store_that_is_gone_leaves_its_operations_to_others() {
     let folder = tempfile::tempdir().unwrap();

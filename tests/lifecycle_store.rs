@@ -221,6 +221,42 @@ fn what_breaks_a_rule_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
+fn what_one_observation_tells_twice_ends_as_it_was_told_last() {
+    everywhere("twice", |store| {
+        store.project("mer");
+        let id = store.session("mer");
+        let see = |seen: &[(&str, &str)]| {
+            let checks: Vec<Value> = seen
+                .iter()
+                .map(|(name, status)| json!({ "name": name, "commitHash": "c", "status": status }))
+                .collect();
+            let head = store.head();
+            store.write(json!({ "do": "observePr", "id": id, "now": T,
+                "observation": { "fetched": true, "url": "u", "number": 1, "checks": checks } }));
+            let told = store.log(head);
+            told.iter()
+                .filter(|event| event["type"] == "pr_check_recorded")
+                .map(|event| event["payload"]["status"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(see(&[("build", "failed")]), ["failed"]);
+        // The last one is what is stored already; between them stands another.
+        assert_eq!(
+            see(&[("build", "passed"), ("lint", "queued"), ("build", "failed")]),
+            ["passed", "queued", "failed"]
+        );
+        assert_eq!(see(&[("build", "failed"), ("build", "failed")]), Vec::<Value>::new());
+        let many: Vec<String> = (0..70).map(|n| format!("check-{n}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "passed")).collect();
+        assert_eq!(see(&many).len(), 70, "more than go out together");
+        assert_eq!(see(&many), Vec::<Value>::new());
+        let stored = store.read(json!({ "do": "checks", "url": "u" }));
+        assert_eq!(stored.as_array().unwrap().len(), 72);
+        assert_eq!(stored[0]["status"], "failed");
+    });
+}
+
+#[test]
 fn pull_requests_their_checks_and_comments() {
     everywhere("prs", |store| {
         store.project("mer");

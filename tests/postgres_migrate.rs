@@ -72,7 +72,10 @@ fn a_failing_migration_leaves_nothing() {
     let pg = postgres.clone();
     run(&postgres, async move {
         let error = pg.migrate("broken", true, "test", &[FIRST, SECOND, BROKEN], Migrate::Auto).await.unwrap_err();
+        assert_eq!(error.code(), Code::MigrationFailed);
         assert!(error.message().contains("version 3"), "{error}");
+        let said = ["found", "expected", "step", "schema"].map(|name| error.fields()[name].clone());
+        assert_eq!(serde_json::Value::from(said.to_vec()), serde_json::json!([0, 3, "0003 broken", "broken"]));
         assert_eq!(error.fields()["sqlState"], "22012");
         assert_eq!(shape(&pg, "broken").await, 0);
         // Without the permission to make it, a schema that is not there is an error.

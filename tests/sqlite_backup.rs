@@ -24,8 +24,8 @@ fn child() {
     let Some(order) = order() else { return };
     let database = open(Path::new(&order[0]));
     println!("ready");
-    loop {
-        database.backup(Path::new(&order[1])).unwrap();
+    for n in 0.. {
+        database.backup(&Path::new(&order[1]).join(format!("{n}.sqlite"))).unwrap();
         println!("backed");
     }
 }
@@ -59,9 +59,10 @@ fn under_load_it_is_one_moment() {
             n
         })
     };
-    let to = scratch.path().join("copies/copy.sqlite");
+    let mut to = PathBuf::new();
     let mut sizes = Vec::new();
-    for _ in 0..10 {
+    for n in 0..10 {
+        to = scratch.path().join(format!("copies/{n}.sqlite"));
         let before = acked.load(Ordering::SeqCst);
         let backup = database.backup(&to).unwrap();
         let there = present(&to, 1);
@@ -71,9 +72,6 @@ fn under_load_it_is_one_moment() {
         assert!(last >= before && last <= acked.load(Ordering::SeqCst) + 1, "{before} <= {last}");
         assert_eq!(backup.bytes, fs::metadata(&to).unwrap().len());
         sizes.push(there.len());
-        for left in ["copy.sqlite-wal", "copy.sqlite-shm"] {
-            let _ = fs::remove_file(to.parent().unwrap().join(left));
-        }
     }
     stop.store(1, Ordering::SeqCst);
     let written = writer.join().unwrap();
@@ -94,21 +92,23 @@ fn under_load_it_is_one_moment() {
 }
 
 #[test]
-fn killed_half_way_it_leaves_the_old_copy() {
+fn killed_half_way_it_leaves_whole_copies_or_none() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("db.sqlite");
-    let to = scratch.path().join("copies/copy.sqlite");
     close(&filled(&path, 100, 10_000)).unwrap();
     let mut random = support::Random::new("sqlite_backup");
-    for _ in 0..15 {
-        let mut process = start(&[path.to_str().unwrap(), to.to_str().unwrap()], &[]);
+    for round in 0..15 {
+        let copies = scratch.path().join(format!("copies-{round}"));
+        let mut process = start(&[path.to_str().unwrap(), copies.to_str().unwrap()], &[]);
         process.expect("backed");
         std::thread::sleep(Duration::from_micros(random.below(20_000)));
         process.kill();
         process.rest();
-        assert_eq!(present(&to, 1).len(), 100);
-        for left in ["copy.sqlite-wal", "copy.sqlite-shm"] {
-            let _ = fs::remove_file(to.parent().unwrap().join(left));
+        let made: Vec<PathBuf> = fs::read_dir(&copies).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let named: Vec<_> = made.iter().filter(|path| path.extension().is_some_and(|end| end == "sqlite")).collect();
+        assert!(!named.is_empty());
+        for copy in named {
+            assert_eq!(present(copy, 1).len(), 100);
         }
     }
 }

@@ -3,7 +3,7 @@
 import { closeSync, copyFileSync, lstatSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, symlinkSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { openSessionStore, type SessionStore } from 'holdfast';
+import { MigrationError, openSessionStore, type SessionStore } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
 import { soon } from './hostile';
@@ -157,7 +157,20 @@ describe('a file that was damaged while nobody had it open', () => {
     const error = await rejection(openSessionStore({ path: file }));
     expect(error).toMatchObject({ name: 'SchemaTooNewError', hfCode: 'HF_FORMAT_TOO_NEW' });
     expect(error.message).toContain('9999');
+    expect(error).toMatchObject({ found: 9999, expected: 1 });
     expect(readFileSync(file).equals(before)).toBe(true);
+  });
+
+  test('that a migration cannot bring up to date: an error that names the step, and the tables stay as they are', async () => {
+    const file = await golden();
+    // An older version without tables of its own, as user_version says, that has them all the same.
+    overwrite(file, 60, Buffer.from([0, 0, 0, 0]));
+    const error = await rejection(openSessionStore({ path: file }));
+    expect(error).toBeInstanceOf(MigrationError);
+    expect(error).toMatchObject({ code: 'HF_MIGRATION_FAILED', path: file, found: 0, expected: 1, step: '0001 sessions' });
+    overwrite(file, 60, Buffer.from([0, 0, 0, 1]));
+    await using store = await openSessionStore({ path: file });
+    expect([(await store.check()).sound, (await store.listAllSessions()).length]).toEqual([true, 30]);
   });
 });
 
@@ -251,6 +264,8 @@ test('a backup under load is the store at one moment: whole, and not older than 
     await until(() => acknowledged > round * 50 + 10);
     const [before, path] = [acknowledged, join(dir, `copy${round}.db`)];
     await store.backup(path);
+    const taken = await rejection(store.backup(path));
+    expect(taken).toMatchObject({ name: 'InvalidArgumentError', code: 'HF_INVALID_ARGUMENT', argument: 'path', path });
     const copy = await openSessionStore({ path });
     const sessions = await copy.listAllSessions();
     expect(sessions.map(({ num }) => num)).toEqual(sessions.map((_, at) => at + 1));

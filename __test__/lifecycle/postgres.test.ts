@@ -2,7 +2,7 @@
 // What only a server can do: stop, come back, cut connections, be used by several at once (T13).
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Broadcaster, CdcPoller, openSessionStore, type ChangeEvent, type SessionStore } from 'holdfast';
+import { Broadcaster, CdcPoller, MigrationError, openSessionStore, type ChangeEvent, type SessionStore } from 'holdfast';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { freshSchema, postgresUrl, query, restartablePostgres } from '../support/postgres';
@@ -88,11 +88,40 @@ describe('the server', () => {
     for (const pid of [server.pid()!, ...again]) process.kill(pid, 'SIGSTOP');
     const hanging = store.createSession({ projectId: 'mer' }).catch((error) => error.hfCode);
     try {
-      await soon(store.close().catch(() => {}), 'close()', 20_000);
+      const begun = performance.now();
+      await soon(store.close(), 'close()', 20_000);
+      // It waits for 5 seconds once, not once for each of its connections.
+      expect(performance.now() - begun).toBeLessThan(8000);
     } finally {
       for (const pid of [...again, server.pid()!]) process.kill(pid, 'SIGCONT');
     }
-    await soon(hanging, 'the call', 10_000);
+    expect(await soon(hanging, 'the call', 10_000)).toMatch(/^HF_(UNAVAILABLE|CLOSED)$/);
+  });
+
+  test('is away for longer than a call is tried: changes() goes on where it was, without a gap, and ends with its signal meanwhile', async () => {
+    const server = await restartablePostgres();
+    const warned: string[] = [];
+    const logger = { debug() {}, info() {}, error() {}, warn: (message: string) => void warned.push(message) };
+    const store = await openSessionStore({ connectionString: server.url, schema: 'lifecycle', logger });
+    onTestFinished(() => store.close());
+    await store.upsertProject({ id: 'mer', path: '/' });
+    await store.createSession({ projectId: 'mer' });
+    const aborting = new AbortController();
+    const [followed, ended] = [store.changes(), store.changes({ after: 1, projectId: 'mer', signal: aborting.signal })];
+    expect((await followed.next()).value?.seq).toBe(1);
+    const [second, end] = [followed.next(), ended.next()];
+    await server.kill();
+    const outages = (): number => warned.filter((message) => message.includes('can be reached again')).length;
+    await until(() => outages() === 2, 20_000);
+    aborting.abort();
+    expect((await soon(end, 'the aborted one')).done).toBe(true);
+    await server.start();
+    await store.createSession({ projectId: 'mer' });
+    await store.createSession({ projectId: 'mer' });
+    // A server that was killed leaves numbers out.
+    const there = (await store.readChangeLogAfter(1)).map(({ seq }) => seq);
+    expect([(await soon(second, 'the next change', 10_000)).value?.seq, (await followed.next()).value?.seq]).toEqual(there);
+    expect(outages()).toBe(2);
   });
 
   test('cuts every connection again and again: nothing acknowledged is lost', async () => {
@@ -251,6 +280,16 @@ describe('two processes on one database', () => {
       [schema],
     );
     await query(`UPDATE ${table!.name} SET version = 9999 WHERE version = (SELECT max(version) FROM ${table!.name})`);
-    expect((await rejection(openSessionStore({ connectionString: url, schema }))).hfCode).toBe('HF_FORMAT_TOO_NEW');
+    const error = await rejection(openSessionStore({ connectionString: url, schema }));
+    expect(error).toMatchObject({ name: 'SchemaTooNewError', hfCode: 'HF_FORMAT_TOO_NEW', found: 9999, expected: 1 });
+  });
+
+  test('a schema with tables of somebody else: an error that names the step, and nothing is made', async () => {
+    const { url, schema } = await freshSchema();
+    await query(`CREATE TABLE ${schema}.sessions (id text)`);
+    const error = await rejection(openSessionStore({ connectionString: url, schema }));
+    expect(error).toBeInstanceOf(MigrationError);
+    expect(error).toMatchObject({ code: 'HF_MIGRATION_FAILED', schema, found: 0, expected: 1, step: '0001 sessions', sqlState: '42P07' });
+    expect(await query('SELECT table_name::text FROM information_schema.tables WHERE table_schema = $1', [schema])).toEqual([{ table_name: 'sessions' }]);
   });
 });

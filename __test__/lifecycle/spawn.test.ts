@@ -127,7 +127,8 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
       sessionId: 'mer-1',
       workspacePath: '/w/mer-1',
       launchCommand: 'launch ship it\n\nbe nice',
-      env: { HOME: '/h', AO_SESSION_ID: 'mer-1', AO_PROJECT_ID: 'mer', AO_ISSUE_ID: 'i-7' },
+      env: { HOME: '/h', AO_SESSION_ID: 'mer-1', AO_PROJECT_ID: 'mer', AO_ISSUE_ID: 'i-7', AO_LAUNCH_ID: session.launchId },
+      launchId: session.launchId,
     });
     expect(configs[1]!.env.AO_ISSUE_ID).toBe('');
   });
@@ -135,9 +136,9 @@ describe.each(BACKENDS)('on $name', ({ make }) => {
   test('the names of the environment variables are options', async () => {
     const place = await make();
     const { store, lifecycle, ports, configs } = await world(place);
-    const sessions = new SessionManager({ ...ports, store, lifecycle, environmentNames: { sessionId: 'MY_ID', issueId: 'MY_ISSUE' } });
-    await sessions.spawn({ projectId: 'mer' });
-    expect(configs[0]!.env).toEqual({ HOME: '/h', MY_ID: 'mer-1', AO_PROJECT_ID: 'mer', MY_ISSUE: '' });
+    const sessions = new SessionManager({ ...ports, store, lifecycle, environmentNames: { sessionId: 'MY_ID', issueId: 'MY_ISSUE', launchId: 'MY_LAUNCH' } });
+    const { launchId } = await sessions.spawn({ projectId: 'mer' });
+    expect(configs[0]!.env).toEqual({ HOME: '/h', MY_ID: 'mer-1', AO_PROJECT_ID: 'mer', MY_ISSUE: '', MY_LAUNCH: launchId });
   });
 
   test('a key makes a repeated spawn return the first session, at the same time and later', async () => {

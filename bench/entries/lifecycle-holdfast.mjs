@@ -1,8 +1,9 @@
 // holdfast, as bench/lifecycle.mjs drives it.
 import { Broadcaster, CdcPoller, LifecycleManager, openSessionStore } from '../../dist/lifecycle.mjs';
 
-export async function openLifecycle(dir) {
-  const store = await openSessionStore(dir);
+/** `target`: a folder, or `{ connectionString, schema }`. */
+export async function openLifecycle(target) {
+  const store = await openSessionStore(target);
   const lifecycle = new LifecycleManager({ store });
   if ((await store.getProject('bench')) === null) await store.upsertProject({ id: 'bench', path: '/bench' });
   const pollers = [];

@@ -12,7 +12,7 @@ import { storeOver } from './native-store';
 import type { EntityRetention, EntityStoreOptions, EntityStorePostgresTarget, EntityStoreTarget, EntityTx, EntityStore, NativeEntityStore } from './types';
 
 const where = 'createEntityStore: ';
-const OPTIONS = ['migrate', 'driver', 'durability', 'synchronous', 'maxBatchRows', 'retention', 'clock', 'logger'] as const satisfies (keyof EntityStoreOptions)[];
+const OPTIONS = ['migrate', 'driver', 'durability', 'synchronous', 'networkFileSystem', 'maxBatchRows', 'retention', 'clock', 'logger'] as const satisfies (keyof EntityStoreOptions)[];
 const RETENTION = ['maxAgeMs', 'maxRowsPerField', 'everyMs'] as const satisfies (keyof EntityRetention)[];
 
 /**
@@ -120,6 +120,7 @@ function embedded(path: string | undefined, options: EntityStoreOptions, durabil
     target: 'sqlite',
     path,
     synchronous: options.synchronous ?? 'full',
+    networkFileSystem: options.networkFileSystem ?? 'refuse',
     migrate: options.migrate ?? 'auto',
     maxBatch: options.maxBatchRows ?? 1000,
     durability: options.durability ?? durability,
@@ -149,11 +150,12 @@ function checkNoOptions(target: Record<string, unknown>): void {
 function checkOptions(options: EntityStoreOptions): void {
   if (typeof options !== 'object' || options === null) throw invalidArgument('options', 'an object', options);
   checkNames(options, OPTIONS, 'options');
-  const { migrate, driver, durability, synchronous, maxBatchRows, retention, clock, logger } = options;
+  const { migrate, driver, durability, synchronous, networkFileSystem, maxBatchRows, retention, clock, logger } = options;
   if (migrate !== undefined) checkOneOf(migrate, 'options.migrate', ['auto', 'check', 'off']);
   if (driver !== undefined) checkOneOf(driver, 'options.driver', ['auto', 'native', 'delegate']);
   if (durability !== undefined) checkOneOf(durability, 'options.durability', ['after-commit', 'outbox', 'journal']);
   if (synchronous !== undefined) checkOneOf(synchronous, 'options.synchronous', ['normal', 'full']);
+  if (networkFileSystem !== undefined) checkOneOf(networkFileSystem, 'options.networkFileSystem', ['refuse', 'allow']);
   if (maxBatchRows !== undefined) checkPositiveInteger(maxBatchRows, 'options.maxBatchRows');
   if (clock !== undefined && typeof clock !== 'function') throw invalidArgument('options.clock', 'a function', clock);
   checkLogger(logger, 'options.logger');

@@ -118,6 +118,11 @@ export interface EntityStoreOptions {
    * process; a power cut can take the last commits back, never part of one.
    */
   synchronous?: 'normal' | 'full';
+  /**
+   * Embedded only. What a file on NFS, SMB and the like leads to, where several hosts that write destroy it: `refuse` (the default) rejects with
+   * `HF_INVALID_ARGUMENT`, `allow` takes it, for one host alone.
+   */
+  networkFileSystem?: 'refuse' | 'allow';
   /** Most rows in one commit, of changes that were waiting together; 1 or more. Default 1000. */
   maxBatchRows?: number;
   /** When old rows are deleted. Default: never. */

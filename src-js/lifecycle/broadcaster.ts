@@ -3,23 +3,23 @@ import { checkFunction, checkPositiveInteger, invalidArgument, isRecord } from '
 import type { Logger } from '../logging';
 import { attempt } from '../logging';
 import { checkId, checkSignal, guarded } from './arguments';
-import type { ChangeEvent, ChangeSubscription, SubscribeOptions } from './change-types';
+import type { AnyChangeEvent, ChangeEvent, ChangeSubscription, SubscribeOptions } from './change-types';
 import { checkLogger, messageOf } from './logging';
 import { BufferedSubscription } from './subscription';
 
 const DEFAULT_BUFFER = 1024;
 
-interface Subscriber {
-  readonly hear: (event: ChangeEvent) => unknown;
+interface Subscriber<E> {
+  readonly hear: (event: E) => unknown;
   /** How many events had been published when it came. */
   readonly since: number;
 }
 
 /** Loggers of the pollers that publish to broadcasters without one. */
-const lent = new WeakMap<Broadcaster, Logger>();
+const lent = new WeakMap<object, Logger>();
 
 /** Lends `broadcaster` a logger to report throwing listeners to, if it has none of its own. */
-export function lendLogger(broadcaster: Broadcaster, logger: Logger | undefined): void {
+export function lendLogger(broadcaster: object, logger: Logger | undefined): void {
   if (logger !== undefined && !lent.has(broadcaster)) lent.set(broadcaster, logger);
 }
 
@@ -37,9 +37,9 @@ export function lendLogger(broadcaster: Broadcaster, logger: Logger | undefined)
  * poller.start();
  * ```
  */
-export class Broadcaster {
+export class Broadcaster<E extends AnyChangeEvent = ChangeEvent> {
   // Sets keep the order of insertion, and may be changed while they are walked.
-  readonly #subscribers = new Set<Subscriber>();
+  readonly #subscribers = new Set<Subscriber<E>>();
   readonly #logger: Logger | undefined;
   #published = 0;
 
@@ -52,10 +52,10 @@ export class Broadcaster {
   }
 
   /** Calls `listener` with every event from now on. Returns how to end that; calling it twice is harmless. */
-  subscribe(listener: (event: ChangeEvent) => void): () => void;
+  subscribe(listener: (event: E) => void): () => void;
   /** Makes an async iterator of the events from now on. */
-  subscribe(options?: SubscribeOptions): ChangeSubscription;
-  subscribe(listener: ((event: ChangeEvent) => void) | SubscribeOptions = {}): (() => void) | ChangeSubscription {
+  subscribe(options?: SubscribeOptions): ChangeSubscription<E>;
+  subscribe(listener: ((event: E) => void) | SubscribeOptions = {}): (() => void) | ChangeSubscription<E> {
     if (typeof listener === 'function') return this.#add(listener);
     return guarded(() => {
       const asked: SubscribeOptions = listener;
@@ -65,13 +65,13 @@ export class Broadcaster {
       checkSignal(signal, 'options.signal');
       if (projectId === undefined) return new BufferedSubscription((put) => this.#add(put), buffer, signal);
       checkId(projectId, 'options.projectId');
-      const listen = (put: (event: ChangeEvent) => void) => this.#add((event) => event.projectId === projectId && put(event));
+      const listen = (put: (event: E) => void) => this.#add((event) => event.projectId === projectId && put(event));
       return new BufferedSubscription(listen, buffer, signal);
     });
   }
 
   /** Hands `event` to everybody who listens now. */
-  publish(event: ChangeEvent): void {
+  publish(event: E): void {
     const turn = ++this.#published;
     for (const subscriber of this.#subscribers) {
       // Who came while this event was being handed out is at the end, with all who came after.
@@ -88,13 +88,13 @@ export class Broadcaster {
     return this.#subscribers.size;
   }
 
-  #add(hear: (event: ChangeEvent) => unknown): () => void {
+  #add(hear: (event: E) => unknown): () => void {
     const subscriber = { hear: checkFunction(hear, 'listener'), since: this.#published };
     this.#subscribers.add(subscriber);
     return () => void this.#subscribers.delete(subscriber);
   }
 
-  #failed(event: ChangeEvent, error: unknown): void {
+  #failed(event: E, error: unknown): void {
     const logger = this.#logger ?? lent.get(this);
     logger?.error(`a listener of changes threw at seq ${event.seq}: ${messageOf(error)}`, { seq: event.seq });
   }

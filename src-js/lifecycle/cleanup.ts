@@ -1,59 +1,67 @@
 /** Reclaiming the workspaces of sessions that have ended. */
-import { begun, bestEffort, busyError, handleOf, workspaceOf, type Kit } from './kit';
+import { bestEffort, busyError, exclusively, handleOf, hasEnded, look, workspaceOf, type Kit } from './kit';
 import { messageOf } from './logging';
 import type { CleanupReport } from './manager-types';
 import { LostOperation, Operation } from './operation';
-import { callPort } from './ports';
+import { callPort, pause, type Ends } from './ports';
 import type { SessionRecord } from './record-types';
 import { many, reviveSession } from './revive';
-import type { ProjectId } from './word-types';
+import type { ProjectId, SessionId } from './word-types';
 
-/** Reclaims what can be reclaimed of a project, by number. */
-export async function cleanup(kit: Kit, projectId: ProjectId): Promise<CleanupReport> {
-  const report: CleanupReport = { cleaned: [], skipped: [] };
-  for (const record of await many<SessionRecord>(await kit.core.read({ do: 'reclaimable', projectId }), reviveSession)) {
-    const { id } = record;
-    try {
-      await exclusively(kit, id, () => reclaim(kit, record));
-      report.cleaned.push(id);
-    } catch (error) {
-      if (kit.core.closed) throw kit.core.closedError();
-      report.skipped.push({ id, reason: messageOf(error) });
+/** How patient a cleanup is. */
+export interface Patience {
+  readonly retries: number;
+  readonly backoffMs: number;
+}
+
+/** However often the time between two rounds has doubled, it is not longer than this, unless the first was. */
+const BACKOFF_MAX_MS = 60_000;
+
+/** Reclaims what can be reclaimed of a project, by number, and tries again what refuses. */
+export async function cleanup(kit: Kit, projectId: ProjectId, { retries, backoffMs }: Patience, ends: Ends): Promise<CleanupReport> {
+  const cleaned: SessionId[] = [];
+  const skipped = new Map<SessionId, string>();
+  for (let round = 0, wait = backoffMs; ; round++, wait = Math.min(wait * 2, Math.max(BACKOFF_MAX_MS, backoffMs))) {
+    const records = await many<SessionRecord>(await kit.core.read({ do: 'reclaimable', projectId }), reviveSession);
+    for (const { id } of records) {
+      // What has ended since the first round is another cleanup's.
+      if (round > 0 && !skipped.has(id)) continue;
+      try {
+        await exclusively(kit, id, 'cleanup', () => reclaim(kit, id, ends));
+        skipped.delete(id);
+        cleaned.push(id);
+      } catch (error) {
+        if (kit.core.closed) throw kit.core.closedError();
+        skipped.set(id, messageOf(error));
+      }
     }
+    if (skipped.size === 0 || round === retries || !(await pause(wait, ends))) break;
   }
-  return report;
+  return { cleaned, skipped: Array.from(skipped, ([id, reason]) => ({ id, reason })) };
 }
 
 /** Tears down what is left of a session that has ended, and notes that its workspace is gone. Rejects if the workspace port refuses. */
-async function reclaim(kit: Kit, { id }: SessionRecord): Promise<void> {
+async function reclaim(kit: Kit, id: SessionId, ends: Ends): Promise<void> {
+  const { core, runtime, workspace } = kit;
+  // Nothing is begun any more.
+  if (ends.signal?.aborted) await callPort(() => undefined, ends);
   const operation = await Operation.begin(kit, 'cleanup', id);
   let freed = false;
+  let runtimeFreed = false;
   try {
-    // It may have been restored since the list was made.
-    const record = await kit.store.getSession(id);
-    const state = record?.lifecycle.state;
-    if (record === null || (state !== 'terminated' && state !== 'done')) throw busyError('cleanup', id);
-    if (record.metadata.runtimeHandleId !== '') await bestEffort(kit, `cleanup ${id}: destroying its runtime`, () => kit.runtime.destroy(handleOf(record)));
-    await operation.advance('workspace');
-    await callPort(() => kit.workspace.destroy(workspaceOf(record)), { core: kit.core });
+    // It may have been restored since the list was made, or stopped in order to be.
+    const found = await look(kit, id);
+    if (found === null || !hasEnded(found) || found.stopped) throw busyError('cleanup', id);
+    if (found.metadata.runtimeHandleId !== '' && !found.runtimeFreed) {
+      runtimeFreed = await bestEffort(kit, `cleanup ${id}: destroying its runtime`, () => runtime.destroy(handleOf(found)), ends.signal);
+    }
+    await operation.advance('workspace', { runtimeFreed });
+    await callPort(() => workspace.destroy(workspaceOf(found)), ends);
     freed = true;
   } catch (error) {
     if (error instanceof LostOperation) throw error;
-    if (!kit.core.closed) await operation.endQuietly(false);
+    if (!core.closed) await operation.endQuietly({ runtimeFreed });
     throw error;
   }
-  await operation.endQuietly(freed);
-}
-
-/** Runs an operation as the only one on its session in this process. */
-async function exclusively(kit: Kit, id: string, run: () => Promise<void>): Promise<void> {
-  const { busy } = kit.running;
-  if (busy.has(id)) throw busyError('cleanup', id);
-  const call = begun(run);
-  busy.set(id, { kind: 'cleanup', force: false, ...call });
-  try {
-    await call.promise;
-  } finally {
-    busy.delete(id);
-  }
+  await operation.endQuietly({ freed });
 }

@@ -27,6 +27,8 @@ export const CI_BRAKE_RUNS = 3;
 export const REVIEW_MAX_NUDGES = 3;
 /** So many milliseconds after a nudge that did not help, a person is told. */
 export const ESCALATE_AFTER_MS = 900_000;
+/** An agent that was not heard for so many milliseconds after the start of its runtime is shown as `no_signal`. */
+export const NO_SIGNAL_AFTER_MS = 90_000;
 /** How often a {@link CdcPoller} looks, in milliseconds. */
 export const DEFAULT_POLL_INTERVAL_MS = 100;
 /** How many events a {@link CdcPoller} reads at a time. */

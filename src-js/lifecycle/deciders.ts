@@ -1,9 +1,10 @@
 /** The pure deciders: no clock, no database, the same answer for the same facts. The managers decide with these very functions. */
 import { checkOneOf, checkPlainObject, checkString } from '../check';
-import { guarded } from './arguments';
+import { checkMillis, guarded } from './arguments';
+import { NO_SIGNAL_AFTER_MS } from './constants';
 import { detectingInput, factsInput, lifecycleInput, probeInput } from './inputs';
 import { pure } from './native-store';
-import type { LifecycleDecision, ProbeInput } from './observation-types';
+import type { LifecycleDecision, ProbeInput, SilenceInput } from './observation-types';
 import type { DetectingInput, Lifecycle, LifecycleInput, PrFacts } from './record-types';
 import { reviveDecision } from './revive';
 import { checkTime } from './time';
@@ -45,9 +46,23 @@ export function hashEvidence(evidence: string): string {
   return pure('hashEvidence', guarded(() => checkString(evidence, 'evidence')).toWellFormed());
 }
 
-/** What a person is shown of a session with such a pull request ({@link NO_PR} if it has none). */
-export function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts): SessionStatus {
-  return pure('deriveStatus', about(lifecycle, pr));
+/**
+ * What a person is shown of a session with such a pull request ({@link NO_PR} if it has none).
+ *
+ * @param silence With it, `no_signal` is shown in place of `spawning`, `working` and `idle` of a live session whose agent was never heard since the start
+ *   of its runtime, which is some time ago: hooks that do not work look like a calm agent otherwise.
+ */
+export function deriveStatus(lifecycle: Lifecycle | LifecycleInput, pr: PrFacts, silence?: SilenceInput): SessionStatus {
+  return pure('deriveStatus', { ...about(lifecycle, pr), ...(silence !== undefined && { silence: guarded(() => silenceInput(silence)) }) });
+}
+
+function silenceInput(silence: SilenceInput): object {
+  const { launchedAt, now, noSignalAfterMs = NO_SIGNAL_AFTER_MS } = checkPlainObject(silence, 'silence');
+  return {
+    launchedAt: launchedAt === null ? null : checkTime(launchedAt, 'silence.launchedAt'),
+    now: checkTime(now, 'silence.now'),
+    noSignalAfterMs: checkMillis(noSignalAfterMs, 'silence.noSignalAfterMs'),
+  };
 }
 
 /** What is to be done about a session with such a pull request when it comes to this; `null` = nothing. */

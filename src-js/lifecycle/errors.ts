@@ -1,9 +1,9 @@
 /** The error classes of the module. Each has one `hfCode`, whoever raises it; `asLifecycleError` finds the class of a failure by it. */
 import { HoldfastError, markClass, type HoldfastErrorCode, type HoldfastErrorOptions } from '../errors';
-import { InvalidArgumentError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
+import { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
 import type { ReactionKey, SessionId } from './word-types';
 
-export { InvalidArgumentError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
+export { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
 
 /** Details of a new error: as of {@link HoldfastError}, but its code is known. */
 export type LifecycleErrorOptions = Omit<HoldfastErrorOptions, 'hfCode'>;
@@ -154,6 +154,10 @@ export class SubscriberOverflowError extends HoldfastError {
 
 /** The database was written by a newer version of holdfast; it was not touched. */
 export class SchemaTooNewError extends HoldfastError {
+  /** The version of its tables. */
+  declare readonly found?: number;
+  /** The newest that this program knows. */
+  declare readonly expected?: number;
   constructor(message: string, options?: LifecycleErrorOptions) {
     super(message, { ...options, hfCode: 'HF_FORMAT_TOO_NEW' });
   }
@@ -174,7 +178,7 @@ const CLASSES = {
   SubscriberOverflowError,
   SchemaTooNewError,
 };
-const SHARED = [InvalidArgumentError, StoreBusyError, StoreFullError, StoreCorruptError, StoreClosedError];
+const SHARED = [InvalidArgumentError, MigrationError, StoreBusyError, StoreFullError, StoreCorruptError, StoreClosedError];
 type LifecycleErrorClass = new (message: string, options?: LifecycleErrorOptions) => HoldfastError;
 const byCode = new Map<HoldfastErrorCode, LifecycleErrorClass>();
 for (const [name, errorClass] of Object.entries<LifecycleErrorClass>(CLASSES)) {

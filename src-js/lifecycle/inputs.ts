@@ -38,10 +38,10 @@ const LIFECYCLE = {
   activity: nested(ACTIVITY),
   detecting: ((value, argument) => (value === null ? null : picked(value, DETECTING, argument, Object.keys(DETECTING)))) as Check,
 };
-const SESSION = { projectId: checkId, issueId: text, kind: text, lifecycle: nested(LIFECYCLE), metadata: nested(METADATA), createdAt: time, updatedAt: time };
+const SESSION = { projectId: checkId, issueId: text, kind: text, lifecycle: nested(LIFECYCLE), metadata: nested(METADATA), createdAt: time, updatedAt: time, displayName: text, pinned: flag };
 const RECORD = { id: checkId, num: integer, revision: integer, ...SESSION };
 const PROJECT = { id: checkId, path: text, repoOriginUrl: text, displayName: text, registeredAt: time, archivedAt: timeOrNull };
-const PR = { url: checkId, sessionId: checkId, number: integer, state: text, reviewDecision: text, ciState: text, mergeability: text, updatedAt: time };
+const PR = { url: checkId, sessionId: checkId, number: integer, state: text, reviewDecision: text, ciState: text, mergeability: text, updatedAt: time, headBranch: text, baseBranch: text };
 const CHECK = { prUrl: checkId, name: text, commitHash: text, status: text, url: text, logTail: text, createdAt: time };
 const COMMENT = { prUrl: checkId, commentId: text, author: text, file: text, line: integer, body: text, resolved: flag, createdAt: time };
 const FACTS = {
@@ -55,6 +55,7 @@ const FACTS = {
   review: text,
   mergeability: text,
   reviewComments: flag,
+  stacked: flag,
 };
 
 const HANDLE = { id: text, runtimeName: text };
@@ -64,6 +65,7 @@ const OUTCOME = {
   runtimeHandle: ((value, argument) => picked(value, HANDLE, argument, Object.keys(HANDLE))) as Check,
   agentSessionId: text,
   prompt: text,
+  launchId: text,
   expect: ((value, argument) => checkOneOf(value, argument, ['spawning', 'terminal'])) as Check,
 };
 const own = ({ prUrl: _, ...fields }: Readonly<Record<string, Check>>): Record<string, Check> => fields;
@@ -76,6 +78,8 @@ const OBSERVATION = {
   ci: text,
   review: text,
   mergeability: text,
+  headBranch: text,
+  baseBranch: text,
   checks: every(own(CHECK), ['name', 'commitHash']),
   comments: every(own(COMMENT), ['commentId']),
 };

@@ -16,6 +16,7 @@ export async function kill(kit: Kit, id: SessionId, reason: TerminationReason, f
   }
   const operation = await Operation.begin(kit, 'kill', id);
   let freed = false;
+  let runtimeFreed = false;
   try {
     await ownStep({ op: 'kill', id }, () => lifecycle.onKillRequested(id, reason));
     // A spawn, or another process, may have come through since: what is torn down is what stands there now that the session has ended.
@@ -24,17 +25,18 @@ export async function kill(kit: Kit, id: SessionId, reason: TerminationReason, f
     if (record.metadata.runtimeHandleId !== '') {
       await operation.advance('runtime');
       await portStep({ op: 'kill', id, step: 'runtime' }, () => runtime.destroy(handleOf(record)), { core });
+      runtimeFreed = true;
     }
     if (record.metadata.workspacePath !== '') {
-      await operation.advance('workspace');
+      await operation.advance('workspace', { runtimeFreed });
       await portStep({ op: 'kill', id, step: 'workspace' }, () => workspace.destroy(workspaceOf(record)), { core });
       freed = true;
     }
   } catch (error) {
     // After a close the next store finds the note, and finishes.
-    if (!core.closed && !(error instanceof LostOperation)) await operation.endQuietly(false);
+    if (!core.closed && !(error instanceof LostOperation)) await operation.endQuietly({ runtimeFreed });
     throw outside(error);
   }
-  await operation.endQuietly(freed);
+  await operation.endQuietly({ freed, runtimeFreed });
   return true;
 }

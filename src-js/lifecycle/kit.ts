@@ -9,6 +9,7 @@ import type { StoreCore } from './native-store';
 import type { AgentConfig, RuntimeHandle, WorkspaceInfo } from './port-types';
 import { callPort, portStep, type Ends, type Place } from './ports';
 import type { Session, SessionRecord } from './record-types';
+import { one, reviveSession } from './revive';
 import type { SessionId } from './word-types';
 
 /** A call under way that others may join. */
@@ -20,7 +21,7 @@ export interface Call<T = unknown> {
 
 /** An operation that runs in this process. */
 export interface Busy extends Call {
-  readonly kind: 'kill' | 'restore' | 'cleanup';
+  readonly kind: 'kill' | 'restore' | 'cleanup' | 'stop';
   readonly force: boolean;
 }
 
@@ -42,7 +43,7 @@ export function isInside({ mark }: Call): boolean {
 export interface Adopted {
   token: string;
   sessionId: SessionId;
-  kind: 'spawn' | 'kill' | 'restore' | 'cleanup';
+  kind: 'spawn' | Busy['kind'];
   step: string;
 }
 
@@ -52,7 +53,7 @@ export interface Running {
   /** Spawns with a key, by project and key. */
   readonly spawns: Map<string, Call<Session>>;
   /** Operations whose end could not be noted, by token: until it is, the session counts as busy. */
-  readonly unended: Map<string, { id: SessionId; freed: boolean }>;
+  readonly unended: Map<string, { id: SessionId; freed: { freed?: boolean; runtimeFreed?: boolean } }>;
   /** Operations of dead stores that were taken over and could not be brought to an end, by token: the next `recover()` goes on with them. */
   readonly adopted: Map<string, Adopted>;
 }
@@ -68,13 +69,46 @@ export function runningOn(core: StoreCore): Running {
 /** A session manager's parts. */
 export interface Kit extends Basis, Pick<SessionManagerOptions, 'store' | 'lifecycle' | 'runtime' | 'agent' | 'workspace' | 'messenger'> {
   readonly names: Required<EnvironmentNames>;
+  /** `undefined` = an agent may be silent for ever. */
+  readonly noSignalAfterMs: number | undefined;
   readonly running: Running;
 }
 
-/** Does what may fail without changing the outcome; tells whether it did not. */
-export async function bestEffort(kit: Kit, what: string, run: () => unknown): Promise<boolean> {
+/** Runs an operation as the only one on its session in this process; rejects if there is another. */
+export async function exclusively<T>(kit: Kit, id: SessionId, kind: Busy['kind'], run: () => Promise<T>): Promise<T> {
+  const { busy } = kit.running;
+  if (busy.has(id)) throw busyError(kind, id);
+  const call = begun(run);
+  busy.set(id, { kind, force: false, ...call });
   try {
-    await callPort(run, { core: kit.core });
+    return await call.promise;
+  } finally {
+    busy.delete(id);
+  }
+}
+
+/** A session with what operations need to know of it. */
+export type Found = SessionRecord & {
+  /** Its runtime is known to be gone: somebody else may have its handle by now. */
+  runtimeFreed: boolean;
+  /** It was ended in order to be resumed. */
+  stopped: boolean;
+};
+
+/** Looks at a session; `null` = there is none. */
+export async function look(kit: Kit, id: SessionId): Promise<Found | null> {
+  return one<Found>(await kit.core.read({ do: 'found', id }), reviveSession);
+}
+
+/** Whether a session has ended. */
+export function hasEnded({ lifecycle }: SessionRecord): boolean {
+  return lifecycle.state === 'terminated' || lifecycle.state === 'done';
+}
+
+/** Does what may fail without changing the outcome; tells whether it did not. */
+export async function bestEffort(kit: Kit, what: string, run: () => unknown, signal?: AbortSignal): Promise<boolean> {
+  try {
+    await callPort(run, { core: kit.core, signal });
     return true;
   } catch (error) {
     // The port's own words are the caller's to read: above debug no path or handle may stand in a log.
@@ -110,18 +144,28 @@ export function checkHandle(handle: unknown): RuntimeHandle {
   return { id, runtimeName };
 }
 
+/** How the runtime of a session is to be started. */
+export interface Launch {
+  /** Names this start. */
+  readonly launchId: string;
+  readonly config: AgentConfig;
+  /** The conversation to go on with; `''` = begin with the prompt. */
+  readonly resume: string;
+}
+
 /** Starts the runtime of a session: what the agent wants to be called with, then `runtime.create`. */
-export async function launch(kit: Kit, op: string, record: SessionRecord, config: AgentConfig, resume: string, ends: Ends): Promise<RuntimeHandle> {
+export async function launch(kit: Kit, op: string, record: SessionRecord, { launchId, config, resume }: Launch, ends: Ends): Promise<RuntimeHandle> {
   const { agent, runtime, names } = kit;
   const place = (step: string): Place => ({ op, id: record.id, step });
   const command = () => (resume === '' ? agent.getLaunchCommand({ ...config }) : agent.getRestoreCommand(resume));
   const launchCommand = await portStep(place('agent'), async () => checkText(await command(), 'the command of the agent port'), ends);
   const wanted = await portStep(place('agent'), async () => checkEnvironment(await agent.getEnvironment({ ...config })), ends);
-  const env = { ...wanted, [names.sessionId]: record.id, [names.projectId]: record.projectId, [names.issueId]: record.issueId };
+  const ids = { [names.sessionId]: record.id, [names.projectId]: record.projectId, [names.issueId]: record.issueId, [names.launchId]: launchId };
+  const env = { ...wanted, ...ids };
   // A runtime that comes up after the call was given up is known to nobody else.
   const late = (handle: RuntimeHandle): void => void bestEffortLate(kit, `${op} ${record.id}: destroying its runtime`, () => runtime.destroy(handle));
   const create = async (): Promise<RuntimeHandle> =>
-    checkHandle(await runtime.create({ sessionId: record.id, workspacePath: config.workspacePath, launchCommand, env }));
+    checkHandle(await runtime.create({ sessionId: record.id, workspacePath: config.workspacePath, launchCommand, env, launchId }));
   return portStep(place('runtime'), create, ends, late);
 }
 

@@ -10,7 +10,8 @@ import { basisOf, type Basis } from './manager-support';
 import type { LifecycleManagerOptions } from './manager-types';
 import type { Command } from './native-store';
 import type { ActivitySignal, PrObservation, RuntimeFacts, SpawnOutcome } from './observation-types';
-import { checkPolicy } from './policy';
+import { checkPolicy, registerPolicy } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type { SessionRecord } from './record-types';
 import { many, reviveSession } from './revive';
 import { checkTime, checkTimeOrUndefined } from './time';
@@ -31,7 +32,7 @@ export class LifecycleManager {
   readonly #basis: Basis;
   readonly #deliveries: Deliveries;
   readonly #windowMs: number;
-  readonly #policy: object | undefined;
+  readonly #policy: ReactionPolicy | undefined;
 
   /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
   constructor(options: LifecycleManagerOptions) {
@@ -51,21 +52,24 @@ export class LifecycleManager {
     });
     const { basis, messenger, notifier, guard } = checked;
     this.#basis = basis;
+    bases.set(this, basis);
     this.#windowMs = checked.windowMs;
     this.#policy = checked.policy;
+    registerPolicy(this, checked.policy);
     this.#deliveries = new Deliveries({ ...basis, messenger, notifier, guard });
   }
 
   /** Reports what a probe found. A probe that failed, or cannot tell, never ends a session. */
   async applyRuntimeObservation(id: SessionId, facts: RuntimeFacts): Promise<void> {
     await this.#apply((now) => {
-      const { runtime, process, observedAt } = checkPlainObject(facts, 'facts');
+      const { runtime, process, observedAt, launchId } = checkPlainObject(facts, 'facts');
       return {
         do: 'observeRuntime',
         id: checkId(id, 'id'),
         runtime: checkOneOf(runtime, 'facts.runtime', PROBE_RESULTS),
         process: checkOneOf(process, 'facts.process', PROBE_RESULTS),
         observedAt: checkTimeOrUndefined(observedAt, 'facts.observedAt'),
+        launchId: launchId === undefined ? undefined : checkString(launchId, 'facts.launchId').toWellFormed(),
         now,
         windowMs: this.#windowMs,
         policy: this.#policy,
@@ -75,7 +79,7 @@ export class LifecycleManager {
 
   /** Reports what an agent was heard to do. A signal that is older than the last one is dropped. */
   async applyActivitySignal(id: SessionId, signal: ActivitySignal): Promise<void> {
-    const { valid, state, timestamp, source } = guarded(() => checkPlainObject(signal, 'signal'));
+    const { valid, state, timestamp, source, launchId } = guarded(() => checkPlainObject(signal, 'signal'));
     if (guarded(() => checkBooleanOrUndefined(valid, 'signal.valid')) !== true) return;
     await this.#apply((now) => ({
       do: 'observeActivity',
@@ -84,6 +88,7 @@ export class LifecycleManager {
       state: checkOneOf(state, 'signal.state', ACTIVITY_STATES),
       timestamp: checkTimeOrUndefined(timestamp, 'signal.timestamp'),
       source: source === undefined ? undefined : checkOneOf(source, 'signal.source', ACTIVITY_SOURCES),
+      launchId: launchId === undefined ? undefined : checkString(launchId, 'signal.launchId').toWellFormed(),
       now,
       policy: this.#policy,
     }));
@@ -112,13 +117,13 @@ export class LifecycleManager {
    *
    * @throws {SessionNotFoundError} `HF_LIFECYCLE_SESSION_NOT_FOUND`
    * @throws {SessionTerminatedError} `HF_LIFECYCLE_SESSION_TERMINATED`: with `expect: 'spawning'`, it was ended meanwhile; nothing was written
-   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; nothing was written
+   * @throws {SessionBusyError} `HF_LIFECYCLE_SESSION_BUSY`: with `expect: 'terminal'`, it has not ended; or `launchId` was overtaken; nothing was written
    */
   async onSpawnCompleted(id: SessionId, outcome: SpawnOutcome): Promise<void> {
     try {
       await this.#apply((now) => {
         const { expect, ...rest } = outcomeInput(outcome);
-        return { do: 'spawned', id: checkId(id, 'id'), outcome: rest, expect, now };
+        return { do: 'spawned', id: checkId(id, 'id'), outcome: rest, expect, now, policy: this.#policy };
       });
     } catch (error) {
       if (!(error instanceof HoldfastError) || error.hfCode !== 'HF_LIFECYCLE_SESSION_NOT_FOUND') throw error;
@@ -126,12 +131,18 @@ export class LifecycleManager {
     }
   }
 
-  /** Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told. */
-  async onKillRequested(id: SessionId, reason: TerminationReason = ''): Promise<void> {
+  /**
+   * Ends a session for a reason, by default `manually_killed`. Nothing is torn down ({@link SessionManager.kill} does), and nobody is told.
+   *
+   * @param options.resume Whether {@link SessionManager.resumeAll} is to bring it back. Default `false`, which also says so of a session that has
+   *   been stopped; `true` says nothing of one that has ended already.
+   */
+  async onKillRequested(id: SessionId, reason: TerminationReason = '', options: { resume?: boolean } = {}): Promise<void> {
     await this.#apply((now) => ({
       do: 'kill',
       id: checkId(id, 'id'),
       reason: checkOneOf(checkString(reason, 'reason'), 'reason', TERMINATION_REASONS),
+      resume: checkBooleanOrUndefined(checkPlainObject(options, 'options').resume, 'options.resume') === true,
       now,
     }));
   }
@@ -152,4 +163,16 @@ export class LifecycleManager {
     const { deliveries } = JSON.parse(answer) as { deliveries: Delivery[] };
     await this.#deliveries.deliver(deliveries);
   }
+}
+
+const bases = new WeakMap<LifecycleManager, Basis>();
+
+/**
+ * What {@link LifecycleManager.runningSessions} gives, for those who look at no prompt: prompts are `''`, so that long ones are not read every
+ * few seconds. A manager of the caller's own, or one that answers in its own way, is asked as it is.
+ */
+export async function runningWithoutPrompts(lifecycle: LifecycleManager): Promise<SessionRecord[]> {
+  const basis = bases.get(lifecycle);
+  if (basis === undefined || lifecycle.runningSessions !== LifecycleManager.prototype.runningSessions) return lifecycle.runningSessions();
+  return many<SessionRecord>(await basis.core.read({ do: 'running', withoutPrompts: true }), reviveSession);
 }

@@ -2,38 +2,14 @@
 import type { Logger } from '../logging';
 import type { LifecycleManager } from './lifecycle-manager';
 import type { Agent, Messenger, Notifier, Runtime, Workspace } from './port-types';
+import type { AnyChangeEvent } from './change-types';
+import type { ReactionPolicy } from './policy-types';
 import type { SessionStore } from './store-types';
-import type { AgentHarness, ProjectId, ReactionKey, SessionId, SessionKind } from './word-types';
-
-/** What may be otherwise about reactions. What is left out is as it stands here. */
-export interface ReactionPolicy {
-  /** Reactions that do not happen. Default: none. */
-  off?: ReactionKey[];
-  /** Other texts. What checks and reviewers say is still added. */
-  messages?: Partial<Record<ReactionKey, string>>;
-  /** Milliseconds from a nudge that did not help until a person is told. Default 900,000. */
-  escalateAfterMs?: number;
-  /** After so many failed runs of a check in a row a person is told instead of the agent. Default 3. */
-  ciBrakeRuns?: number;
-  /** The agent is told of so many different reviews; then a person is. Default 3. */
-  reviewMaxNudges?: number;
-  /**
-   * How many probes in a row that say the same unclear thing make a session stuck. Default 3. With probes every 5 seconds that is
-   * sooner than `recentActivityWindowMs`: an active agent that dies suddenly is first reported as stuck. More attempts than
-   * window / interval avoid it.
-   */
-  detectingMaxAttempts?: number;
-  /** How long a quarantine lasts at most, in milliseconds. Default 300,000. */
-  detectingMaxDurationMs?: number;
-  /** Whether one message tells of all failed checks, not of the first alone. Default `false`. */
-  allFailedChecks?: boolean;
-  /** Which merged pull request ends its session: `any`, or the `last` one, which leaves none open. Default `any`. */
-  mergeEnds?: 'any' | 'last';
-}
+import type { AgentHarness, MergeEnds, ProjectId, SessionId, SessionKind } from './word-types';
 
 /** Options of {@link LifecycleManager}. */
 export interface LifecycleManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   /** Tells a person. Without one, what it would tell counts as told. */
   notifier?: Notifier;
   /** Types into agents. Without one, what it would type counts as typed. */
@@ -42,7 +18,7 @@ export interface LifecycleManagerOptions {
   clock?: () => Date;
   /** How long, in milliseconds, an agent that was heard counts as living even though its runtime seems gone. Default 60,000. */
   recentActivityWindowMs?: number;
-  /** How to react, and how patiently. Default: as {@link ReactionPolicy} says. */
+  /** How to react, and how patiently, to sessions whose project has stored nothing else ({@link SessionStore.setReactionPolicy}). */
   policy?: ReactionPolicy;
   /**
    * Whether a session is looked at again right before a message is typed into it: nothing is typed into one that has ended, whose agent has
@@ -61,11 +37,13 @@ export interface EnvironmentNames {
   projectId?: string;
   /** Default `AO_ISSUE_ID`. It is set even if there is no issue, to `''`. */
   issueId?: string;
+  /** Default `AO_LAUNCH_ID`. What hooks of the agent pass on as {@link ActivitySignal.launchId}. */
+  launchId?: string;
 }
 
 /** Options of {@link SessionManager}. */
 export interface SessionManagerOptions {
-  store: SessionStore;
+  store: SessionStore<AnyChangeEvent>;
   lifecycle: LifecycleManager;
   runtime: Runtime;
   agent: Agent;
@@ -75,6 +53,11 @@ export interface SessionManagerOptions {
   clock?: () => Date;
   /** Names of environment variables. */
   environmentNames?: EnvironmentNames;
+  /**
+   * How many milliseconds after the start of its runtime a live session whose agent was never heard is shown as `no_signal`, instead of `spawning`,
+   * `working` or `idle`. Default 90,000; `false` = never, for agents without hooks.
+   */
+  noSignalAfterMs?: number | false;
   /** Gets lines about what was done as well as it could be: undoing, tearing down. Default: the store's. */
   logger?: Logger;
 }
@@ -90,6 +73,8 @@ export interface SpawnConfig {
   prompt?: string;
   /** Rules that are added to the prompt, after an empty line. */
   agentRules?: string;
+  /** Which merged pull request ends this session. Default: as the policy says. */
+  mergeEnds?: MergeEnds;
 }
 
 /** Options of {@link SessionManager.spawn}. */
@@ -114,9 +99,49 @@ export interface CleanupReport {
   skipped: { id: SessionId; reason: string }[];
 }
 
+/** Options of {@link SessionManager.cleanupReport}. */
+export interface CleanupOptions {
+  /** How often what was skipped is tried again. Default 0. */
+  retries?: number;
+  /** How many milliseconds to wait before that; each time twice as long as before, up to a minute. Default 1000. */
+  backoffMs?: number;
+  /** Ends it: what is not through is skipped. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.stopAll}. */
+export interface StopOptions {
+  /** Default: of all projects. */
+  projectId?: ProjectId;
+  /** Ends it: what is not through has failed. */
+  signal?: AbortSignal;
+}
+
+/** Options of {@link SessionManager.resumeAll}. */
+export interface ResumeOptions extends StopOptions {
+  /** How many sessions are brought back at a time. Default 4. */
+  concurrency?: number;
+}
+
+/** What {@link SessionManager.stopAll} did. */
+export interface StopReport {
+  /** The sessions that are stopped now, and whose runtime is gone. */
+  stopped: SessionId[];
+  /** What could not be done, and why: another operation is at the session, or a port failed. If the runtime did, the session is stopped all the same. */
+  failed: { id: SessionId; reason: string }[];
+}
+
+/** What {@link SessionManager.resumeAll} did. */
+export interface ResumeReport {
+  /** The sessions that run again. */
+  resumed: SessionId[];
+  /** What could not be done, and why; another call tries again. */
+  failed: { id: SessionId; reason: string }[];
+}
+
 /** What {@link SessionManager.recover} did. */
 export interface RecoverReport {
-  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill that was decided. */
+  /** Sessions whose interrupted operation was finished: a spawn or restore that was through, a kill or stop that was decided. */
   finished: SessionId[];
   /** Sessions whose interrupted spawn was undone: they are `errored`. */
   parked: SessionId[];

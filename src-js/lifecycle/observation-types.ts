@@ -20,6 +20,8 @@ export interface RuntimeFacts {
   process: ProbeResult;
   /** When. Default: now. */
   observedAt?: TimeInput;
+  /** Which start of the runtime was looked at. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What an agent was heard to do. */
@@ -31,6 +33,8 @@ export interface ActivitySignal {
   timestamp?: TimeInput;
   /** Who told. Default `none`. */
   source?: ActivitySource;
+  /** Which start of the runtime it comes from, as the agent's environment has it. If another one counts by now, nothing is changed. Default: whichever counts. */
+  launchId?: string;
 }
 
 /** What was found about a pull request. */
@@ -45,6 +49,9 @@ export interface PrObservation {
   ci?: CiState;
   review?: ReviewDecision;
   mergeability?: Mergeability;
+  /** Its branch, and the branch that it goes to; of a fork with its owner (`owner:branch`). Default `''` = unknown. */
+  headBranch?: string;
+  baseBranch?: string;
   /** The checks as they are now. */
   checks?: Omit<PrCheckInput, 'prUrl'>[];
   /** All comments as they are now. */
@@ -58,6 +65,8 @@ export interface SpawnOutcome {
   runtimeHandle?: RuntimeHandle;
   agentSessionId?: string;
   prompt?: string;
+  /** Which start this is about; if another one counts by now, `HF_LIFECYCLE_SESSION_BUSY`. Default: whichever counts. */
+  launchId?: string;
   /**
    * What the session must be: `spawning` = not ended (a kill meanwhile wins, with `HF_LIFECYCLE_SESSION_TERMINATED`), `terminal` = ended (else
    * `HF_LIFECYCLE_SESSION_BUSY`). Default: either.
@@ -82,6 +91,15 @@ export interface ProbeInput {
   /** The memory of a quarantine that goes on. */
   prior?: DetectingInput | null;
   now: TimeInput;
+}
+
+/** What tells whether an agent has been silent for too long since the start of its runtime. */
+export interface SilenceInput {
+  /** `SessionRecord.launchedAt`. */
+  launchedAt: TimeInput | null;
+  now: TimeInput;
+  /** Default {@link NO_SIGNAL_AFTER_MS}. */
+  noSignalAfterMs?: number;
 }
 
 /** What was decided about a session, and from what. */

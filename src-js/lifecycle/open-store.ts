@@ -1,11 +1,13 @@
 /** `openSessionStore`: tells the targets apart and checks the options. */
 import { join, resolve } from 'node:path';
-import { checkArray, checkFunctionOrUndefined, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger, invalidArgument } from '../check';
+import { checkArray, checkBooleanOrUndefined, checkFunctionOrUndefined, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject, checkPositiveInteger, invalidArgument } from '../check';
 import { deriveTls } from '../tls';
 import { checkId, checkMillis, guarded } from './arguments';
+import type { AnyChangeEvent } from './change-types';
 import { checkLogger } from './logging';
 import { StoreCore } from './native-store';
-import { NativeSessionStore, checkRetention } from './store';
+import { checkRetention } from './retention';
+import { NativeSessionStore } from './store';
 import type { OpenSessionStoreOptions, SessionStore } from './store-types';
 import { millisClock } from './time';
 
@@ -14,7 +16,7 @@ const MEMORY = ':memory:';
 const WEEK_MS = 604_800_000;
 const RETENTION = { maxAgeMs: WEEK_MS, maxRows: 100_000, hard: false };
 const POSTGRES_ONLY = ['schema', 'poolSize', 'ssl'] as const;
-const SQLITE_ONLY = ['durability', 'maxReaders'] as const;
+const SQLITE_ONLY = ['durability', 'maxReaders', 'networkFileSystem'] as const;
 const OPTIONS = [
   'dataDir',
   'path',
@@ -26,6 +28,7 @@ const OPTIONS = [
   'harnesses',
   'clock',
   'logger',
+  'invalidation',
 ] as const satisfies (keyof OpenSessionStoreOptions)[];
 
 /**
@@ -35,6 +38,7 @@ const OPTIONS = [
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: an option does not exist or is not what it must be, or the file is a folder or the database
  *   of another program; nothing was touched
  * @throws {SchemaTooNewError} `HF_FORMAT_TOO_NEW`: a newer version of holdfast wrote it; it was not touched
+ * @throws {MigrationError} `HF_MIGRATION_FAILED`: its tables could not be brought to this version; they are as they were
  * @throws {StoreCorruptError} `HF_CORRUPT`: it is damaged, or no database at all
  *
  * @example
@@ -44,7 +48,9 @@ const OPTIONS = [
  * const session = await store.createSession({ projectId: 'mer' }); // mer-1
  * ```
  */
-export async function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore> {
+export function openSessionStore(target: OpenSessionStoreOptions & { invalidation: true }): Promise<SessionStore<AnyChangeEvent>>;
+export function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore>;
+export async function openSessionStore(target: string | OpenSessionStoreOptions): Promise<SessionStore<AnyChangeEvent>> {
   const core = guarded(() => {
     const options = typeof target === 'string' ? { dataDir: target } : target;
     const config = configOf(options);
@@ -52,6 +58,7 @@ export async function openSessionStore(target: string | OpenSessionStoreOptions)
   });
   try {
     await core.open();
+    if (typeof target === 'object' && target.invalidation) await core.write({ do: 'invalidate' });
   } catch (error) {
     // What went wrong before is what counts.
     await core.close().catch(() => {});
@@ -64,14 +71,16 @@ function configOf(options: OpenSessionStoreOptions): object {
   checkPlainObject(options, 'target');
   const unknown = Object.keys(options).find((name) => !OPTIONS.some((known) => known === name));
   if (unknown !== undefined) throw invalidArgument('options', `an object with no other properties than ${OPTIONS.join(', ')}`, unknown);
-  const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, retention, harnesses = [], clock } = options;
+  const { durability = 'full', busyTimeoutMs = 5000, maxReaders = 8, networkFileSystem = 'refuse', retention, harnesses = [], clock } = options;
   checkFunctionOrUndefined(clock, 'options.clock');
+  checkBooleanOrUndefined(options.invalidation, 'options.invalidation');
   if (retention !== undefined && retention !== false) checkRetention(retention, 'options.retention');
   return {
     ...placeOf(options),
     synchronous: checkOneOf(durability, 'options.durability', ['full', 'normal']),
     busyTimeoutMs: checkMillis(busyTimeoutMs, 'options.busyTimeoutMs'),
     maxReaders: checkPositiveInteger(maxReaders, 'options.maxReaders'),
+    networkFileSystem: checkOneOf(networkFileSystem, 'options.networkFileSystem', ['refuse', 'allow']),
     retention: retention === false ? false : { ...RETENTION, ...(retention && checkRetention(retention, 'options.retention')) },
     harnesses: checkArray(harnesses, 'options.harnesses').map((name, index) => checkId(name, `options.harnesses[${index}]`)),
   };

@@ -2,13 +2,23 @@
  * The notes of what takes more than one transaction: made before the first step, so that after a crash `recover()` can finish it or undo
  * it. While a note stands, no other process begins something else with the session.
  */
+import { randomUUID } from 'node:crypto';
+
 import { HoldfastError } from '../errors';
-import { busyError, type Kit } from './kit';
+import { busyError, type Adopted, type Kit } from './kit';
 import { messageOf } from './logging';
 import { ownStep } from './ports';
 import type { SessionId } from './word-types';
 
-export type OperationKind = 'spawn' | 'kill' | 'restore' | 'cleanup';
+export type OperationKind = Adopted['kind'];
+
+/** What is gone of a session. */
+export interface Freed {
+  /** Its workspace. */
+  readonly freed?: boolean;
+  /** Its runtime: whoever has its handle from now on is another one. */
+  readonly runtimeFreed?: boolean;
+}
 
 export class Operation {
   readonly #kit: Kit;
@@ -27,7 +37,7 @@ export class Operation {
   static async begin(kit: Kit, kind: OperationKind, id: SessionId): Promise<Operation> {
     for (const [token, left] of kit.running.unended) {
       if (left.id !== id) continue;
-      await kit.core.write({ do: 'end', token, freed: left.freed, now: kit.now() });
+      await kit.core.write({ do: 'end', token, ...left.freed, now: kit.now() });
       kit.running.unended.delete(token);
     }
     try {
@@ -39,19 +49,27 @@ export class Operation {
   }
 
   /** Notes what is done next. Rejects if the operation is no longer ours: then nothing more may be done. */
-  async advance(step: string): Promise<void> {
+  async advance(step: string, more: { launchId?: string; runtimeFreed?: boolean } = {}): Promise<void> {
+    const command = { do: 'advance', token: this.#token, step, ...more };
     try {
-      await ownStep({ op: this.#kind, id: this.#id, step }, () => this.#kit.core.write({ do: 'advance', token: this.#token, step, now: this.#kit.now() }));
+      await ownStep({ op: this.#kind, id: this.#id, step }, () => this.#kit.core.write({ ...command, now: this.#kit.now() }));
     } catch (error) {
       throw isBusy(error) ? new LostOperation(busyError(this.#kind, this.#id)) : error;
     }
   }
 
-  /** Notes that it is over; `freed` = the session's workspace is gone. */
-  async end(freed: boolean): Promise<void> {
+  /** Notes that the runtime is started next. What is reported of an earlier start no longer counts from then on. Returns the name of this one. */
+  async launch(runtimeFreed = false): Promise<string> {
+    const launchId = randomUUID();
+    await this.advance('runtime', { launchId, runtimeFreed });
+    return launchId;
+  }
+
+  /** Notes that it is over, and what is gone by that. */
+  async end(freed: Freed = {}): Promise<void> {
     const { core, now, running } = this.#kit;
     try {
-      await core.write({ do: 'end', token: this.#token, freed, now: now() });
+      await core.write({ do: 'end', token: this.#token, ...freed, now: now() });
     } catch (error) {
       running.unended.set(this.#token, { id: this.#id, freed });
       throw error;
@@ -59,7 +77,7 @@ export class Operation {
   }
 
   /** As {@link end}, where what went wrong before counts. */
-  async endQuietly(freed: boolean): Promise<void> {
+  async endQuietly(freed: Freed = {}): Promise<void> {
     try {
       await this.end(freed);
     } catch (error) {

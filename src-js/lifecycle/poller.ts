@@ -5,7 +5,7 @@ import { HoldfastError } from '../errors';
 import { Alarm } from './alarm';
 import { checkCount, checkInterval, checkPort, guarded } from './arguments';
 import { lendLogger, type Broadcaster } from './broadcaster';
-import type { ChangeSource } from './change-types';
+import type { AnyChangeEvent, ChangeEvent, ChangeSource } from './change-types';
 import { DEFAULT_POLL_BATCH, DEFAULT_POLL_INTERVAL_MS } from './constants';
 import { withMessage } from './errors';
 import { checkLogger, messageOf } from './logging';
@@ -33,10 +33,10 @@ export interface CdcPollerOptions {
  * Its place is in memory: it is for what is going on now. Who must not miss anything across restarts reads from a place of its own
  * ({@link SessionStore.consumer}, {@link SessionStore.changes}).
  */
-export class CdcPoller implements AsyncDisposable {
-  readonly #source: ChangeSource;
+export class CdcPoller<E extends AnyChangeEvent = ChangeEvent> implements AsyncDisposable {
+  readonly #source: ChangeSource<E>;
   readonly #core: StoreCore | undefined;
-  readonly #broadcaster: Broadcaster;
+  readonly #broadcaster: Broadcaster<E>;
   readonly #intervalMs: number;
   readonly #batch: number;
   readonly #logger: Logger | undefined;
@@ -50,7 +50,7 @@ export class CdcPoller implements AsyncDisposable {
    * @param broadcaster Where to publish.
    * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`
    */
-  constructor(source: ChangeSource, broadcaster: Broadcaster, options: CdcPollerOptions = {}) {
+  constructor(source: ChangeSource<E>, broadcaster: Broadcaster<E>, options: CdcPollerOptions = {}) {
     const checked = guarded(() => {
       const { intervalMs = DEFAULT_POLL_INTERVAL_MS, batch = DEFAULT_POLL_BATCH, startSeq = 0, logger } = checkPlainObject(options, 'options');
       checkPort(source, 'source', 'readChangeLogAfter', 'maxChangeLogSeq');

@@ -15,8 +15,10 @@ export interface RuntimeConfig {
   sessionId: SessionId;
   workspacePath: string;
   launchCommand: string;
-  /** What the agent wants, with the session's, the project's and the id added (see {@link EnvironmentNames}). */
+  /** What the agent wants, with the session's, the project's, the and the launch's id added (see {@link EnvironmentNames}). */
   env: Record<string, string>;
+  /** Names this start: reports that carry it ({@link ActivitySignal}, {@link RuntimeFacts}) are not mistaken for those of an earlier one. */
+  launchId: string;
 }
 
 /** Where agents run: tmux, containers, child processes. */

@@ -43,6 +43,20 @@ export async function callPort<T>(run: () => T | PromiseLike<T>, { core, signal 
   }
 }
 
+/** Waits, at most until the signal aborts or the store is closed, which rejects; tells whether all of the time has passed. */
+export async function pause(ms: number, ends: Ends): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    await callPort(() => new Promise<void>((resolve) => (timer = setTimeout(resolve, ms))), ends);
+    return true;
+  } catch (error) {
+    if (error instanceof GivenUp) return false;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Which part of which operation on which session. */
 export interface Place {
   readonly op: string;

@@ -6,7 +6,7 @@ import { Alarm } from './alarm';
 import { checkInterval, checkPort, guarded } from './arguments';
 import { HoldfastError } from '../errors';
 import { StoreClosedError } from './errors';
-import type { LifecycleManager } from './lifecycle-manager';
+import { runningWithoutPrompts, type LifecycleManager } from './lifecycle-manager';
 import { checkLogger, messageOf } from './logging';
 import type { ReaperOptions, StartOptions } from './manager-types';
 import type { Runtime } from './port-types';
@@ -123,7 +123,7 @@ export class Reaper implements AsyncDisposable {
     const now = new Date(this.#now());
     await this.#escalate(now, mode);
     if (mode.isOver()) return;
-    const sessions = await this.#lifecycle.runningSessions();
+    const sessions = await runningWithoutPrompts(this.#lifecycle);
     await pooled(sessions, this.#concurrency, async (session) => {
       if (!mode.isOver()) await this.#look(session, now, mode);
     });
@@ -136,7 +136,7 @@ export class Reaper implements AsyncDisposable {
     await within(running, this.#probeTimeoutMs, mode.keepAlive);
   }
 
-  async #look({ id, metadata }: SessionRecord, now: Date, mode: Mode): Promise<void> {
+  async #look({ id, metadata, launchId }: SessionRecord, now: Date, mode: Mode): Promise<void> {
     const { runtimeHandleId, runtimeName } = metadata;
     const runtime = Object.hasOwn(this.#runtimes, runtimeName) ? this.#runtimes[runtimeName] : undefined;
     if (runtimeHandleId === '' || runtimeName === '' || !isRecord(runtime)) {
@@ -146,8 +146,10 @@ export class Reaper implements AsyncDisposable {
     }
     const found = await this.#probe(id, async () => runtime.isAlive({ id: runtimeHandleId, runtimeName }), mode);
     if (mode.isOver()) return;
+    // With the launch that was asked: of one that came up since, it says nothing.
+    const facts = { runtime: found, process: found, observedAt: now, launchId };
     // A message that a port does not take must not hold up the others.
-    const report = this.#heard(id, () => this.#lifecycle.applyRuntimeObservation(id, { runtime: found, process: found, observedAt: now }));
+    const report = this.#heard(id, () => this.#lifecycle.applyRuntimeObservation(id, facts));
     const outcome = await within(report, this.#probeTimeoutMs, mode.keepAlive);
     if (outcome === LATE) this.#logger?.warn(`reaper: ${id}: a port takes its time with a message`, { sessionId: id });
   }

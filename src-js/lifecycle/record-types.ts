@@ -103,7 +103,18 @@ export interface SessionRecord {
   revision: number;
   createdAt: Date;
   updatedAt: Date;
+  /** What people call it; `''` = nothing. No manager reads or writes it. */
+  displayName: string;
+  /** Whether people want it on top. No manager reads or writes it. */
+  pinned: boolean;
+  /** Names the start of its runtime that counts; `''` before the first. Made by {@link SessionManager}; `updateSession` leaves it as it is. */
+  launchId: string;
+  /** When its runtime last came up; `null` = never. `updateSession` leaves it as it is. */
+  launchedAt: Date | null;
 }
+
+/** What people see of a session and no decision looks at. */
+export type SessionDisplay = Partial<Pick<SessionRecord, 'displayName' | 'pinned'>>;
 
 /** A session with what a person is shown. */
 export interface Session extends SessionRecord {
@@ -146,12 +157,14 @@ export interface SessionRecordInput {
   revision: number;
   createdAt?: TimeInput;
   updatedAt?: TimeInput;
+  displayName?: string;
+  pinned?: boolean;
 }
 
 /** A session that does not exist yet: the store gives it its id. */
 export type NewSession = Omit<SessionRecordInput, 'id' | 'num' | 'revision'>;
 
-/** What is known of the pull request that counts for a session: its newest open one, else its newest. */
+/** What is known of the pull request that counts for a session: its newest open one (or its worst, {@link ReactionPolicy.severalPrs}), else its newest. */
 export interface PrFacts {
   /** Whether there is one; if not, the rest says nothing. */
   exists: boolean;
@@ -165,6 +178,8 @@ export interface PrFacts {
   mergeability: Mergeability;
   /** Whether it has a comment that is not resolved. */
   reviewComments: boolean;
+  /** Set if it goes to the branch of another open pull request of the session: its conflicts are not its own then, until that one is merged. */
+  stacked?: boolean;
 }
 
 /** A pull request. */
@@ -179,9 +194,13 @@ export interface PrRow {
   ciState: CiState;
   mergeability: Mergeability;
   updatedAt: Date;
+  /** Its branch; `''` = unknown. */
+  headBranch: string;
+  /** The branch that it goes to; `''` = unknown. */
+  baseBranch: string;
 }
 
-/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now. */
+/** A pull request to be stored. Left out, or `''`: 0, `open`, `none`, `unknown`, `unknown`, now, `''`, `''`. */
 export interface PrRowInput {
   url: string;
   sessionId: SessionId;
@@ -191,6 +210,8 @@ export interface PrRowInput {
   ciState?: CiState | '';
   mergeability?: Mergeability | '';
   updatedAt?: TimeInput;
+  headBranch?: string;
+  baseBranch?: string;
 }
 
 /** A run of a check on a commit. Seeing it again changes the row; another commit is another row, which is another attempt. */

@@ -1,5 +1,6 @@
 /** After a crash: what was interrupted is finished or undone, and running sessions are looked at. */
-import { bestEffort, handleOf, workspaceOf, type Adopted, type Kit } from './kit';
+import { bestEffort, handleOf, hasEnded, look, workspaceOf, type Adopted, type Kit } from './kit';
+import { runningWithoutPrompts } from './lifecycle-manager';
 import { messageOf } from './logging';
 import type { RecoverReport } from './manager-types';
 import { Operation } from './operation';
@@ -31,37 +32,42 @@ export async function recover(kit: Kit, runtimes: Record<string, Runtime> | unde
       adopted.delete(operation.token);
     });
   }
-  const running = await kit.lifecycle.runningSessions();
+  const running = await runningWithoutPrompts(kit.lifecycle);
   const known = running.filter(({ metadata }) => metadata.runtimeHandleId !== '');
-  await pooled(known, CONCURRENCY, (record) => attempt(record.id, () => look(kit, record, report, runtimes)));
+  await pooled(known, CONCURRENCY, (record) => attempt(record.id, () => ask(kit, record, report, runtimes)));
   return report;
 }
 
 /** Brings one interrupted operation to an end. */
 async function finish(kit: Kit, { token, sessionId: id, kind }: Adopted, report: RecoverReport): Promise<void> {
-  const { lifecycle, runtime, store, workspace } = kit;
+  const { lifecycle, runtime, workspace } = kit;
   const operation = new Operation(kit, kind, id, token);
-  const record = await store.getSession(id);
-  const hasEnded = record !== null && (record.lifecycle.state === 'terminated' || record.lifecycle.state === 'done');
-  const isHalfSpawned = record !== null && kind === 'spawn' && !hasEnded && record.metadata.runtimeHandleId === '';
+  const record = await look(kit, id);
+  const isOver = record !== null && hasEnded(record);
+  const isHalfSpawned = record !== null && kind === 'spawn' && !isOver && record.metadata.runtimeHandleId === '';
   // A kill that had not ended the session yet never happened; a restore that did not come to its last step changed nothing.
-  const tearsDown = record !== null && (isHalfSpawned || (hasEnded && (kind === 'kill' || kind === 'spawn')));
+  const tearsDown = record !== null && (isHalfSpawned || (isOver && (kind === 'kill' || kind === 'spawn')));
   let freed = false;
+  let runtimeFreed = false;
   if (tearsDown) {
     if (isHalfSpawned) await lifecycle.onKillRequested(id, 'error_in_process');
-    if (record.metadata.runtimeHandleId !== '') await bestEffort(kit, `recover ${id}: destroying its runtime`, () => runtime.destroy(handleOf(record)));
+    if (record.metadata.runtimeHandleId !== '') runtimeFreed = await bestEffort(kit, `recover ${id}: destroying its runtime`, () => runtime.destroy(handleOf(record)));
     if (record.metadata.workspacePath !== '') {
       freed = await bestEffort(kit, `recover ${id}: destroying its workspace`, () => workspace.destroy(workspaceOf(record)));
     }
   }
-  await operation.end(freed);
+  // What was stopped keeps its workspace, to be resumed in.
+  if (kind === 'stop' && isOver && !record.runtimeFreed && record.metadata.runtimeHandleId !== '') {
+    runtimeFreed = await bestEffort(kit, `recover ${id}: destroying its runtime`, () => runtime.destroy(handleOf(record)));
+  }
+  await operation.end({ freed, runtimeFreed });
   (isHalfSpawned ? report.parked : report.finished).push(id);
 }
 
 type Known = Awaited<ReturnType<Kit['lifecycle']['runningSessions']>>[number];
 
 /** Asks the runtime of one session, and reports what it says. */
-async function look(kit: Kit, record: Known, report: RecoverReport, runtimes: Record<string, Runtime> | undefined): Promise<void> {
+async function ask(kit: Kit, record: Known, report: RecoverReport, runtimes: Record<string, Runtime> | undefined): Promise<void> {
   const { runtimeName } = record.metadata;
   const runtime = runtimes === undefined ? kit.runtime : Object.hasOwn(runtimes, runtimeName) ? runtimes[runtimeName] : undefined;
   // Another runtime would know nothing of it, and that is no death.
@@ -76,5 +82,5 @@ async function look(kit: Kit, record: Known, report: RecoverReport, runtimes: Re
   }
   const list = { alive: report.adopted, dead: report.lost, failed: report.unclear, unknown: report.unclear }[found];
   list.push(record.id);
-  await kit.lifecycle.applyRuntimeObservation(record.id, { runtime: found, process: found });
+  await kit.lifecycle.applyRuntimeObservation(record.id, { runtime: found, process: found, launchId: record.launchId });
 }

@@ -1,8 +1,9 @@
 /** What the engine answers, as the public records: its milliseconds become dates, in place. */
-import type { ChangeEvent } from './change-types';
+import type { AnyChangeEvent } from './change-types';
 import { StoreCorruptError } from './errors';
 import type { LifecycleDecision } from './observation-types';
 import type { Detecting, PrCheck, PrComment, PrRow, Project, SessionRecord } from './record-types';
+import type { SessionDecision } from './timeline-types';
 
 /** From this many characters on, reading an answer in one go would hold up the event loop. */
 const SLICE = 256 * 1024;
@@ -19,6 +20,7 @@ export function reviveProject(project: Project): Project {
 export function reviveSession<S extends SessionRecord>(session: S): S {
   session.createdAt = date(session.createdAt);
   session.updatedAt = date(session.updatedAt);
+  session.launchedAt = dateOrNull(session.launchedAt);
   const { activity, detecting } = session.lifecycle;
   activity.lastActivityAt = dateOrNull(activity.lastActivityAt);
   reviveDetecting(detecting);
@@ -39,7 +41,7 @@ export function revivePr(pr: PrRow): PrRow {
   return pr;
 }
 
-export function reviveCreated<T extends PrCheck | PrComment | ChangeEvent>(record: T): T {
+export function reviveCreated<T extends PrCheck | PrComment | AnyChangeEvent | SessionDecision>(record: T): T {
   record.createdAt = date(record.createdAt);
   return record;
 }

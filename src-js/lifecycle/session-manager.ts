@@ -1,12 +1,28 @@
 /** What a user does with sessions: start, end, restore, look. */
-import { checkBooleanOrUndefined, checkNonEmptyString, checkOneOf, checkPlainObject, checkString, invalidArgument } from '../check';
-import { checkId, checkPort, checkSignal, guarded } from './arguments';
+import { checkBooleanOrUndefined, checkNonEmptyString, checkOneOf, checkPlainObject, checkPositiveInteger, checkString, invalidArgument } from '../check';
+import { checkCount, checkId, checkInterval, checkMillis, checkPort, checkSignal, guarded } from './arguments';
 import { cleanup } from './cleanup';
+import { NO_SIGNAL_AFTER_MS } from './constants';
 import { SessionNotFoundError } from './errors';
 import { begun, busyError, isInside, runningOn, type Busy, type Kit } from './kit';
 import { kill } from './kill';
 import { basisOf } from './manager-support';
-import type { CleanupReport, EnvironmentNames, KillOptions, RecoverReport, SessionManagerOptions, SpawnConfig, SpawnOptions } from './manager-types';
+import type {
+  CleanupOptions,
+  CleanupReport,
+  EnvironmentNames,
+  KillOptions,
+  RecoverReport,
+  ResumeOptions,
+  ResumeReport,
+  SessionManagerOptions,
+  SpawnConfig,
+  SpawnOptions,
+  StopOptions,
+  StopReport,
+} from './manager-types';
+import { policyOf } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type { Runtime } from './port-types';
 import { portStep } from './ports';
 import type { Session } from './record-types';
@@ -14,8 +30,12 @@ import { recover } from './recover';
 import { restore } from './restore';
 import { many, one, reviveSession } from './revive';
 import { spawn } from './spawn';
+import { resumeAll, stopAll } from './stop-resume';
 import type { ProjectId, SessionId, TerminationReason } from './word-types';
-import { TERMINATION_REASONS } from './words';
+import { MERGE_ENDS, TERMINATION_REASONS } from './words';
+
+/** How many sessions are resumed at a time. */
+const RESUME_CONCURRENCY = 4;
 
 const SPAWN_TEXTS = ['issueId', 'kind', 'harness', 'branch', 'prompt', 'agentRules'] as const;
 
@@ -36,12 +56,14 @@ const SPAWN_TEXTS = ['issueId', 'kind', 'harness', 'branch', 'prompt', 'agentRul
  */
 export class SessionManager {
   readonly #kit: Kit;
+  /** Which pull request counts, unless a project has stored something else. */
+  readonly #severalPrs: ReactionPolicy['severalPrs'];
 
   /** @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT` */
   constructor(options: SessionManagerOptions) {
     this.#kit = guarded(() => {
       const basis = basisOf(options);
-      const { store, lifecycle, runtime, agent, workspace, messenger, environmentNames } = options;
+      const { store, lifecycle, runtime, agent, workspace, messenger, environmentNames, noSignalAfterMs = NO_SIGNAL_AFTER_MS } = options;
       return {
         ...basis,
         store,
@@ -51,9 +73,11 @@ export class SessionManager {
         workspace: checkPort(workspace, 'options.workspace', 'create', 'restore', 'destroy'),
         messenger: checkPort(messenger, 'options.messenger', 'send'),
         names: namesOf(environmentNames),
+        noSignalAfterMs: noSignalAfterMs === false ? undefined : checkMillis(noSignalAfterMs, 'options.noSignalAfterMs'),
         running: runningOn(basis.core),
       };
     });
+    this.#severalPrs = policyOf(this.#kit.lifecycle)?.severalPrs;
   }
 
   /**
@@ -68,6 +92,7 @@ export class SessionManager {
     const { signal, key } = guarded(() => {
       checkId(checkPlainObject(config, 'config').projectId, 'config.projectId');
       for (const name of SPAWN_TEXTS) if (config[name] !== undefined) checkString(config[name], `config.${name}`);
+      if (config.mergeEnds !== undefined) checkOneOf(config.mergeEnds, 'config.mergeEnds', MERGE_ENDS);
       const asked = checkPlainObject(options, 'options');
       if (asked.key !== undefined) checkId(checkNonEmptyString(asked.key, 'options.key'), 'options.key');
       return { signal: checkSignal(asked.signal, 'options.signal'), key: asked.key };
@@ -139,7 +164,7 @@ export class SessionManager {
   /** The sessions of a project with what a person is shown, by number; all from one moment. */
   async list(projectId: ProjectId): Promise<Session[]> {
     guarded(() => checkId(projectId, 'projectId'));
-    return many<Session>(await this.#kit.core.read({ do: 'views', projectId }), reviveSession);
+    return many<Session>(await this.#kit.core.read({ do: 'views', projectId, severalPrs: this.#severalPrs, ...this.#patience() }), reviveSession);
   }
 
   /**
@@ -149,7 +174,7 @@ export class SessionManager {
    */
   async get(id: SessionId): Promise<Session> {
     guarded(() => checkId(id, 'id'));
-    const session = one<Session>(await this.#kit.core.read({ do: 'view', id }), reviveSession);
+    const session = one<Session>(await this.#kit.core.read({ do: 'view', id, severalPrs: this.#severalPrs, ...this.#patience() }), reviveSession);
     if (session !== null) return session;
     throw new SessionNotFoundError(`get ${id}: session: not found`, { fields: { op: 'get', sessionId: id } });
   }
@@ -169,15 +194,42 @@ export class SessionManager {
     return (await this.cleanupReport(projectId)).cleaned;
   }
 
-  /** As {@link cleanup}, but tells what was skipped, and why. */
-  async cleanupReport(projectId: ProjectId): Promise<CleanupReport> {
-    guarded(() => checkId(projectId, 'projectId'));
-    return cleanup(this.#kit, projectId);
+  /** As {@link cleanup}, but tells what was skipped, and why, and tries that again if it is asked to: what refuses now may be committed in a minute. */
+  async cleanupReport(projectId: ProjectId, options: CleanupOptions = {}): Promise<CleanupReport> {
+    const { patience, signal } = guarded(() => {
+      checkId(projectId, 'projectId');
+      const { retries = 0, backoffMs = 1000, signal: given } = checkPlainObject(options, 'options');
+      const checked = { retries: checkCount(retries, 'options.retries'), backoffMs: checkInterval(backoffMs, 'options.backoffMs') };
+      return { patience: checked, signal: checkSignal(given, 'options.signal') };
+    });
+    return cleanup(this.#kit, projectId, patience, { core: this.#kit.core, signal });
+  }
+
+  /**
+   * Stops what runs until {@link resumeAll}, say before the host is restarted: each session ends (`auto_cleanup`) and is noted as to be resumed in one
+   * transaction; then its runtime is destroyed. Its workspace stays, also from {@link cleanup}. Sessions that another operation is at, a spawn say, are not
+   * waited for: they have failed. Calling again goes on with what was not through.
+   */
+  async stopAll(options: StopOptions = {}): Promise<StopReport> {
+    const { projectId, signal } = guarded(() => someOf(options));
+    return stopAll(this.#kit, projectId, { core: this.#kit.core, signal });
+  }
+
+  /**
+   * Restores the sessions that {@link stopAll} has stopped, and only those: what was killed since, or whose pull request was merged, stays ended. Of
+   * several processes that call it, one restores a session. Calling again tries again what has failed.
+   */
+  async resumeAll(options: ResumeOptions = {}): Promise<ResumeReport> {
+    const { projectId, signal, concurrency } = guarded(() => {
+      const { concurrency: atATime = RESUME_CONCURRENCY } = checkPlainObject(options, 'options');
+      return { ...someOf(options), concurrency: checkPositiveInteger(atATime, 'options.concurrency') };
+    });
+    return resumeAll(this.#kit, projectId, concurrency, { core: this.#kit.core, signal });
   }
 
   /**
    * Call it when the program starts. What a crash interrupted is brought to an end: a spawn that was not through is undone (`errored`, its workspace
-   * reclaimed), a kill that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
+   * reclaimed), a kill or stop that had ended the session is finished. Then the runtime of each running session is asked: living ones go on,
    * dead ones end. Operations of other processes that are alive are left alone. What could not be done is in the report's `failed`, and
    * calling again goes on with it.
    *
@@ -194,6 +246,11 @@ export class SessionManager {
     return recover(this.#kit, runtimes);
   }
 
+  /** From when on a silent agent is shown as such. */
+  #patience(): { now: number; noSignalAfterMs: number | undefined } {
+    return { now: this.#kit.now(), noSignalAfterMs: this.#kit.noSignalAfterMs };
+  }
+
   /** Runs an operation that others can see, until it is through. */
   async #alone<T>(id: SessionId, what: Pick<Busy, 'kind' | 'force'>, run: () => Promise<T>): Promise<T> {
     const { busy } = this.#kit.running;
@@ -207,10 +264,16 @@ export class SessionManager {
   }
 }
 
+function someOf(options: StopOptions): StopOptions {
+  const { projectId, signal } = checkPlainObject(options, 'options');
+  if (projectId !== undefined) checkId(projectId, 'options.projectId');
+  return { projectId, signal: checkSignal(signal, 'options.signal') };
+}
+
 function namesOf(names: EnvironmentNames | undefined): Required<EnvironmentNames> {
-  const { sessionId = 'AO_SESSION_ID', projectId = 'AO_PROJECT_ID', issueId = 'AO_ISSUE_ID' } =
+  const { sessionId = 'AO_SESSION_ID', projectId = 'AO_PROJECT_ID', issueId = 'AO_ISSUE_ID', launchId = 'AO_LAUNCH_ID' } =
     names === undefined ? {} : checkPlainObject(names, 'options.environmentNames');
-  const all = { sessionId, projectId, issueId };
+  const all = { sessionId, projectId, issueId, launchId };
   for (const [field, name] of Object.entries(all)) {
     if (typeof name !== 'string' || !/^[^=\0]+$/.test(name)) throw invalidArgument(`options.environmentNames.${field}`, 'a name of an environment variable', name);
   }

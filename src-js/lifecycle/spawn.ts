@@ -32,9 +32,9 @@ export async function spawn(kit: Kit, config: SpawnConfig, key: string | undefin
 type Created = SessionRecord & { operationToken?: string };
 
 async function create(kit: Kit, config: SpawnConfig, key: string | undefined): Promise<Created> {
-  const { projectId, issueId, kind, harness, branch } = config;
+  const { projectId, issueId, kind, harness, branch, mergeEnds } = config;
   const session = { projectId, issueId, kind, lifecycle: { harness }, metadata: { branch, prompt: promptOf(config) } };
-  return reviveSession(JSON.parse(await kit.core.write({ do: 'createSession', session, now: kit.now(), key, operation: true })) as Created);
+  return reviveSession(JSON.parse(await kit.core.write({ do: 'createSession', session, now: kit.now(), key, operation: true, mergeEnds })) as Created);
 }
 
 async function start(kit: Kit, record: SessionRecord, operation: Operation, ends: Ends): Promise<void> {
@@ -53,11 +53,12 @@ async function start(kit: Kit, record: SessionRecord, operation: Operation, ends
     const info = await portStep(place('workspace'), make, ends, late);
     undo.push(async () => (await reclaim(info), freed));
     await ownStep(place('workspace'), () => store.patchSessionMetadata(id, { workspacePath: info.path, branch: info.branch }));
-    await operation.advance('runtime');
 
-    const handle = await launch(kit, 'spawn', record, { sessionId: id, workspacePath: info.path, prompt: metadata.prompt }, '', ends);
+    const launchId = await operation.launch();
+    const config = { sessionId: id, workspacePath: info.path, prompt: metadata.prompt };
+    const handle = await launch(kit, 'spawn', record, { launchId, config, resume: '' }, ends);
     undo.push(() => bestEffort(kit, `spawn ${id}: destroying its runtime`, () => runtime.destroy(handle)));
-    const outcome = { branch: info.branch, workspacePath: info.path, runtimeHandle: handle, prompt: metadata.prompt, expect: 'spawning' as const };
+    const outcome = { branch: info.branch, workspacePath: info.path, runtimeHandle: handle, prompt: metadata.prompt, launchId, expect: 'spawning' as const };
     try {
       await callPort(() => lifecycle.onSpawnCompleted(id, outcome), ends);
     } catch (error) {
@@ -67,10 +68,10 @@ async function start(kit: Kit, record: SessionRecord, operation: Operation, ends
     // What another store has taken over, or what the next one finds after this one was closed, is not undone here.
     if (error instanceof LostOperation || kit.core.closed) throw error;
     for (const step of undo.reverse()) await step();
-    await operation.endQuietly(freed);
+    await operation.endQuietly({ freed });
     throw error;
   }
-  await operation.endQuietly(false);
+  await operation.endQuietly();
 }
 
 /** Takes a workspace away that came after the call was given up. One that refuses is noted, so that a cleanup tries again. */

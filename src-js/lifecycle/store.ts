@@ -1,14 +1,18 @@
 /** The public side of a session store: arguments to commands, answers to records. */
 import { isAbsolute, resolve } from 'node:path';
-import { checkArray, checkNonEmptyString, checkPath, checkPlainObject, invalidArgument } from '../check';
+import { checkArray, checkNonEmptyString, checkOneOf, checkPath, checkPlainObject } from '../check';
 import { HoldfastError } from '../errors';
-import { checkCount, checkId, checkMillis, checkSignal, guarded } from './arguments';
-import type { ChangeConsumer, ChangeEvent, ChangeSubscription, FollowChangesOptions } from './change-types';
+import { checkCount, checkId, checkSignal, guarded } from './arguments';
+import type { AnyChangeEvent, ChangeConsumer, ChangeSubscription, FollowChangesOptions } from './change-types';
 import { DEFAULT_POLL_BATCH } from './constants';
 import { withMessage } from './errors';
 import { FollowedChanges } from './follow';
+import { checkIds, displayCommand, notificationsQuery, reviveNotification } from './inbox';
+import type { NotificationCounts, NotificationFilter, SessionNotification } from './inbox-types';
 import { checkInput, commentInput, listOf, metadataPatch, newSession, prInput, projectInput, sessionRecord } from './inputs';
 import { registerCore, type Command, type StoreCore } from './native-store';
+import { checkPolicy } from './policy';
+import type { ReactionPolicy } from './policy-types';
 import type {
   NewSession,
   PrCheck,
@@ -20,16 +24,20 @@ import type {
   PrRowInput,
   Project,
   ProjectInput,
+  SessionDisplay,
   SessionMetadata,
   SessionRecord,
 } from './record-types';
+import { checkRetention } from './retention';
 import { many, one, reviveCreated, revivePr, reviveProject, reviveSession } from './revive';
 import type { ChangeLogRetention, SessionStore, SessionStoreCheck, SessionStoreStats } from './store-types';
 import { checkTime } from './time';
-import type { CheckStatus, ProjectId, SessionId, TimeInput } from './word-types';
+import type { TimelineEntry } from './timeline-types';
+import type { CheckStatus, MergeEnds, ProjectId, SessionId, TimeInput } from './word-types';
+import { MERGE_ENDS } from './words';
 
 /** A session store over an opened core. */
-export class NativeSessionStore implements SessionStore {
+export class NativeSessionStore<E extends AnyChangeEvent> implements SessionStore<E> {
   readonly #core: StoreCore;
 
   constructor(core: StoreCore) {
@@ -71,6 +79,15 @@ export class NativeSessionStore implements SessionStore {
     await this.#write((now) => ({ do: 'archiveProject', id: checkId(id, 'id'), at: at === undefined ? now : checkTime(at, 'at') }));
   }
 
+  async setReactionPolicy(projectId: ProjectId, policy: ReactionPolicy | null): Promise<void> {
+    const checked = guarded(() => (policy === null ? null : checkPolicy(checkPlainObject(policy, 'policy'), 'policy')));
+    await this.#write(() => ({ do: 'setReactionPolicy', projectId: checkId(projectId, 'projectId'), policy: checked }));
+  }
+
+  async reactionPolicy(projectId: ProjectId): Promise<ReactionPolicy | null> {
+    return JSON.parse(await this.#read(() => ({ do: 'reactionPolicy', projectId: checkId(projectId, 'projectId') }))) as ReactionPolicy | null;
+  }
+
   // ── sessions ──
 
   async createSession(session: NewSession): Promise<SessionRecord> {
@@ -94,6 +111,11 @@ export class NativeSessionStore implements SessionStore {
     return reviveSession(JSON.parse(await this.#found(write, 'patchSessionMetadata', () => id)) as SessionRecord);
   }
 
+  async setSessionDisplay(id: SessionId, display: SessionDisplay): Promise<SessionRecord> {
+    const write = this.#write((now) => displayCommand(id, display, now));
+    return reviveSession(JSON.parse(await this.#found(write, 'setSessionDisplay', () => id)) as SessionRecord);
+  }
+
   async getSession(id: SessionId): Promise<SessionRecord | null> {
     return one<SessionRecord>(await this.#read(() => ({ do: 'session', id: checkId(id, 'id') })), reviveSession);
   }
@@ -108,6 +130,15 @@ export class NativeSessionStore implements SessionStore {
 
   async deleteSession(id: SessionId): Promise<boolean> {
     return JSON.parse(await this.#write((now) => ({ do: 'deleteSession', id: checkId(id, 'id'), now }))) as boolean;
+  }
+
+  async setMergeEnds(id: SessionId, mergeEnds: MergeEnds | null): Promise<void> {
+    const ends = guarded(() => (mergeEnds === null ? null : checkOneOf(mergeEnds, 'mergeEnds', MERGE_ENDS)));
+    await this.#found(this.#write(() => ({ do: 'setMergeEnds', id: checkId(id, 'id'), mergeEnds: ends })), 'setMergeEnds', () => id);
+  }
+
+  async mergeEnds(id: SessionId): Promise<MergeEnds | null> {
+    return JSON.parse(await this.#read(() => ({ do: 'mergeEnds', id: checkId(id, 'id') }))) as MergeEnds | null;
   }
 
   // ── pull requests ──
@@ -173,11 +204,11 @@ export class NativeSessionStore implements SessionStore {
 
   // ── change log ──
 
-  readChangeLogAfter(after: number, limit: number = DEFAULT_POLL_BATCH): Promise<ChangeEvent[]> {
+  readChangeLogAfter(after: number, limit: number = DEFAULT_POLL_BATCH): Promise<E[]> {
     return this.#changes(after, limit);
   }
 
-  async readChangeLogAfterForProject(projectId: ProjectId, after: number, limit: number = DEFAULT_POLL_BATCH): Promise<ChangeEvent[]> {
+  async readChangeLogAfterForProject(projectId: ProjectId, after: number, limit: number = DEFAULT_POLL_BATCH): Promise<E[]> {
     return this.#changes(after, limit, guarded(() => checkId(projectId, 'projectId')));
   }
 
@@ -193,12 +224,12 @@ export class NativeSessionStore implements SessionStore {
     return JSON.parse(await this.#write((now) => ({ do: 'prune', ...checkRetention(limits, 'limits'), now }))) as number;
   }
 
-  consumer(name: string): ChangeConsumer {
+  consumer(name: string): ChangeConsumer<E> {
     guarded(() => checkId(checkNonEmptyString(name, 'name'), 'name'));
     return {
       read: async (limit = DEFAULT_POLL_BATCH) => {
         const read = this.#read(() => ({ do: 'consume', consumer: name, limit: checkCount(limit, 'limit') }));
-        return many(await read, reviveCreated<ChangeEvent>);
+        return many(await read, reviveCreated<E>);
       },
       ack: async (seq) => {
         await this.#write((now) => ({ do: 'ack', consumer: name, seq: checkCount(seq, 'seq'), now }));
@@ -210,7 +241,7 @@ export class NativeSessionStore implements SessionStore {
     };
   }
 
-  changes(options: FollowChangesOptions = {}): ChangeSubscription {
+  changes(options: FollowChangesOptions = {}): ChangeSubscription<E> {
     const checked = guarded(() => {
       const { after = 0, projectId, signal } = checkPlainObject(options, 'options');
       if (projectId !== undefined) checkId(projectId, 'options.projectId');
@@ -237,13 +268,33 @@ export class NativeSessionStore implements SessionStore {
     return stats;
   }
 
-  async sessionTimeline(id: SessionId): Promise<ChangeEvent[]> {
-    return many(await this.#read(() => ({ do: 'timeline', id: checkId(id, 'id') })), reviveCreated<ChangeEvent>);
+  async sessionTimeline(id: SessionId): Promise<TimelineEntry<E>[]> {
+    return many(await this.#read(() => ({ do: 'timeline', id: checkId(id, 'id') })), reviveCreated<TimelineEntry<E>>);
   }
 
-  async #changes(after: number, limit: number, projectId?: ProjectId): Promise<ChangeEvent[]> {
+  // ── inbox ──
+
+  async notifications(filter: NotificationFilter = {}): Promise<SessionNotification[]> {
+    return many(await this.#read(() => notificationsQuery(filter)), reviveNotification);
+  }
+
+  async notificationCounts(projectId?: ProjectId): Promise<NotificationCounts> {
+    const read = this.#read(() => ({ do: 'notificationCounts', projectId: projectId === undefined ? undefined : checkId(projectId, 'projectId') }));
+    return JSON.parse(await read) as NotificationCounts;
+  }
+
+  async markNotificationsSeen(ids: readonly number[], at?: TimeInput): Promise<number> {
+    const write = this.#write((now) => ({ do: 'seeNotifications', ids: checkIds(ids), at: at === undefined ? now : checkTime(at, 'at') }));
+    return JSON.parse(await write) as number;
+  }
+
+  async resolveNotification(id: number): Promise<boolean> {
+    return JSON.parse(await this.#write((now) => ({ do: 'resolveNotification', id: checkCount(id, 'id'), now }))) as boolean;
+  }
+
+  async #changes(after: number, limit: number, projectId?: ProjectId): Promise<E[]> {
     const read = this.#read(() => ({ do: 'changes', after: checkCount(after, 'after'), limit: checkCount(limit, 'limit'), projectId }));
-    return many(await read, reviveCreated<ChangeEvent>);
+    return many(await read, reviveCreated<E>);
   }
 
   async #read(build: () => Command): Promise<string> {
@@ -264,15 +315,4 @@ export class NativeSessionStore implements SessionStore {
       throw withMessage(error, `${op} ${id}: session: not found`, { op, sessionId: id });
     }
   }
-}
-
-/** Requires limits of the change log. */
-export function checkRetention(limits: ChangeLogRetention, argument: string): ChangeLogRetention {
-  const { maxAgeMs, maxRows, hard } = checkPlainObject(limits, argument);
-  if (hard !== undefined && typeof hard !== 'boolean') throw invalidArgument(`${argument}.hard`, 'a boolean', hard);
-  return {
-    ...(maxAgeMs !== undefined && { maxAgeMs: checkMillis(maxAgeMs, `${argument}.maxAgeMs`) }),
-    ...(maxRows !== undefined && { maxRows: maxRows === Infinity ? Number.MAX_SAFE_INTEGER : checkCount(maxRows, `${argument}.maxRows`) }),
-    ...(hard !== undefined && { hard }),
-  };
 }

@@ -1,18 +1,18 @@
 /** Events as an async iterator, for a reader that takes its time. */
-import type { ChangeEvent, ChangeSubscription } from './change-types';
+import type { AnyChangeEvent, ChangeSubscription } from './change-types';
 import { SubscriberOverflowError } from './errors';
 
-type Result = IteratorResult<ChangeEvent, undefined>;
+type Result<E> = IteratorResult<E, undefined>;
 
-const DONE: Result = { done: true, value: undefined };
+const DONE: Result<never> = { done: true, value: undefined };
 
 /** What waits between the publisher and one reader. */
-export class BufferedSubscription implements ChangeSubscription {
+export class BufferedSubscription<E extends AnyChangeEvent> implements ChangeSubscription<E> {
   #lastSeq = 0;
-  readonly #waiting: ChangeEvent[] = [];
+  readonly #waiting: E[] = [];
   /** Where in `#waiting` the next one is: shifting a long array for each event would be slow. */
   #next = 0;
-  readonly #readers: { resolve(result: Result): void; reject(error: unknown): void }[] = [];
+  readonly #readers: { resolve(result: Result<E>): void; reject(error: unknown): void }[] = [];
   readonly #buffer: number;
   readonly #signal: AbortSignal | undefined;
   readonly #unsubscribe: () => void;
@@ -21,7 +21,7 @@ export class BufferedSubscription implements ChangeSubscription {
   readonly #abort = (): void => this.#drop();
 
   /** @param listen Begins the subscription; returns how to end it. */
-  constructor(listen: (put: (event: ChangeEvent) => void) => () => void, buffer: number, signal: AbortSignal | undefined) {
+  constructor(listen: (put: (event: E) => void) => () => void, buffer: number, signal: AbortSignal | undefined) {
     this.#buffer = buffer;
     this.#signal = signal;
     if (signal?.aborted) {
@@ -41,7 +41,7 @@ export class BufferedSubscription implements ChangeSubscription {
     return this;
   }
 
-  async next(): Promise<Result> {
+  async next(): Promise<Result<E>> {
     const value = this.#waiting[this.#next];
     if (value !== undefined) {
       this.#next++;
@@ -53,10 +53,10 @@ export class BufferedSubscription implements ChangeSubscription {
       throw this.#overflow();
     }
     if (this.#ended) return DONE;
-    return new Promise<Result>((resolve, reject) => this.#readers.push({ resolve, reject }));
+    return new Promise<Result<E>>((resolve, reject) => this.#readers.push({ resolve, reject }));
   }
 
-  async return(): Promise<IteratorResult<ChangeEvent, undefined>> {
+  async return(): Promise<IteratorResult<E, undefined>> {
     this.#drop();
     return DONE;
   }
@@ -65,7 +65,7 @@ export class BufferedSubscription implements ChangeSubscription {
     this.#drop();
   }
 
-  #put(event: ChangeEvent): void {
+  #put(event: E): void {
     const reader = this.#readers.shift();
     if (reader !== undefined) {
       reader.resolve(this.#hand(event));
@@ -77,7 +77,7 @@ export class BufferedSubscription implements ChangeSubscription {
     }
   }
 
-  #hand(value: ChangeEvent): Result {
+  #hand(value: E): Result<E> {
     this.#lastSeq = value.seq;
     return { done: false, value };
   }

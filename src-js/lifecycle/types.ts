@@ -6,4 +6,7 @@ export type * from './change-types';
 export type * from './observation-types';
 export type * from './port-types';
 export type * from './store-types';
+export type * from './policy-types';
 export type * from './manager-types';
+export type * from './timeline-types';
+export type * from './inbox-types';

@@ -83,7 +83,11 @@ export type SessionStatus =
   | 'killed'
   | 'idle'
   | 'done'
-  | 'terminated';
+  | 'terminated'
+  | 'no_signal';
+
+/** Which merged pull request ends its session: `any`, the `last` one, which leaves none open, or `never` one. */
+export type MergeEnds = 'any' | 'last' | 'never';
 
 /** What the engine does by itself about a change: the first four tell the agent, the others tell a person. */
 export type ReactionKey =

@@ -1,5 +1,5 @@
 /** Words that are refused before anything is asked, where the engine would see them only inside a transaction. */
-import type { ActivitySource, ActivityState, ProbeResult, TerminationReason } from './word-types';
+import type { ActivitySource, ActivityState, MergeEnds, ProbeResult, TerminationReason } from './word-types';
 
 export const PROBE_RESULTS = ['alive', 'dead', 'failed', 'unknown'] as const satisfies ProbeResult[];
 export const ACTIVITY_STATES = ['active', 'ready', 'idle', 'waiting_input', 'blocked', 'exited'] as const satisfies ActivityState[];
@@ -14,6 +14,7 @@ export const TERMINATION_REASONS = [
   'auto_cleanup',
   'pr_merged',
 ] as const satisfies TerminationReason[];
+export const MERGE_ENDS = ['any', 'last', 'never'] as const satisfies MergeEnds[];
 export const REACTION_KEYS = [
   'ci-failed',
   'review-comments',

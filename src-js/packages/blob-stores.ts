@@ -4,7 +4,7 @@ import { checkNonEmptyString, checkOneOf } from '../check';
 import { call, callSync, native } from '../native';
 import { checkFolder, checkInput, checkSwitch, checkText, checkTextOrUndefined } from './arguments';
 import { checkBytes } from './blobs';
-import type { NativeBlobStore, PostgresBlobStoreOptions, S3BlobStoreOptions } from './types';
+import type { NativeBlobStore, PostgresBlobStoreOptions, S3BlobStoreOptions, SqliteBlobStoreOptions } from './types';
 
 /** Blobs as files of a folder. `put` is one rename-like step: a killed process leaves the whole blob, or none. */
 export function createFileBlobStore(options: { root: string; id?: string }): NativeBlobStore {
@@ -13,9 +13,11 @@ export function createFileBlobStore(options: { root: string; id?: string }): Nat
 }
 
 /** Blobs in one SQLite file, which processes may share. */
-export function createSqliteBlobStore(options: { path: string; id?: string }): NativeBlobStore {
-  checkFolder(checkText(checkInput(options, 'options').path, 'path'), 'path');
-  return over(options.id ?? 'sqlite', { kind: 'sqlite', path: resolve(options.path) });
+export function createSqliteBlobStore(options: SqliteBlobStoreOptions): NativeBlobStore {
+  const { path, id = 'sqlite', networkFileSystem = 'refuse' } = checkInput(options, 'options');
+  checkFolder(checkText(path, 'path'), 'path');
+  checkOneOf(networkFileSystem, 'networkFileSystem', ['refuse', 'allow']);
+  return over(id, { kind: 'sqlite', path: resolve(path), networkFileSystem });
 }
 
 /** Blobs in a table of PostgreSQL. */

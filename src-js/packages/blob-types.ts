@@ -172,6 +172,16 @@ export interface NativeBlobStore extends BlobStore, AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Where `createSqliteBlobStore` keeps blobs. */
+export interface SqliteBlobStoreOptions {
+  /** The file; missing folders are made. */
+  path: string;
+  /** Default `sqlite`. */
+  id?: string;
+  /** What a file on NFS, SMB and the like leads to: `refuse` (the default) rejects; `allow` takes it, for one host alone. */
+  networkFileSystem?: 'refuse' | 'allow';
+}
+
 /** Where `createPostgresBlobStore` keeps blobs. */
 export interface PostgresBlobStoreOptions {
   connectionString: string;

@@ -1,8 +1,8 @@
 /** The error classes of the module; `asGraphError` finds the class of a failure by its `hfCode`. */
 import { HoldfastError, markClass, type HoldfastErrorCode, type HoldfastErrorOptions } from '../errors';
-import { InvalidArgumentError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError, type StoreErrorOptions } from '../store-errors';
+import { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError, type StoreErrorOptions } from '../store-errors';
 
-export { InvalidArgumentError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
+export { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
 
 /** The store belongs to another session; nothing was written. */
 export class SessionBindingMismatchError extends HoldfastError {
@@ -221,7 +221,7 @@ const byCode = new Map<HoldfastErrorCode, GraphErrorClass>([
   ['HF_FORMAT_TOO_NEW', UnsupportedSchemaError],
   ['HF_DATABASE', StoreIoError],
 ]);
-for (const errorClass of [InvalidArgumentError, StoreBusyError, StoreFullError, StoreCorruptError, StoreClosedError]) {
+for (const errorClass of [InvalidArgumentError, MigrationError, StoreBusyError, StoreFullError, StoreCorruptError, StoreClosedError]) {
   byCode.set(new errorClass('').hfCode, errorClass);
 }
 for (const [name, errorClass] of Object.entries(OWN)) {

@@ -22,7 +22,7 @@ use crate::entity::model::{Appended, Durability, Kind, Op, Outcome, Staged};
 use crate::entity::postgres::{Options as PgOptions, PgLog};
 use crate::entity::sqlite::{APPLICATION_ID, MIGRATIONS, SqliteLog};
 use crate::error::{Code, HfError, Result};
-use crate::sqlite::{Migrate, Options, Synchronous, Target};
+use crate::sqlite::{Migrate, Network, Options, Synchronous, Target};
 use crate::{ids, json, postgres};
 
 /// Where a log lives.
@@ -34,6 +34,7 @@ enum Config {
         /// Missing = a private database in memory.
         path: Option<PathBuf>,
         synchronous: String,
+        network_file_system: Network,
         migrate: String,
         max_batch: usize,
         durability: Durability,
@@ -109,11 +110,12 @@ impl EntityLog {
     pub fn new(env: &Env, config: String) -> napi::Result<Self> {
         failure::sync(env, || {
             let log: Arc<dyn Log> = match message::<Config>(&config)? {
-                Config::Sqlite { path, synchronous, migrate, max_batch, durability } => {
+                Config::Sqlite { path, synchronous, network_file_system, migrate, max_batch, durability } => {
                     let target = path.map_or(Target::Memory, Target::File);
                     let options = Options {
                         synchronous: if synchronous == "normal" { Synchronous::Normal } else { Synchronous::Full },
                         max_batch: max_batch.max(1),
+                        network: network_file_system,
                         migrate: match migrate.as_str() {
                             "check" => Migrate::Check,
                             "off" => Migrate::Off,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::{BlobStore, Done, closed, damaged, key};
 use crate::durable::pool;
 use crate::error::Result;
-use crate::sqlite::{Database, Migration, Options, Target, WriteJob, sql_error};
+use crate::sqlite::{Database, Migration, Network, Options, Target, WriteJob, sql_error};
 use crate::{clock, hash};
 
 /// Marks the files of this module: "HFBL".
@@ -28,6 +28,7 @@ pub struct SqliteBlobs(Arc<Inner>);
 
 struct Inner {
     target: Target,
+    network: Network,
     state: Mutex<State>,
 }
 
@@ -40,8 +41,8 @@ enum State {
 impl SqliteBlobs {
     /// Describes a store; nothing is opened yet.
     #[must_use]
-    pub fn new(target: Target) -> Self {
-        Self(Arc::new(Inner { target, state: Mutex::new(State::Idle) }))
+    pub fn new(target: Target, network: Network) -> Self {
+        Self(Arc::new(Inner { target, network, state: Mutex::new(State::Idle) }))
     }
 
     /// Runs `work` with the database on a thread of the pool.
@@ -76,7 +77,8 @@ impl Inner {
         }
         // The old handle's connections were closed when it was poisoned.
         *state = State::Idle;
-        let options = Options { max_batch: MAX_BATCH, ..Options::new(APPLICATION_ID, MIGRATIONS) };
+        let options =
+            Options { max_batch: MAX_BATCH, network: self.network, ..Options::new(APPLICATION_ID, MIGRATIONS) };
         let database = Database::open(&self.target, options)?;
         *state = State::Open(database.clone());
         Ok(database)

@@ -1,77 +1,20 @@
 //! What callers hand in, and the records that it becomes: defaults filled in, words looked up, rules of the tables told by name.
 
+mod rules;
+#[cfg(test)]
+mod tests;
+
 use serde::Deserialize;
 
+pub use rules::{HARNESSES, argument, constraint, harness, word};
+
+use self::rules::{named, word_or};
 use super::model::{Activity, Detecting, Lifecycle, Metadata, Millis, PrCheck, PrComment, PrRow, Project};
 use super::words::{
     ActivitySource, ActivityState, CheckStatus, CiState, Mergeability, PrState, ReviewDecision, SessionKind,
-    SessionState, TerminationReason, Word,
+    SessionState, TerminationReason,
 };
 use crate::error::{Code, HfError, Result};
-
-/// Agents that are known without being named when the store is opened.
-pub const HARNESSES: &[&str] = &["", "claude-code", "codex", "aider", "opencode"];
-
-/// The error of a record that breaks a rule; `rule` is `check`, `foreign_key`, `unique` or `not_null`.
-#[must_use]
-pub fn constraint(table: &str, column: &str, rule: &str, message: impl Into<String>) -> HfError {
-    HfError::new(Code::LifecycleConstraint, message)
-        .with_field("table", table)
-        .with_field("column", column)
-        .with_field("constraint", rule)
-}
-
-/// Looks a word up that is to be stored.
-///
-/// # Errors
-/// `HF_LIFECYCLE_CONSTRAINT` that says what is allowed.
-pub fn word<W: Word>(table: &str, column: &str, text: &str) -> Result<W> {
-    W::parse(text).ok_or_else(|| {
-        let message = format!("{table}.{column} must be one of {}; nothing was changed", allowed::<W>());
-        constraint(table, column, "check", message)
-    })
-}
-
-/// Looks a word up that somebody passed as an argument.
-///
-/// # Errors
-/// `HF_INVALID_ARGUMENT` that says what is allowed.
-pub fn argument<W: Word>(name: &str, text: &str) -> Result<W> {
-    W::parse(text).ok_or_else(|| {
-        HfError::new(Code::InvalidArgument, format!("{name} must be one of {}", allowed::<W>()))
-            .with_field("field", name)
-    })
-}
-
-fn allowed<W: Word>() -> String {
-    let quoted: Vec<String> = W::ALL.iter().map(|(_, text)| format!("'{text}'")).collect();
-    quoted.join(", ")
-}
-
-/// Checks the name of an agent; `more` are those that the store was opened with.
-///
-/// # Errors
-/// `HF_LIFECYCLE_CONSTRAINT` for one that nobody named.
-pub fn harness(text: &str, more: &[String]) -> Result<()> {
-    if HARNESSES.contains(&text) || more.iter().any(|known| known == text) {
-        return Ok(());
-    }
-    let mut known: Vec<String> = HARNESSES.iter().map(|known| format!("'{known}'")).collect();
-    known.extend(more.iter().map(|known| format!("'{known}'")));
-    let message = format!(
-        "sessions.harness must be one of {}; name further ones with `harnesses` when the store is opened",
-        known.join(", ")
-    );
-    Err(constraint("sessions", "harness", "check", message))
-}
-
-/// An empty text and a missing one mean the same.
-fn word_or<W: Word>(table: &str, column: &str, text: Option<&str>, default: W) -> Result<W> {
-    match text {
-        None | Some("") => Ok(default),
-        Some(text) => word(table, column, text),
-    }
-}
 
 /// A project as it is handed in.
 #[derive(Debug, Clone, Deserialize)]
@@ -95,7 +38,11 @@ impl ProjectInput {
     /// `HF_INVALID_ARGUMENT`.
     pub fn record(self, now: Millis) -> Result<Project> {
         if self.id.is_empty() {
-            return Err(HfError::new(Code::InvalidArgument, "a project needs an id").with_field("field", "id"));
+            return Err(HfError::new(Code::InvalidArgument, "a project needs an id").with_argument(
+                "id",
+                "a string that is not empty",
+                &"".into(),
+            ));
         }
         Ok(Project {
             id: self.id,
@@ -193,6 +140,8 @@ pub struct SessionInput {
     pub metadata: Metadata,
     pub created_at: Option<Millis>,
     pub updated_at: Option<Millis>,
+    pub display_name: Option<String>,
+    pub pinned: Option<bool>,
 }
 
 impl SessionInput {
@@ -218,6 +167,8 @@ pub struct PrInput {
     pub ci_state: Option<String>,
     pub mergeability: Option<String>,
     pub updated_at: Option<Millis>,
+    pub head_branch: String,
+    pub base_branch: String,
 }
 
 /// Makes a record of a pull request.
@@ -235,6 +186,8 @@ pub fn pr(input: PrInput, now: Millis) -> Result<PrRow> {
         session_id: input.session_id,
         number: input.number,
         updated_at: input.updated_at.unwrap_or(now),
+        head_branch: input.head_branch,
+        base_branch: input.base_branch,
     })
 }
 
@@ -314,55 +267,4 @@ pub fn comments(url: &str, inputs: &[CommentInput], stored: &[PrComment], now: M
         }
     }
     set
-}
-
-fn named(message: &str, field: &str, value: &str) -> Result<()> {
-    if value.is_empty() { Err(HfError::new(Code::InvalidArgument, message).with_field("field", field)) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_word_names_its_column_and_what_is_allowed() {
-        let error = pr(PrInput { url: "u".into(), ci_state: Some("red".into()), ..PrInput::default() }, 0).unwrap_err();
-        assert_eq!(error.code(), Code::LifecycleConstraint);
-        assert_eq!(error.fields().get("column").unwrap(), "ci_state");
-        assert_eq!(error.fields().get("constraint").unwrap(), "check");
-        assert!(error.message().contains("'passing'"), "{error}");
-        let ok = pr(PrInput { url: "u".into(), ci_state: Some(String::new()), ..PrInput::default() }, 7).unwrap();
-        assert_eq!((ok.ci_state, ok.state, ok.updated_at), (CiState::Unknown, PrState::Open, 7));
-    }
-
-    #[test]
-    fn reasons_and_memories_belong_to_their_states() {
-        let reason = LifecycleInput { termination_reason: Some("pr_merged".into()), ..LifecycleInput::default() };
-        assert_eq!(reason.record(&[]).unwrap_err().fields().get("column").unwrap(), "termination_reason");
-        let memory = Detecting { attempts: 1, started_at: 0, evidence_hash: "x".into() };
-        let detecting = LifecycleInput { detecting: Some(memory), ..LifecycleInput::default() };
-        assert_eq!(detecting.record(&[]).unwrap_err().fields().get("column").unwrap(), "detecting_attempts");
-        let agent = LifecycleInput { harness: "mine".into(), ..LifecycleInput::default() };
-        assert!(agent.clone().record(&[]).is_err());
-        assert!(agent.record(&["mine".into()]).is_ok());
-    }
-
-    #[test]
-    fn the_last_of_two_comments_counts_with_the_time_of_the_first() {
-        let comment = |id: &str, body: &str, at| CommentInput {
-            comment_id: id.into(),
-            body: body.into(),
-            created_at: at,
-            ..CommentInput::default()
-        };
-        let stored = comments("u", &[comment("b", "old", None)], &[], 5);
-        let set = comments(
-            "u",
-            &[comment("a", "1", Some(3)), comment("b", "2", None), comment("a", "3", Some(9))],
-            &stored,
-            8,
-        );
-        let seen: Vec<_> = set.iter().map(|c| (c.comment_id.as_str(), c.body.as_str(), c.created_at)).collect();
-        assert_eq!(seen, [("a", "3", 3), ("b", "2", 5)]);
-    }
 }

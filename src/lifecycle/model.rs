@@ -29,7 +29,7 @@ pub struct Project {
 }
 
 /// What the agent was last heard to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Activity {
     /// What it does.
@@ -138,6 +138,20 @@ pub struct SessionRecord {
     pub created_at: Millis,
     /// When it was last written.
     pub updated_at: Millis,
+    /// What people call it. No decision looks at it.
+    pub display_name: String,
+    /// Whether people want it on top. No decision looks at it.
+    pub pinned: bool,
+    /// Which start of its runtime counts; empty before the first.
+    pub launch_id: String,
+    /// When that one came up; `None` before the first did.
+    pub launched_at: Option<Millis>,
+    /// Its runtime is known to be gone: somebody else may have its handle by now.
+    #[serde(skip)]
+    pub runtime_freed: bool,
+    /// It was ended in order to be resumed.
+    #[serde(skip)]
+    pub stopped: bool,
 }
 
 /// A pull request.
@@ -160,6 +174,10 @@ pub struct PrRow {
     pub mergeability: Mergeability,
     /// When it was last written.
     pub updated_at: Millis,
+    /// The branch that it brings; empty = unknown.
+    pub head_branch: String,
+    /// The branch that it goes to; empty = unknown.
+    pub base_branch: String,
 }
 
 /// A run of a check on a commit.
@@ -228,6 +246,9 @@ pub struct PrFacts {
     pub mergeability: Mergeability,
     /// Whether it has a comment that is not settled.
     pub review_comments: bool,
+    /// Whether it goes to the branch of another open pull request of the session: until that is merged, conflicts are not its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stacked: bool,
 }
 
 impl PrFacts {
@@ -245,6 +266,7 @@ impl PrFacts {
             review: pr.review_decision,
             mergeability: pr.mergeability,
             review_comments,
+            stacked: false,
         }
     }
 

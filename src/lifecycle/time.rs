@@ -19,7 +19,8 @@ pub fn text(ms: Millis) -> Result<String> {
         return Err(HfError::new(
             Code::InvalidArgument,
             format!("{ms} is no time that can be stored; give milliseconds since 1970, in the years 0000 to 9999"),
-        ));
+        )
+        .with_argument("time", "a time in the years 0000 to 9999", &ms.into()));
     }
     let (days, rest) = (ms.div_euclid(DAY), ms.rem_euclid(DAY));
     // Days to civil date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".

@@ -20,7 +20,7 @@ pub trait Word: Copy + Sized + 'static {
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $value:ident = $text:literal,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $value,)* }
 
         impl Word for $name {
@@ -192,6 +192,8 @@ words! {
     }
     /// What a person is shown; derived, never stored.
     SessionStatus {
+        /// It came up, and its agent has not been heard since.
+        NoSignal = "no_signal",
         /// Not started yet.
         Spawning = "spawning",
         /// The agent works.
@@ -230,6 +232,22 @@ words! {
         Done = "done",
         /// Ended, nobody knows why.
         Terminated = "terminated",
+    }
+    /// Which merged pull request ends its session.
+    MergeEnds {
+        /// Each of them.
+        Any = "any",
+        /// One that leaves none open.
+        Last = "last",
+        /// None.
+        Never = "never",
+    }
+    /// Which of several open pull requests counts for its session.
+    SeveralPrs {
+        /// The one that was written last.
+        Newest = "newest",
+        /// The one that is furthest from being merged.
+        Worst = "worst",
     }
     /// What the engine does by itself about a change.
     ReactionKey {
@@ -274,6 +292,20 @@ impl Default for ReviewDecision {
 impl Default for Mergeability {
     fn default() -> Self {
         Self::Unknown
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the macro has no place for the attribute")]
+impl Default for MergeEnds {
+    fn default() -> Self {
+        Self::Any
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the macro has no place for the attribute")]
+impl Default for SeveralPrs {
+    fn default() -> Self {
+        Self::Newest
     }
 }
 

@@ -93,6 +93,21 @@ impl Client {
         self.connection.statements.lock().unwrap_or_else(PoisonError::into_inner).remove(sql);
     }
 
+    /// Prepares `sql` for `params` on this connection, so that the call that follows sends its message when it is first polled. Does
+    /// nothing where statements are not prepared.
+    ///
+    /// # Errors
+    /// [`pg_error`](super::pg_error)'s.
+    pub async fn prepare(&self, doing: &str, sql: &str, params: &[Param<'_>]) -> Result<()> {
+        if !self.caches() {
+            return Ok(());
+        }
+        let call = Call::begin(self);
+        let prepared = self.prepared(sql, params).await;
+        call.end();
+        prepared.map(drop).map_err(|failed| pg_error(doing, &failed.error))
+    }
+
     /// Runs a query and returns its rows. `doing` says for the error message what it is good for (`reading the history`).
     ///
     /// # Errors

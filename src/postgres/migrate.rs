@@ -6,12 +6,15 @@ use tokio_postgres::types::Type;
 
 use super::client::Client;
 use super::transaction::Transaction;
-use super::{Postgres, quote_ident};
+use super::{Postgres, is_transient, quote_ident};
 use crate::error::{Code, HfError, Result};
 
 const TABLE: &str = "holdfast_migrations";
 /// Longest wait for another process that migrates, or for a table that is in use.
 const LOCK_TIMEOUT: &str = "60s";
+
+/// SQLSTATE of a lock that was not free in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// One change of a module's tables.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +60,7 @@ impl Postgres {
     /// schema itself is created only with `create_schema`.
     ///
     /// # Errors
-    /// `HF_FORMAT_TOO_NEW` when a newer version was applied; nothing is changed then. `HF_LOCK_TIMEOUT` when another session
+    /// `HF_FORMAT_TOO_NEW` when a newer version was applied, `HF_MIGRATION_FAILED` when a step failed; nothing is changed then. `HF_LOCK_TIMEOUT` when another session
     /// held a needed lock for 60 s. Otherwise as [`Client::fetch`].
     pub async fn migrate(
         &self,
@@ -109,7 +112,7 @@ impl Plan<'_> {
                 ),
             )
             .with_field("found", version)
-            .with_field("supported", self.newest)),
+            .with_field("expected", self.newest)),
             applied => Ok(applied),
         }
     }
@@ -137,7 +140,8 @@ impl Plan<'_> {
         let applied = self.applied(&transaction).await?.unwrap_or(0);
         for migration in self.migrations.iter().filter(|migration| migration.version > applied) {
             let doing = format!("migrating the {} tables to version {}", self.module, migration.version);
-            transaction.script(&doing, &migration.sql.replace("{schema}", &schema)).await?;
+            let ran = transaction.script(&doing, &migration.sql.replace("{schema}", &schema)).await;
+            ran.map_err(|error| self.failed(error, migration, applied))?;
             let record = format!("INSERT INTO {schema}.{TABLE} (module, version, name) VALUES ($1, $2, $3)");
             let values = [
                 (&self.module as _, Type::TEXT),
@@ -149,13 +153,28 @@ impl Plan<'_> {
         transaction.commit().await
     }
 
+    /// Says which step failed, and what there is now. A connection that broke, or others that were in the way, are not its fault.
+    fn failed(&self, error: HfError, step: &Migration, applied: i32) -> HfError {
+        let in_the_way = error.fields().get("sqlState").is_some_and(|state| state == LOCK_NOT_AVAILABLE);
+        if error.code() != Code::Database || in_the_way || is_transient(&error) {
+            return error;
+        }
+        error
+            .with_code(Code::MigrationFailed)
+            .with_advice(&format!("the tables stay as they were, of version {applied}"))
+            .with_field("schema", self.schema)
+            .with_field("found", applied)
+            .with_field("expected", self.newest)
+            .with_field("step", format!("{:04} {}", step.version, step.name))
+    }
+
     fn explained(&self, error: HfError) -> HfError {
-        if error.fields().get("sqlState").is_some_and(|state| state == "55P03") {
+        if error.fields().get("sqlState").is_some_and(|state| state == LOCK_NOT_AVAILABLE) {
             let text = format!(
                 "migrating the {} tables: another session held a lock for {LOCK_TIMEOUT}; end long transactions, then try again",
                 self.module
             );
-            return HfError::new(Code::LockTimeout, text).with_field("sqlState", "55P03");
+            return HfError::new(Code::LockTimeout, text).with_field("sqlState", LOCK_NOT_AVAILABLE);
         }
         error
     }

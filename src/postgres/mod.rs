@@ -29,7 +29,7 @@ mod transaction;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -203,6 +203,11 @@ impl Postgres {
     ///
     /// `done` gets `HF_UNAVAILABLE` when work had to be cut off.
     pub fn close(&self, done: Done) {
+        self.close_within(self.0.pool.server.settings.close_timeout, done);
+    }
+
+    /// As [`close`](Self::close), waiting for what is running for at most `limit`, if it is the first call.
+    pub fn close_within(&self, limit: Duration, done: Done) {
         let first = {
             let mut life = self.0.life();
             if life.phase == Phase::Closed {
@@ -215,7 +220,7 @@ impl Postgres {
         };
         if first {
             let inner = Arc::clone(&self.0);
-            self.0.pool.runtime.spawn(shut_down(inner));
+            self.0.pool.runtime.spawn(shut_down(inner, limit));
         }
     }
 
@@ -229,8 +234,7 @@ impl Postgres {
     }
 }
 
-async fn shut_down(inner: Arc<Inner>) {
-    let limit = inner.pool.server.settings.close_timeout;
+async fn shut_down(inner: Arc<Inner>, limit: Duration) {
     let start = Instant::now();
     let ended = async {
         while inner.life().running > 0 {

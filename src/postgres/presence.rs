@@ -73,9 +73,14 @@ impl Presence {
 
     /// Lets go.
     pub fn end(&self, done: Done) {
+        self.end_within(LAST_WORD, done);
+    }
+
+    /// As [`end`](Self::end), waiting for the server for at most `limit` with each step.
+    pub fn end_within(&self, limit: Duration, done: Done) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
         match held {
-            None => self.postgres.close(done),
+            None => self.postgres.close_within(limit, done),
             Some(client) => {
                 let postgres = self.postgres.clone();
                 let key = self.key;
@@ -84,9 +89,9 @@ impl Presence {
                     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&key, Type::INT8)];
                     let unlock = client.fetch("unmarking an owner", "SELECT pg_advisory_unlock($1)", &params);
                     // A server that does not answer will find out by itself.
-                    let _ = tokio::time::timeout(LAST_WORD, unlock).await;
+                    let _ = tokio::time::timeout(limit, unlock).await;
                     drop(client);
-                    postgres.close(done);
+                    postgres.close_within(limit, done);
                 });
             }
         }

@@ -57,7 +57,9 @@ pub(super) struct Settings {
 }
 
 fn invalid(key: &str, expected: &str) -> HfError {
-    HfError::new(Code::InvalidArgument, format!("PostgreSQL: `{key}` must be {expected}")).with_field("field", key)
+    HfError::new(Code::InvalidArgument, format!("PostgreSQL: `{key}` must be {expected}"))
+        .with_field("argument", key)
+        .with_field("expected", expected)
 }
 
 /// Resolves `config` with `variable` as the environment. Reads no file and opens nothing.

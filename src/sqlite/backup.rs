@@ -1,5 +1,6 @@
 //! A copy of a running database.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::connection::{beside, immutable};
 use super::shared::Shared;
 use super::{check, readers, sql_error};
-use crate::durable::{Disk, IoContext, atomic};
+use crate::durable::{Disk, IoContext, atomic, optional};
 use crate::error::{Code, HfError, Result};
 use crate::ids;
 
+/// Why a copy is not put over another file.
+const TAKEN: &str = "there is a file already, and a backup replaces none";
 /// Pages copied between two looks at whether the database was closed meanwhile.
 const PAGES_AT_ONCE: i32 = 1_000;
 
@@ -27,18 +30,15 @@ pub struct Backup {
     pub elapsed: Duration,
 }
 
-/// A temporary file that goes away unless it got its name.
+/// A temporary file. It goes away, also when the copy has its own name.
 struct Unfinished<'a> {
     disk: &'a Disk,
     path: PathBuf,
-    renamed: bool,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if !self.renamed {
-            let _ = self.disk.remove_file(&self.path);
-        }
+        let _ = self.disk.remove_file(&self.path);
         let _ = self.disk.remove_file(&beside(&self.path, "-journal"));
     }
 }
@@ -48,7 +48,7 @@ pub(super) fn run(shared: &Shared, to: &Path) -> Result<Backup> {
     let disk = Disk::real();
     let to = place(&disk, shared, to)?;
     let folder = atomic::folder_of(&to);
-    let mut copy = Unfinished { disk: &disk, path: folder.join(format!(".tmp.{}", ids::uuid())), renamed: false };
+    let copy = Unfinished { disk: &disk, path: folder.join(format!(".tmp.{}", ids::uuid())) };
     // Nobody but us may read it until it is complete; then whoever may read the database.
     drop(disk.create(&copy.path, Some(0o600)).at("create", &copy.path)?);
     readers::read(shared, |source| pages(shared, source, &copy.path))?;
@@ -70,21 +70,36 @@ pub(super) fn run(shared: &Shared, to: &Path) -> Result<Backup> {
         )
         .with_field("problems", problems.clone()));
     }
-    disk.rename(&copy.path, &to).at("rename", &to)?;
-    copy.renamed = true;
+    publish(&disk, &copy.path, &to)?;
+    drop(copy);
     disk.sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed)?;
     Ok(Backup { path: to.clone(), bytes, elapsed: begun.elapsed() })
 }
 
+/// Gives the copy its name, unless somebody else took it meanwhile.
+fn publish(disk: &Disk, copy: &Path, to: &Path) -> Result<()> {
+    match disk.hard_link(copy, to) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(to, TAKEN)),
+        // Without hard links the name is taken by an empty file of ours, which the copy then replaces.
+        Err(_) => match disk.create(to, Some(0o600)) {
+            Ok(_) => disk.rename(copy, to).at("rename", to),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(to, TAKEN)),
+            Err(error) => Err(error).at("create", to),
+        },
+    }
+}
+
+fn refused(to: &Path, why: &str) -> HfError {
+    let message = format!("cannot back up to {}: {why}; choose another path", to.display());
+    HfError::new(Code::InvalidArgument, message)
+        .with_argument("path", "the path of a new file", &to.to_string_lossy().into())
+        .with_field("path", to.to_string_lossy())
+}
+
 /// Checks that a file may be put at `to`, and makes its folder.
 fn place(disk: &Disk, shared: &Shared, to: &Path) -> Result<PathBuf> {
-    let refuse = |why: &str| {
-        Err(HfError::new(
-            Code::InvalidArgument,
-            format!("cannot back up to {}: {why}; choose another path", to.display()),
-        )
-        .with_field("path", to.to_string_lossy()))
-    };
+    let refuse = |why: &str| Err(refused(to, why));
     let to = std::path::absolute(to).at("resolve", to)?;
     let folder = atomic::folder_of(&to);
     let made = disk.create_dirs(folder).at("mkdir", folder)?;
@@ -100,6 +115,9 @@ fn place(disk: &Disk, shared: &Shared, to: &Path) -> Result<PathBuf> {
     // The log of another database would be taken for the log of the copy.
     if [beside(&to, "-wal"), beside(&to, "-journal")].iter().any(|file| disk.metadata(file).is_ok()) {
         return refuse("a database there is open, or was not closed cleanly");
+    }
+    if optional(disk.symlink_metadata(&to)).at("stat", &to)?.is_some() {
+        return refuse(TAKEN);
     }
     Ok(to)
 }

@@ -105,7 +105,7 @@ fn transaction(db: &Connection, jobs: &mut [&mut Entry], apart: Apart, shared: &
     if jobs.is_empty() {
         return None;
     }
-    if let Err(error) = execute(db, "BEGIN IMMEDIATE", shared) {
+    if let Err(error) = shared.begin(db).map_err(|error| honest(error, shared)) {
         for entry in jobs.iter_mut() {
             entry.outcome = Some(Err(error.clone()));
         }
@@ -171,7 +171,11 @@ fn transaction(db: &Connection, jobs: &mut [&mut Entry], apart: Apart, shared: &
 
 fn execute(db: &Connection, sql: &str, shared: &Shared) -> Result<()> {
     let run = || db.prepare_cached(sql)?.execute([]).map(drop);
-    run().map_err(|error| room::honest(sql_error("write to the database", error), shared.path.as_deref()))
+    run().map_err(|error| honest(error, shared))
+}
+
+fn honest(error: rusqlite::Error, shared: &Shared) -> HfError {
+    room::honest(sql_error("write to the database", error), shared.path.as_deref())
 }
 
 /// Undoes the transaction, if it is still open. An error here is the end.

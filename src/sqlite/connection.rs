@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Migrate, Options, Synchronous, checkpoint, log, migrate, sql_error};
+use super::turn::Turn;
+use super::{Migrate, Network, Options, Synchronous, checkpoint, log, migrate, network, shrink, sql_error};
 use crate::durable::{Disk, IoContext, atomic, optional, sync};
 use crate::error::{Code, HfError, Result};
 
@@ -42,6 +43,9 @@ fn refused(path: &Path, why: &str) -> HfError {
 /// Opens the writing connection of a file: looks whose it is before anything is changed, switches it to a write-ahead log,
 /// migrates it, and syncs the names of all that was created.
 pub(super) fn open_file(path: &Path, options: &Options) -> Result<(Connection, PathBuf)> {
+    if options.network == Network::Refuse {
+        network::refuse_network(path)?;
+    }
     let disk = Disk::real();
     let create = options.migrate == Migrate::Auto;
     if !create && optional(disk.metadata(path)).at("stat", path)?.is_none() {
@@ -73,21 +77,19 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
     }
     let found = migrate::identify(db)?;
     migrate::verify(found, options, path)?;
-    if options.incremental_vacuum && found.objects == 0 {
-        // Must stand before the first page, which switching to the log writes. On a file that has tables it would wait for the write
-        // lock, to no effect.
-        db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+    // A file that has tables would only be written to, for nothing.
+    if options.shrinks && found.objects == 0 {
+        shrink::prepare(db).map_err(sql)?;
     }
     switch_to_log(db, options.busy_timeout)?;
     set(db, options).map_err(sql)?;
     db.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
     db.pragma_update(None, "journal_size_limit", checkpoint::LOG_BYTES_KEPT).map_err(sql)?;
+    let mut turn = Turn::new(Some(path));
     // Whoever holds the write lock is at work with the log: opening need not wait for him.
-    db.busy_timeout(Duration::ZERO).map_err(sql)?;
-    let renewed = log::renew(db, path);
+    log::renew(db, path, &mut turn, Duration::ZERO)?;
     db.busy_timeout(options.busy_timeout).map_err(sql)?;
-    renewed?;
-    migrate::migrate(db, options, path)?;
+    migrate::migrate(db, options, path, &mut turn)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sql)?;
     Ok(())
 }
@@ -168,11 +170,10 @@ pub(super) fn open_memory(options: &Options) -> Result<Connection> {
     );
     let db = opened.map_err(|error| sql_error("open a database in memory", error))?;
     set(&db, options).map_err(|error| sql_error("open a database in memory", error))?;
-    if options.incremental_vacuum {
-        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")
-            .map_err(|error| sql_error("open a database in memory", error))?;
+    if options.shrinks {
+        shrink::prepare(&db).map_err(|error| sql_error("open a database in memory", error))?;
     }
-    migrate::migrate(&db, options, Path::new(":memory:"))?;
+    migrate::migrate(&db, options, Path::new(":memory:"), &mut Turn::new(None))?;
     Ok(db)
 }
 

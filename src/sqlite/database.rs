@@ -37,12 +37,13 @@ impl Database {
     /// behind is recovered on the way.
     ///
     /// # Errors
-    /// - [`Code::InvalidArgument`]: a folder, a FIFO, or another application's database; migrations not numbered in a row.
+    /// - [`Code::InvalidArgument`]: a folder, a FIFO, a file system of a network, or another application's database; migrations not
+    ///   numbered in a row.
     /// - [`Code::FormatTooNew`]: written by a newer version. Like the above the file was not touched.
     /// - [`Code::Corrupt`]: not a SQLite database, or a damaged one.
     /// - [`Code::Busy`]: others kept it to themselves for longer than `busy_timeout`.
-    /// - [`Code::Database`]: migrations are missing and [`Migrate::Check`](super::Migrate::Check) forbids to run them, or one
-    ///   failed (then none was kept).
+    /// - [`Code::MigrationFailed`]: a migration failed, none was kept. [`Code::Database`]: some are missing and
+    ///   [`Migrate::Check`](super::Migrate::Check) forbids to run them.
     /// - [`Code::Io`], [`Code::DiskFull`].
     pub fn open(target: &Target, options: Options) -> Result<Self> {
         if !options.migrations.iter().map(|migration| migration.version).eq(options.first_version()..=options.version())
@@ -99,11 +100,11 @@ impl Database {
         readers::read(&self.0.0, f)
     }
 
-    /// Copies the database, as it is at one moment, to the file `to`, which appears whole or not at all and replaces what was
-    /// there. The copy is opened and checked before it gets its name. Writers go on meanwhile. Blocks for as long as it takes.
+    /// Copies the database, as it is at one moment, to the new file `to`, which appears whole or not at all.
+    /// The copy is opened and checked before it gets its name. Writers go on meanwhile. Blocks for as long as it takes.
     ///
     /// # Errors
-    /// [`Code::InvalidArgument`] if `to` is the database itself, a folder, or a database in use; [`Code::Corrupt`] if the copy
+    /// [`Code::InvalidArgument`] if `to` exists already, or files of a database in use stand beside it; [`Code::Corrupt`] if the copy
     /// is not sound; [`Code::Closed`] if the database is closed meanwhile; any I/O failure. No half copy is left.
     pub fn backup(&self, to: &Path) -> Result<Backup> {
         backup::run(&self.0.0, to)

@@ -3,11 +3,13 @@
 use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
 use super::connection::beside;
 use super::sql_error;
+use super::turn::Turn;
 use crate::durable::{IoContext, optional};
 use crate::error::{Code, HfError, Result};
 
@@ -19,14 +21,14 @@ use crate::error::{Code, HfError, Result};
 /// the way: the write lock is held, and readers find what they found before. If the lock is not free, somebody is at work
 /// with this log and has done the same when he came. It costs the writing of the log, at most some 16 MB unless a reader
 /// kept it from being written back, and only after a crash or beside another process.
-pub(super) fn renew(db: &Connection, path: &Path) -> Result<()> {
+pub(super) fn renew(db: &Connection, path: &Path, turn: &mut Turn, timeout: Duration) -> Result<()> {
     let log = beside(path, "-wal");
     let length = optional(std::fs::metadata(&log)).at("stat", &log)?.map_or(0, |metadata| metadata.len());
     if length == 0 {
         return Ok(());
     }
     let sql = |error| sql_error("look at the write-ahead log", error);
-    match db.execute_batch("BEGIN IMMEDIATE").map_err(sql) {
+    match turn.begin(db, timeout).map_err(sql) {
         Err(error) if error.code() == Code::Busy => return Ok(()),
         result => result?,
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::turn::Turn;
 use super::{Migrate, Options, sql_error};
 use crate::error::{Code, HfError, Result};
 
@@ -85,15 +86,16 @@ pub(super) fn verify(found: Identity, options: &Options, path: &Path) -> Result<
 
 /// Brings the schema to our version, or says what is missing. All steps, the version and the mark go in one transaction;
 /// who comes second finds everything done.
-pub(super) fn migrate(db: &Connection, options: &Options, path: &Path) -> Result<()> {
+pub(super) fn migrate(db: &Connection, options: &Options, path: &Path, turn: &mut Turn) -> Result<()> {
     let found = identify(db)?;
     verify(found, options, path)?;
     let complete = found.application_id == options.application_id && found.user_version == options.version();
+    let begin = || turn.begin(db, options.busy_timeout);
     match options.migrate {
         _ if complete => Ok(()),
-        Migrate::Auto => in_transaction(db, || apply(db, options, path, options.migrations)),
+        Migrate::Auto => in_transaction(begin, db, || apply(db, options, path, options.migrations)),
         Migrate::Off if found.application_id == options.application_id => Ok(()),
-        Migrate::Off => in_transaction(db, || apply(db, options, path, &[])),
+        Migrate::Off => in_transaction(begin, db, || apply(db, options, path, &[])),
         Migrate::Check => Err(missing(found, options, path)),
     }
 }
@@ -120,10 +122,14 @@ pub(super) fn missing(found: Identity, options: &Options, path: &Path) -> HfErro
     .with_field("expected", options.version())
 }
 
-fn in_transaction(db: &Connection, steps: impl FnOnce() -> Result<()>) -> Result<()> {
-    let run = |sql| db.execute_batch(sql).map_err(|error| sql_error("migrate the database", error));
-    run("BEGIN IMMEDIATE")?;
-    let result = steps().and_then(|()| run("COMMIT"));
+fn in_transaction(
+    begin: impl FnOnce() -> rusqlite::Result<()>,
+    db: &Connection,
+    steps: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let sql = |error| sql_error("migrate the database", error);
+    begin().map_err(sql)?;
+    let result = steps().and_then(|()| db.execute_batch("COMMIT").map_err(sql));
     if result.is_err() && !db.is_autocommit() {
         // The first error is the one that says what is wrong.
         let _ = db.execute_batch("ROLLBACK");
@@ -131,13 +137,29 @@ fn in_transaction(db: &Connection, steps: impl FnOnce() -> Result<()>) -> Result
     result
 }
 
+/// Says which step failed, and what there is now. A disk that is full, or fails, is not the step's fault.
+fn failed(error: HfError, step: &str, found: Identity, options: &Options, path: &Path) -> HfError {
+    if error.code() != Code::Database {
+        return error;
+    }
+    error
+        .with_code(Code::MigrationFailed)
+        .with_advice(&format!("the tables stay as they were, of version {}", found.user_version))
+        .at_place(&path.to_string_lossy())
+        .with_field("path", path.to_string_lossy())
+        .with_field("found", found.user_version)
+        .with_field("expected", options.version())
+        .with_field("step", step)
+}
+
 fn apply(db: &Connection, options: &Options, path: &Path, migrations: &[super::Migration]) -> Result<()> {
     // Only now, with the write lock held, it is certain that nobody else is at it.
     let found = identify(db)?;
     verify(found, options, path)?;
     for migration in migrations.iter().filter(|migration| migration.version > found.user_version) {
-        let doing = format!("migration {:04} {}", migration.version, migration.name);
-        db.execute_batch(migration.sql).map_err(|error| sql_error(&doing, error))?;
+        let step = format!("{:04} {}", migration.version, migration.name);
+        let failed = |error| failed(sql_error(&format!("migration {step}"), error), &step, found, options, path);
+        db.execute_batch(migration.sql).map_err(failed)?;
     }
     if found.objects > 0 && !super::check::foreign_keys(db)?.is_empty() {
         return Err(HfError::new(

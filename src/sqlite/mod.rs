@@ -10,7 +10,7 @@
 //!   room;
 //! - **failed sync or write**: the job fails, the handle is poisoned, and a new opening tells the truth: such a job is there
 //!   whole or not at all. A second sync is never believed: [`log`] says why, [`checkpoint`] what that means for the log;
-//! - **other processes**: one order of writes, waiting up to `busy_timeout`, then [`Code::Busy`];
+//! - **other processes**: one order of writes, in which all get their [turn] soon, waiting up to `busy_timeout`, then [`Code::Busy`];
 //! - **file deleted or replaced under us**: noticed before the next batch (not on Windows), which fails.
 //!
 //! [`Code::DiskFull`]: crate::error::Code::DiskFull
@@ -25,6 +25,7 @@ mod database;
 mod error;
 mod log;
 mod migrate;
+mod network;
 mod options;
 pub mod owner;
 mod queue;
@@ -32,6 +33,8 @@ mod read_only;
 mod readers;
 mod room;
 mod shared;
+mod shrink;
+mod turn;
 mod writer;
 
 #[cfg(test)]
@@ -40,8 +43,10 @@ mod tests;
 pub use backup::Backup;
 pub use database::Database;
 pub use error::sql_error;
-pub use options::{Migrate, Migration, Options, Synchronous, Target};
+pub use network::refuse_network;
+pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
 pub use read_only::ReadOnly;
+pub use shrink::give_back;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

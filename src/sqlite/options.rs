@@ -9,7 +9,7 @@ use rusqlite::Connection;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A file, shared with every other process that opens it. Its folders are made when they are missing. It must lie on a
-    /// local file system: the write-ahead log needs shared memory.
+    /// local file system, for the write-ahead log needs shared memory: see [`Network`].
     File(PathBuf),
     /// Memory of this process, private to one [`Database`](super::Database). Reads and writes take turns.
     Memory,
@@ -22,6 +22,17 @@ pub enum Synchronous {
     Normal,
     /// Nothing: every batch is on the disk before its jobs hear of it.
     Full,
+}
+
+/// What opening does about a file on a [file system of a network](super::refuse_network).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Network {
+    /// Fails, and touches nothing.
+    #[default]
+    Refuse,
+    /// Takes it; the caller knows that no other host opens the file.
+    Allow,
 }
 
 /// One step of a schema.
@@ -60,11 +71,12 @@ pub struct Options {
     pub migrations: &'static [Migration],
     /// Most jobs in one transaction; default 256. What waits longer than that goes out with the next.
     pub max_batch: usize,
+    /// Makes new files so that they can [give room back](super::give_back); it costs a little on each write. Default `false`.
+    pub shrinks: bool,
+    /// Default [`Network::Refuse`].
+    pub network: Network,
     /// Default [`Migrate::Auto`].
     pub migrate: Migrate,
-    /// Whether a file that is made lets free pages be given back piece by piece (`PRAGMA incremental_vacuum`). It costs every write a
-    /// little, and can be chosen only before the first page is written. Default no.
-    pub incremental_vacuum: bool,
     /// Runs on every new connection, for functions and the like; by default it does nothing. The schema is not trusted: a
     /// function that triggers, views or indexes are to call must be declared innocuous.
     pub setup: fn(&Connection) -> rusqlite::Result<()>,
@@ -80,8 +92,9 @@ impl Options {
             application_id,
             migrations,
             max_batch: 256,
+            shrinks: false,
+            network: Network::Refuse,
             migrate: Migrate::Auto,
-            incremental_vacuum: false,
             setup: |_| Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::queue::Queue;
 use super::readers::Readers;
+use super::turn::Turn;
 use super::{Options, Stats};
 use crate::error::{Code, HfError, Result};
 
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub queue: Queue,
     /// The writing connection; in memory the only one. `None` once it is closed.
     pub connection: Mutex<Option<Connection>>,
+    /// For the writer's thread.
+    turn: Mutex<Turn>,
     pub readers: Readers,
     pub counters: Counters,
     /// Pages in the write-ahead log after the last commit.
@@ -50,6 +53,7 @@ impl Shared {
         connection.wal_hook(Some(counting)).map_err(|error| super::sql_error("open the database", error))?;
         Ok(Self {
             options,
+            turn: Mutex::new(Turn::new(path.as_deref())),
             path,
             queue: Queue::default(),
             connection: Mutex::new(Some(connection)),
@@ -65,6 +69,11 @@ impl Shared {
     /// Locks the writing connection. A job that panicked was rolled back, so a poisoned mutex still holds a sound one.
     pub(super) fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a transaction that writes, in turn with other processes.
+    pub(super) fn begin(&self, db: &Connection) -> rusqlite::Result<()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, self.options.busy_timeout)
     }
 
     pub(super) fn is_poisoned(&self) -> bool {

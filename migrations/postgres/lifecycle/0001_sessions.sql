@@ -45,11 +45,27 @@ CREATE TABLE {schema}.sessions (
   agent_session_id TEXT COLLATE "C" NOT NULL DEFAULT '',
   workspace_freed_at TEXT COLLATE "C" CONSTRAINT "sessions.workspace_freed_at"
     CHECK (workspace_freed_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Since when its runtime is known to be gone: somebody else may have its handle by now.
+  runtime_freed_at TEXT COLLATE "C" CONSTRAINT "sessions.runtime_freed_at"
+    CHECK (runtime_freed_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- When it was stopped in order to be resumed.
+  stopped_at TEXT COLLATE "C" CONSTRAINT "sessions.stopped_at"
+    CHECK (stopped_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Which start of its runtime counts: made before the start, so what an earlier one still tells can be known as old.
+  launch_id TEXT COLLATE "C" NOT NULL DEFAULT '',
+  -- When that one came up.
+  launched_at TEXT COLLATE "C" CONSTRAINT "sessions.launched_at"
+    CHECK (launched_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- Which merge ends this very session; '' = as the policy says. No check: there may be more words.
+  merge_ends TEXT COLLATE "C" NOT NULL DEFAULT '',
   revision BIGINT NOT NULL DEFAULT 0,
   created_at TEXT COLLATE "C" NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
   updated_at TEXT COLLATE "C" NOT NULL CONSTRAINT "sessions.updated_at"
     CHECK (updated_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- For people; no decision looks at these two.
+  display_name TEXT COLLATE "C" NOT NULL DEFAULT '',
+  pinned BIGINT NOT NULL DEFAULT 0 CONSTRAINT "sessions.pinned" CHECK (pinned IN (0, 1)),
   prompt TEXT COLLATE "C" NOT NULL DEFAULT '',
   CONSTRAINT "sessions.detecting_attempts" CHECK (
     (detecting_attempts IS NULL) = (detecting_started_at IS NULL)
@@ -64,6 +80,8 @@ CREATE INDEX sessions_running_idx ON {schema}.sessions (project_id, num) WHERE s
 -- What has ended and may still have a workspace: few as well, once those are given back.
 CREATE INDEX sessions_reclaimable_idx ON {schema}.sessions (project_id, num)
   WHERE session_state IN ('done', 'terminated') AND workspace_path <> '' AND workspace_freed_at IS NULL;
+-- What waits to be resumed.
+CREATE INDEX sessions_stopped_idx ON {schema}.sessions (project_id, num) WHERE stopped_at IS NOT NULL;
 
 CREATE TABLE {schema}.pr (
   url TEXT COLLATE "C" NOT NULL CONSTRAINT "pr.url.key" PRIMARY KEY,
@@ -77,7 +95,13 @@ CREATE TABLE {schema}.pr (
   mergeability TEXT COLLATE "C" NOT NULL DEFAULT 'unknown' CONSTRAINT "pr.mergeability" CHECK (mergeability IN
     ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
   updated_at TEXT COLLATE "C" NOT NULL CONSTRAINT "pr.updated_at"
-    CHECK (updated_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$')
+    CHECK (updated_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  head_branch TEXT COLLATE "C" NOT NULL DEFAULT '',
+  base_branch TEXT COLLATE "C" NOT NULL DEFAULT '',
+  -- Counts the replacements of its comments that changed anything, and when the last of them was.
+  comments_revision BIGINT NOT NULL DEFAULT 0,
+  comments_at TEXT COLLATE "C" CONSTRAINT "pr.comments_at"
+    CHECK (comments_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$')
 );
 CREATE INDEX pr_session_idx ON {schema}.pr (session_id);
 
@@ -216,6 +240,8 @@ CREATE TABLE {schema}.reaction_state (
   pending_message TEXT COLLATE "C" NOT NULL DEFAULT '',
   lease_until TEXT COLLATE "C" CONSTRAINT "reaction_state.lease_until"
     CHECK (lease_until ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  -- The call for a person is in `notification`.
+  is_noted BIGINT NOT NULL DEFAULT 0 CONSTRAINT "reaction_state.is_noted" CHECK (is_noted IN (0, 1)),
   CONSTRAINT "reaction_state.reaction.key" PRIMARY KEY (session_id, reaction)
 );
 -- What `tick` looks at: what waits to be delivered, and what may have to be escalated.
@@ -234,8 +260,11 @@ CREATE TABLE {schema}.consumer_offset (
 CREATE TABLE {schema}.session_operation (
   id TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.id.key" PRIMARY KEY,
   session_id TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.session_id" REFERENCES {schema}.sessions (id) ON DELETE CASCADE,
-  kind TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup')),
+  kind TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup', 'stop')),
   step TEXT COLLATE "C" NOT NULL DEFAULT '',
+  -- The start of the runtime that a restore is at, and what its agent was heard to do before the restore was through.
+  launch_id TEXT COLLATE "C",
+  early_activity TEXT COLLATE "C",
   owner TEXT COLLATE "C" NOT NULL,
   started_at TEXT COLLATE "C" NOT NULL CONSTRAINT "session_operation.started_at"
     CHECK (started_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
@@ -252,3 +281,160 @@ CREATE TABLE {schema}.session_key (
   CONSTRAINT "session_key.key.key" PRIMARY KEY (project_id, key)
 );
 CREATE INDEX session_key_session_idx ON {schema}.session_key (session_id);
+
+-- What a project wants otherwise about reactions. `escalate_after_ms` is the member `escalateAfterMs` of the policy, for what looks
+-- through all sessions; NULL = the policy has none.
+CREATE TABLE {schema}.reaction_policy (
+  project_id TEXT COLLATE "C" NOT NULL CONSTRAINT "reaction_policy.project_id.key" PRIMARY KEY
+    CONSTRAINT "reaction_policy.project_id" REFERENCES {schema}.projects (id),
+  policy TEXT COLLATE "C" NOT NULL CONSTRAINT "reaction_policy.policy" CHECK (policy::json IS NOT NULL),
+  escalate_after_ms BIGINT
+);
+
+-- Why a session is what it is: one row per transition, in its transaction. `seq` counts per session; `log_seq` is the newest change when it was
+-- made: its own, if it made one. Of a session the newest 256 are kept, or some more.
+CREATE TABLE {schema}.session_decision (
+  session_id TEXT COLLATE "C" NOT NULL CONSTRAINT "session_decision.session_id" REFERENCES {schema}.sessions (id) ON DELETE CASCADE,
+  seq BIGINT NOT NULL,
+  log_seq BIGINT NOT NULL,
+  at TEXT COLLATE "C" NOT NULL CONSTRAINT "session_decision.at"
+    CHECK (at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  cause TEXT COLLATE "C" NOT NULL,
+  from_state TEXT COLLATE "C" NOT NULL,
+  to_state TEXT COLLATE "C" NOT NULL,
+  termination_reason TEXT COLLATE "C" NOT NULL DEFAULT '',
+  is_alive BIGINT NOT NULL CONSTRAINT "session_decision.is_alive" CHECK (is_alive IN (0, 1)),
+  detecting_attempts BIGINT,
+  evidence TEXT COLLATE "C" NOT NULL,
+  CONSTRAINT "session_decision.seq.key" PRIMARY KEY (session_id, seq)
+);
+
+-- What people were, or should have been, told. That somebody saw it and that its cause is gone are two facts. One that asks for nothing is made
+-- resolved.
+CREATE TABLE {schema}.notification (
+  id BIGINT GENERATED ALWAYS AS IDENTITY CONSTRAINT "notification.id.key" PRIMARY KEY,
+  project_id TEXT COLLATE "C" NOT NULL CONSTRAINT "notification.project_id" REFERENCES {schema}.projects (id),
+  session_id TEXT COLLATE "C" NOT NULL CONSTRAINT "notification.session_id" REFERENCES {schema}.sessions (id) ON DELETE CASCADE,
+  reaction TEXT COLLATE "C" NOT NULL,
+  event_type TEXT COLLATE "C" NOT NULL,
+  priority TEXT COLLATE "C" NOT NULL CONSTRAINT "notification.priority" CHECK (priority IN ('urgent', 'action', 'info')),
+  message TEXT COLLATE "C" NOT NULL,
+  count BIGINT NOT NULL DEFAULT 1,
+  first_at TEXT COLLATE "C" NOT NULL CONSTRAINT "notification.first_at"
+    CHECK (first_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  last_at TEXT COLLATE "C" NOT NULL CONSTRAINT "notification.last_at"
+    CHECK (last_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  seen_at TEXT COLLATE "C" CONSTRAINT "notification.seen_at"
+    CHECK (seen_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$'),
+  resolved_at TEXT COLLATE "C" CONSTRAINT "notification.resolved_at"
+    CHECK (resolved_at ~ '^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$')
+);
+-- As long as one is not resolved, the same adds to it.
+CREATE UNIQUE INDEX notification_open_idx ON {schema}.notification (session_id, reaction) WHERE resolved_at IS NULL;
+CREATE INDEX notification_session_idx ON {schema}.notification (session_id, id);
+CREATE INDEX notification_project_idx ON {schema}.notification (project_id, id);
+CREATE INDEX notification_seen_idx ON {schema}.notification (seen_at, id);
+CREATE INDEX notification_resolved_idx ON {schema}.notification (resolved_at, id);
+
+-- What was switched on for this store, by its name. A row `invalidation` makes the triggers below speak.
+CREATE TABLE {schema}.store_feature (name TEXT COLLATE "C" NOT NULL CONSTRAINT "store_feature.name.key" PRIMARY KEY);
+
+-- At COMMIT, after the trigger that wrote the change of the same transaction.
+CREATE FUNCTION {schema}.place_decision() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  UPDATE {schema}.session_decision SET log_seq = coalesce((SELECT pg_catalog.max(c.seq) FROM {schema}.change_log c),
+    (SELECT f.pruned_seq FROM {schema}.change_log_floor f))
+  WHERE session_id = NEW.session_id AND seq = NEW.seq;
+  RETURN NULL;
+END $body$;
+CREATE CONSTRAINT TRIGGER session_decision_place AFTER INSERT ON {schema}.session_decision DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION {schema}.place_decision();
+
+-- Before the session goes: its pull requests and notifications tell of their end first.
+CREATE FUNCTION {schema}.session_leaves() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  DELETE FROM {schema}.pr WHERE session_id = OLD.id;
+  DELETE FROM {schema}.notification WHERE session_id = OLD.id;
+  RETURN OLD;
+END $body$;
+CREATE TRIGGER sessions_leave BEFORE DELETE ON {schema}.sessions FOR EACH ROW EXECUTE FUNCTION {schema}.session_leaves();
+
+CREATE FUNCTION {schema}.invalidates() RETURNS boolean LANGUAGE sql STABLE AS
+  $body$ SELECT EXISTS (SELECT 1 FROM {schema}.store_feature WHERE name = 'invalidation') $body$;
+
+CREATE FUNCTION {schema}.session_invalidated() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  IF {schema}.invalidates() THEN
+    PERFORM {schema}.log_change(TG_TABLE_SCHEMA, NEW.project_id, NEW.id, 'session_updated',
+      '{"id":' || pg_catalog.to_json(NEW.id::text) || ',"state":' || pg_catalog.to_json(NEW.session_state::text)
+      || ',"terminationReason":' || pg_catalog.to_json(NEW.termination_reason::text) || ',"isAlive":' || NEW.is_alive
+      || ',"activity":' || pg_catalog.to_json(NEW.activity_state::text) || '}', NEW.updated_at);
+  END IF;
+  RETURN NULL;
+END $body$;
+
+-- At COMMIT the session may be gone: its project is in its id (see "sessions.id").
+CREATE FUNCTION {schema}.pr_invalidated() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  IF NOT {schema}.invalidates() THEN
+    RETURN NULL;
+  END IF;
+  IF TG_OP = 'DELETE' THEN
+    PERFORM {schema}.log_change(TG_TABLE_SCHEMA, pg_catalog.regexp_replace(OLD.session_id, '-[0-9]+$', ''), OLD.session_id, TG_ARGV[0],
+      '{"url":' || pg_catalog.to_json(OLD.url::text) || ',"session":' || pg_catalog.to_json(OLD.session_id::text) || '}',
+      pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
+  ELSE
+    PERFORM {schema}.log_change(TG_TABLE_SCHEMA, pg_catalog.regexp_replace(NEW.session_id, '-[0-9]+$', ''), NEW.session_id, TG_ARGV[0],
+      '{"url":' || pg_catalog.to_json(NEW.url::text) || ',"session":' || pg_catalog.to_json(NEW.session_id::text) || '}',
+      coalesce(NEW.comments_at, NEW.updated_at));
+  END IF;
+  RETURN NULL;
+END $body$;
+
+CREATE FUNCTION {schema}.log_notification(schema_name text, n {schema}.notification, resolved boolean, at text) RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+  PERFORM {schema}.log_change(schema_name, n.project_id, n.session_id, 'notification_changed',
+    '{"id":' || n.id || ',"session":' || pg_catalog.to_json(n.session_id::text) || ',"reaction":' || pg_catalog.to_json(n.reaction::text)
+    || ',"seen":' || (n.seen_at IS NOT NULL)::int || ',"resolved":' || resolved::int || '}', at);
+END $body$;
+
+CREATE FUNCTION {schema}.notification_invalidated() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  IF NOT {schema}.invalidates() THEN
+    RETURN NULL;
+  END IF;
+  CASE TG_OP
+    WHEN 'DELETE' THEN
+      PERFORM {schema}.log_notification(TG_TABLE_SCHEMA, OLD, true,
+        pg_catalog.to_char(pg_catalog.clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
+    WHEN 'INSERT' THEN
+      PERFORM {schema}.log_notification(TG_TABLE_SCHEMA, NEW, NEW.resolved_at IS NOT NULL, NEW.last_at);
+    ELSE
+      PERFORM {schema}.log_notification(TG_TABLE_SCHEMA, NEW, NEW.resolved_at IS NOT NULL,
+        CASE WHEN OLD.resolved_at IS DISTINCT FROM NEW.resolved_at THEN coalesce(NEW.resolved_at, NEW.last_at)
+          WHEN OLD.count IS DISTINCT FROM NEW.count THEN NEW.last_at ELSE coalesce(NEW.seen_at, NEW.last_at) END);
+  END CASE;
+  RETURN NULL;
+END $body$;
+
+CREATE CONSTRAINT TRIGGER sessions_invalidate AFTER UPDATE ON {schema}.sessions DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN ((OLD.branch IS DISTINCT FROM NEW.branch OR OLD.agent_session_id IS DISTINCT FROM NEW.agent_session_id
+      OR OLD.display_name IS DISTINCT FROM NEW.display_name OR OLD.pinned IS DISTINCT FROM NEW.pinned)
+    AND OLD.session_state IS NOT DISTINCT FROM NEW.session_state
+    AND OLD.termination_reason IS NOT DISTINCT FROM NEW.termination_reason
+    AND OLD.is_alive IS NOT DISTINCT FROM NEW.is_alive AND OLD.activity_state IS NOT DISTINCT FROM NEW.activity_state)
+  EXECUTE FUNCTION {schema}.session_invalidated();
+CREATE CONSTRAINT TRIGGER pr_invalidate_delete AFTER DELETE ON {schema}.pr DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION {schema}.pr_invalidated('pr_deleted');
+CREATE CONSTRAINT TRIGGER pr_invalidate_comments AFTER UPDATE ON {schema}.pr DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN (OLD.comments_revision IS DISTINCT FROM NEW.comments_revision)
+  EXECUTE FUNCTION {schema}.pr_invalidated('pr_comments_replaced');
+CREATE CONSTRAINT TRIGGER notification_invalidate_insert AFTER INSERT ON {schema}.notification DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION {schema}.notification_invalidated();
+CREATE CONSTRAINT TRIGGER notification_invalidate_update AFTER UPDATE ON {schema}.notification DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN (OLD.seen_at IS DISTINCT FROM NEW.seen_at OR OLD.resolved_at IS DISTINCT FROM NEW.resolved_at
+    OR OLD.count IS DISTINCT FROM NEW.count)
+  EXECUTE FUNCTION {schema}.notification_invalidated();
+CREATE CONSTRAINT TRIGGER notification_invalidate_delete AFTER DELETE ON {schema}.notification DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW WHEN (OLD.resolved_at IS NULL) EXECUTE FUNCTION {schema}.notification_invalidated();

@@ -44,11 +44,27 @@ CREATE TABLE sessions (
   agent_session_id TEXT NOT NULL DEFAULT '',
   workspace_freed_at TEXT CONSTRAINT "sessions.workspace_freed_at"
     CHECK (workspace_freed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Since when its runtime is known to be gone: somebody else may have its handle by now.
+  runtime_freed_at TEXT CONSTRAINT "sessions.runtime_freed_at"
+    CHECK (runtime_freed_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- When it was stopped in order to be resumed.
+  stopped_at TEXT CONSTRAINT "sessions.stopped_at"
+    CHECK (stopped_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Which start of its runtime counts: made before the start, so what an earlier one still tells can be known as old.
+  launch_id TEXT NOT NULL DEFAULT '',
+  -- When that one came up.
+  launched_at TEXT CONSTRAINT "sessions.launched_at"
+    CHECK (launched_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- Which merge ends this very session; '' = as the policy says. No check: there may be more words.
+  merge_ends TEXT NOT NULL DEFAULT '',
   revision INTEGER NOT NULL DEFAULT 0,
   created_at TEXT NOT NULL CONSTRAINT "sessions.created_at"
     CHECK (created_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
   updated_at TEXT NOT NULL CONSTRAINT "sessions.updated_at"
     CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- For people; no decision looks at these two.
+  display_name TEXT NOT NULL DEFAULT '',
+  pinned INTEGER NOT NULL DEFAULT 0 CONSTRAINT "sessions.pinned" CHECK (pinned IN (0, 1)),
   prompt TEXT NOT NULL DEFAULT '',
   CONSTRAINT "sessions.detecting_attempts" CHECK (
     (detecting_attempts IS NULL) = (detecting_started_at IS NULL)
@@ -63,6 +79,8 @@ CREATE INDEX sessions_running_idx ON sessions (project_id, num) WHERE session_st
 -- What has ended and may still have a workspace: few as well, once those are given back.
 CREATE INDEX sessions_reclaimable_idx ON sessions (project_id, num)
   WHERE session_state IN ('done', 'terminated') AND workspace_path <> '' AND workspace_freed_at IS NULL;
+-- What waits to be resumed.
+CREATE INDEX sessions_stopped_idx ON sessions (project_id, num) WHERE stopped_at IS NOT NULL;
 
 CREATE TABLE pr (
   url TEXT PRIMARY KEY NOT NULL,
@@ -76,7 +94,13 @@ CREATE TABLE pr (
   mergeability TEXT NOT NULL DEFAULT 'unknown' CONSTRAINT "pr.mergeability" CHECK (mergeability IN
     ('unknown', 'mergeable', 'conflicting', 'blocked', 'unstable')),
   updated_at TEXT NOT NULL CONSTRAINT "pr.updated_at"
-    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
+    CHECK (updated_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  head_branch TEXT NOT NULL DEFAULT '',
+  base_branch TEXT NOT NULL DEFAULT '',
+  -- Counts the replacements of its comments that changed anything, and when the last of them was.
+  comments_revision INTEGER NOT NULL DEFAULT 0,
+  comments_at TEXT CONSTRAINT "pr.comments_at"
+    CHECK (comments_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
 ) STRICT;
 CREATE INDEX pr_session_idx ON pr (session_id);
 
@@ -190,6 +214,8 @@ CREATE TABLE reaction_state (
   pending_message TEXT NOT NULL DEFAULT '',
   lease_until TEXT CONSTRAINT "reaction_state.lease_until"
     CHECK (lease_until GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  -- The call for a person is in `notification`.
+  is_noted INTEGER NOT NULL DEFAULT 0 CONSTRAINT "reaction_state.is_noted" CHECK (is_noted IN (0, 1)),
   PRIMARY KEY (session_id, reaction)
 ) STRICT, WITHOUT ROWID;
 -- What `tick` looks at: what waits to be delivered, and what may have to be escalated.
@@ -208,8 +234,11 @@ CREATE TABLE consumer_offset (
 CREATE TABLE session_operation (
   id TEXT PRIMARY KEY NOT NULL,
   session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-  kind TEXT NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup')),
+  kind TEXT NOT NULL CONSTRAINT "session_operation.kind" CHECK (kind IN ('spawn', 'kill', 'restore', 'cleanup', 'stop')),
   step TEXT NOT NULL DEFAULT '',
+  -- The start of the runtime that a restore is at, and what its agent was heard to do before the restore was through.
+  launch_id TEXT,
+  early_activity TEXT,
   owner TEXT NOT NULL,
   started_at TEXT NOT NULL CONSTRAINT "session_operation.started_at"
     CHECK (started_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
@@ -226,3 +255,113 @@ CREATE TABLE session_key (
   PRIMARY KEY (project_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX session_key_session_idx ON session_key (session_id);
+
+-- What a project wants otherwise about reactions. `escalate_after_ms` is the member `escalateAfterMs` of the policy, for what looks
+-- through all sessions; NULL = the policy has none.
+CREATE TABLE reaction_policy (
+  project_id TEXT PRIMARY KEY NOT NULL REFERENCES projects (id),
+  policy TEXT NOT NULL CONSTRAINT "reaction_policy.policy" CHECK (json_valid(policy)),
+  escalate_after_ms INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Why a session is what it is: one row per transition, in its transaction. `seq` counts per session; `log_seq` is the newest change when it was
+-- made: its own, if it made one. Of a session the newest 256 are kept, or some more.
+CREATE TABLE session_decision (
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  seq INTEGER NOT NULL,
+  log_seq INTEGER NOT NULL,
+  at TEXT NOT NULL CONSTRAINT "session_decision.at"
+    CHECK (at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  cause TEXT NOT NULL,
+  from_state TEXT NOT NULL,
+  to_state TEXT NOT NULL,
+  termination_reason TEXT NOT NULL DEFAULT '',
+  is_alive INTEGER NOT NULL CONSTRAINT "session_decision.is_alive" CHECK (is_alive IN (0, 1)),
+  detecting_attempts INTEGER,
+  evidence TEXT NOT NULL,
+  PRIMARY KEY (session_id, seq)
+) STRICT, WITHOUT ROWID;
+
+-- What people were, or should have been, told. That somebody saw it and that its cause is gone are two facts. One that asks for nothing is made
+-- resolved.
+CREATE TABLE notification (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+  reaction TEXT NOT NULL,
+  event_type TEXT NOT NULL,
+  priority TEXT NOT NULL CONSTRAINT "notification.priority" CHECK (priority IN ('urgent', 'action', 'info')),
+  message TEXT NOT NULL,
+  count INTEGER NOT NULL DEFAULT 1,
+  first_at TEXT NOT NULL CONSTRAINT "notification.first_at"
+    CHECK (first_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  last_at TEXT NOT NULL CONSTRAINT "notification.last_at"
+    CHECK (last_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  seen_at TEXT CONSTRAINT "notification.seen_at"
+    CHECK (seen_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z'),
+  resolved_at TEXT CONSTRAINT "notification.resolved_at"
+    CHECK (resolved_at GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')
+) STRICT;
+-- As long as one is not resolved, the same adds to it.
+CREATE UNIQUE INDEX notification_open_idx ON notification (session_id, reaction) WHERE resolved_at IS NULL;
+CREATE INDEX notification_session_idx ON notification (session_id, id);
+CREATE INDEX notification_project_idx ON notification (project_id, id);
+CREATE INDEX notification_seen_idx ON notification (seen_at, id);
+CREATE INDEX notification_resolved_idx ON notification (resolved_at, id);
+
+-- What was switched on for this store, by its name. A row `invalidation` makes the triggers below speak.
+CREATE TABLE store_feature (name TEXT PRIMARY KEY NOT NULL) STRICT, WITHOUT ROWID;
+
+-- Before the session goes: its pull requests and notifications tell of their end first, and can still be found to be its own.
+CREATE TRIGGER sessions_leave BEFORE DELETE ON sessions BEGIN
+  DELETE FROM pr WHERE session_id = OLD.id;
+  DELETE FROM notification WHERE session_id = OLD.id;
+END;
+CREATE TRIGGER sessions_invalidate AFTER UPDATE ON sessions
+WHEN (OLD.branch IS NOT NEW.branch OR OLD.agent_session_id IS NOT NEW.agent_session_id
+    OR OLD.display_name IS NOT NEW.display_name OR OLD.pinned IS NOT NEW.pinned)
+  AND OLD.session_state IS NEW.session_state AND OLD.termination_reason IS NEW.termination_reason
+  AND OLD.is_alive IS NEW.is_alive AND OLD.activity_state IS NEW.activity_state
+  AND EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation')
+BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (NEW.project_id, NEW.id, 'session_updated', json_object('id', NEW.id, 'state', NEW.session_state,
+    'terminationReason', NEW.termination_reason, 'isAlive', NEW.is_alive, 'activity', NEW.activity_state), NEW.updated_at);
+END;
+CREATE TRIGGER pr_invalidate_delete AFTER DELETE ON pr WHEN EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation') BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  SELECT s.project_id, s.id, 'pr_deleted', json_object('url', OLD.url, 'session', OLD.session_id),
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+  FROM sessions s WHERE s.id = OLD.session_id;
+END;
+CREATE TRIGGER pr_invalidate_comments AFTER UPDATE ON pr
+WHEN OLD.comments_revision IS NOT NEW.comments_revision AND EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation')
+BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  SELECT s.project_id, s.id, 'pr_comments_replaced', json_object('url', NEW.url, 'session', NEW.session_id),
+    coalesce(NEW.comments_at, NEW.updated_at)
+  FROM sessions s WHERE s.id = NEW.session_id;
+END;
+CREATE TRIGGER notification_invalidate_insert AFTER INSERT ON notification
+WHEN EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation') BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (NEW.project_id, NEW.session_id, 'notification_changed', json_object('id', NEW.id, 'session', NEW.session_id,
+    'reaction', NEW.reaction, 'seen', NEW.seen_at IS NOT NULL, 'resolved', NEW.resolved_at IS NOT NULL), NEW.last_at);
+END;
+CREATE TRIGGER notification_invalidate_update AFTER UPDATE ON notification
+WHEN (OLD.seen_at IS NOT NEW.seen_at OR OLD.resolved_at IS NOT NEW.resolved_at OR OLD.count IS NOT NEW.count)
+  AND EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation')
+BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (NEW.project_id, NEW.session_id, 'notification_changed', json_object('id', NEW.id, 'session', NEW.session_id,
+    'reaction', NEW.reaction, 'seen', NEW.seen_at IS NOT NULL, 'resolved', NEW.resolved_at IS NOT NULL),
+    CASE WHEN OLD.resolved_at IS NOT NEW.resolved_at THEN coalesce(NEW.resolved_at, NEW.last_at)
+      WHEN OLD.count IS NOT NEW.count THEN NEW.last_at ELSE coalesce(NEW.seen_at, NEW.last_at) END);
+END;
+CREATE TRIGGER notification_invalidate_delete AFTER DELETE ON notification
+WHEN OLD.resolved_at IS NULL AND EXISTS (SELECT 1 FROM store_feature WHERE name = 'invalidation')
+BEGIN
+  INSERT INTO change_log (project_id, session_id, event_type, payload, created_at)
+  VALUES (OLD.project_id, OLD.session_id, 'notification_changed', json_object('id', OLD.id, 'session', OLD.session_id,
+    'reaction', OLD.reaction, 'seen', OLD.seen_at IS NOT NULL, 'resolved', 1), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
+END;

@@ -13,7 +13,7 @@ use crate::binding::{failure, settle};
 use crate::blobs::{BlobStore, Encoding, FileBlobs, Gate, PostgresBlobs, PostgresOptions, SqliteBlobs};
 use crate::error::Result;
 use crate::postgres;
-use crate::sqlite::Target;
+use crate::sqlite::{Network, Target};
 
 /// Where blobs are.
 #[derive(Deserialize)]
@@ -22,8 +22,10 @@ enum Config {
     File {
         root: PathBuf,
     },
+    #[serde(rename_all = "camelCase")]
     Sqlite {
         path: PathBuf,
+        network_file_system: Network,
     },
     #[serde(rename_all = "camelCase")]
     Postgres {
@@ -61,7 +63,9 @@ impl PackagesBlobs {
         failure::sync(env, || {
             let blobs: Arc<dyn BlobStore> = match message::<Config>(&config)? {
                 Config::File { root } => Arc::new(Gate::new(FileBlobs::new(Path::new(&root)))),
-                Config::Sqlite { path } => Arc::new(Gate::new(SqliteBlobs::new(Target::File(path)))),
+                Config::Sqlite { path, network_file_system } => {
+                    Arc::new(Gate::new(SqliteBlobs::new(Target::File(path), network_file_system)))
+                }
                 Config::Postgres { connection, table, base64_text } => {
                     let encoding = if base64_text { Encoding::Base64Text } else { Encoding::Bytea };
                     let options = PostgresOptions { config: *connection, table, encoding };

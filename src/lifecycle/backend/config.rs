@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::lifecycle::tables::prune::Limits;
 use crate::postgres;
+use crate::sqlite::Network;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -31,6 +32,8 @@ pub struct SqliteConfig {
     pub busy_timeout_ms: u64,
     /// Most reads at the same time; default 8.
     pub max_readers: usize,
+    /// What is done about a file system of a network; default: it is refused.
+    pub network_file_system: Network,
     /// What is kept of the change log.
     pub retention: Retention,
     /// Agents besides the built-in ones.
@@ -44,6 +47,7 @@ impl Default for SqliteConfig {
             synchronous: Synchronous::Full,
             busy_timeout_ms: 5000,
             max_readers: 8,
+            network_file_system: Network::Refuse,
             retention: Retention::default(),
             harnesses: Vec::new(),
         }
@@ -88,7 +92,8 @@ fn schema() -> String {
     "holdfast_lifecycle".to_owned()
 }
 
-/// What is kept of the change log. As JSON: an object, whose missing members have their defaults (7 days, 100 000 rows); `false`
+/// What is kept of the change log. As JSON: an object, whose missing members have their defaults (7 days, 100 000 rows; of
+/// resolved notifications 30 days); `false`
 /// keeps everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(from = "Given")]
@@ -96,7 +101,12 @@ pub struct Retention(pub Option<Limits>);
 
 impl Default for Retention {
     fn default() -> Self {
-        Self(Some(Limits { max_age_ms: Some(7 * DAY_MS), max_rows: Some(100_000), hard: false }))
+        Self(Some(Limits {
+            max_age_ms: Some(7 * DAY_MS),
+            max_rows: Some(100_000),
+            hard: false,
+            notifications_max_age_ms: Some(30 * DAY_MS),
+        }))
     }
 }
 
@@ -117,6 +127,7 @@ impl From<Given> for Retention {
                 max_age_ms: limits.max_age_ms.or(default.max_age_ms),
                 max_rows: limits.max_rows.or(default.max_rows),
                 hard: limits.hard,
+                notifications_max_age_ms: limits.notifications_max_age_ms.or(default.notifications_max_age_ms),
             })),
         }
     }

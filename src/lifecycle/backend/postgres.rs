@@ -4,6 +4,7 @@
 //! connection broke before the commit, are run again; one whose commit was not answered is not.
 
 mod owners;
+mod transaction;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,17 +15,17 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::owners::Peers;
+use self::transaction::Ended;
 use super::config::{PostgresConfig, Retention};
 use super::hub::{Foreign, Hub};
 use super::{Backend, Done, closed};
 use crate::durable::pool::Pool;
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::command::{Context, Read, Write};
-use crate::lifecycle::sql::postgres::{Pg, told};
 use crate::lifecycle::tables::prune;
 use crate::network;
 use crate::postgres::types::Type;
-use crate::postgres::{Listener, Migrate, Migration, Notice, Postgres, is_transient, quote_ident};
+use crate::postgres::{Listener, Migrate, Migration, Notice, Postgres, quote_ident};
 
 /// The versions of the tables.
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -35,10 +36,10 @@ const MIGRATIONS: &[Migration] = &[Migration {
 
 /// Threads that wait for servers.
 static WAITERS: Pool = Pool::new();
-/// How long a command is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 /// How long closing waits for commands that are under way.
 const CLOSE: Duration = Duration::from_secs(5);
+/// How long a server may take to hear of the end, at each step.
+const LAST_WORD: Duration = Duration::from_secs(1);
 /// Transactions with changes after which retention is looked at.
 const PRUNE_EVERY: i64 = 500;
 
@@ -78,8 +79,7 @@ impl Foreign for Listening {
 /// Connects and creates or updates the tables. Blocks.
 pub(super) fn open(config: &PostgresConfig) -> Result<Arc<dyn Backend>> {
     let runtime = network::handle()?;
-    let mut connection = config.connection.clone();
-    connection.close_timeout.get_or_insert(CLOSE);
+    let connection = &config.connection;
     let postgres = Postgres::new(connection.clone())?;
     let opened = runtime.block_on(async {
         postgres.migrate(&config.schema, true, "lifecycle", MIGRATIONS, Migrate::Auto).await?;
@@ -88,7 +88,7 @@ pub(super) fn open(config: &PostgresConfig) -> Result<Arc<dyn Backend>> {
         let sql = "SELECT 'holdfast_lifecycle_' || left(md5($1), 16)";
         let rows = client.fetch("opening the session store", sql, &[(&config.schema, Type::TEXT)]).await?;
         let channel: String = rows.first().map_or_else(String::new, |row| row.get(0));
-        let peers = Peers::new(&connection)?;
+        let peers = Peers::new(connection)?;
         peers.appear(&postgres).await?;
         Ok((channel, peers))
     });
@@ -130,72 +130,7 @@ pub(super) fn open(config: &PostgresConfig) -> Result<Arc<dyn Backend>> {
     }))))
 }
 
-/// What a transaction came to.
-struct Ended<T> {
-    value: T,
-    /// Rows that it changed.
-    changed: u64,
-}
-
-/// The error of a lock that somebody kept for too long.
-fn locked(error: &HfError) -> HfError {
-    let text = "the session store is busy: somebody kept a lock on what is to be written for longer than busyTimeoutMs (another process that \
-                stands still, or a transaction that was left open); nothing was changed. Try again, or end that transaction";
-    error
-        .fields()
-        .iter()
-        .fold(HfError::new(Code::Busy, text), |made, (name, value)| made.with_field(name, value.clone()))
-}
-
 impl Inner {
-    /// Runs `work` in a transaction, again where that can help and harms nobody.
-    fn transaction<T>(&self, begin: &str, mut work: impl FnMut(&mut Pg<'_>) -> Result<T>) -> Result<Ended<T>> {
-        let start = Instant::now();
-        let mut pause = Duration::from_millis(5);
-        loop {
-            let error = match self.attempt(begin, &mut work) {
-                Ok(ended) => return Ok(ended),
-                Err(error) => error,
-            };
-            if error.fields().get("sqlState").is_some_and(|state| state == "55P03") {
-                return Err(locked(&error));
-            }
-            let unknown = error.fields().get("outcomeUnknown").is_some_and(|unknown| unknown == true);
-            if unknown {
-                return Err(explained(&error));
-            }
-            // Two who make the same session at the same time: the second finds the first's when it looks again.
-            let raced = error.code() == Code::LifecycleConstraint
-                && error.fields().get("table").is_some_and(|table| table == "session_key");
-            if !(raced || is_transient(&error)) || start.elapsed() > RETRY {
-                return Err(error);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
-    }
-
-    fn attempt<T>(&self, begin: &str, work: &mut impl FnMut(&mut Pg<'_>) -> Result<T>) -> Result<Ended<T>> {
-        // Closed never.
-        let _turn = if begin == self.begin { self.runtime.block_on(self.writers.acquire()).ok() } else { None };
-        let transaction = self.runtime.block_on(self.postgres.begin_with(begin))?;
-        let mut pg = Pg::new(self.runtime.clone(), &transaction);
-        let worked = work(&mut pg);
-        let changed = pg.changed();
-        match worked {
-            Ok(value) => {
-                let committed = self.runtime.block_on(transaction.commit());
-                committed.map_err(|error| told("commit", error))?;
-                Ok(Ended { value, changed })
-            }
-            Err(error) => {
-                // What failed is what the caller must know; a rollback that fails too means that the connection is gone.
-                let _ = self.runtime.block_on(transaction.rollback());
-                Err(error)
-            }
-        }
-    }
-
     fn write(&self, command: &str) -> Result<String> {
         let command = Write::parse(command)?;
         if let Some(now) = command.now() {
@@ -284,26 +219,16 @@ impl Inner {
         self.quiet.notify_all();
     }
 
-    /// Waits until nothing is under way, and lets nothing begin any more.
-    fn shut(&self) {
+    /// Waits until nothing is under way, and lets nothing begin any more. Returns whether all of it ended in time.
+    fn shut(&self) -> bool {
         let end = Instant::now() + CLOSE;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         while running.is_some_and(|count| count > 0) && Instant::now() < end {
             let left = end.saturating_duration_since(Instant::now());
             running = self.quiet.wait_timeout(running, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *running = None;
+        running.take() == Some(0)
     }
-}
-
-fn explained(error: &HfError) -> HfError {
-    let message = format!(
-        "{}; the connection broke while the change was being committed, so nobody knows whether it was stored: read it before \
-         trying again",
-        error.message()
-    );
-    let made = HfError::new(error.code(), message);
-    error.fields().iter().fold(made, |made, (name, value)| made.with_field(name, value.clone()))
 }
 
 /// A command under way.
@@ -357,11 +282,14 @@ impl Backend for PgStore {
     }
 
     fn close(&self, done: Done<()>) {
-        self.0.shut();
+        // A server that kept silent for all that time is not waited for again.
+        let patience = if self.0.shut() { LAST_WORD } else { Duration::ZERO };
         self.0.peers.stop();
         let inner = Arc::clone(&self.0);
-        self.0.postgres.close(Box::new(move |outcome| {
-            inner.peers.leave(Box::new(move |left| done(outcome.and(left))));
-        }));
+        self.0.postgres.close_within(
+            patience,
+            // What was cut off has heard of it by an error of its own, and a lock that was not given back ends with its connection.
+            Box::new(move |_| inner.peers.leave(patience, Box::new(move |_| done(Ok(()))))),
+        );
     }
 }

@@ -1,28 +1,29 @@
 //! Sessions in an embedded SQLite database.
 
+mod job;
 mod place;
+mod retain;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use self::job::Job;
 use super::config::{Retention, SqliteConfig, Synchronous};
 use super::hub::Hub;
 use super::{Backend, Done, watch};
 use crate::durable::pool;
 use crate::durable::turns::Turns;
 use crate::error::{Code, HfError, Result};
-use crate::lifecycle::command::{Context, Read, Write};
+use crate::lifecycle::command::{Read, Write};
 use crate::lifecycle::owners::Owners;
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::sql::sqlite::Sqlite;
-use crate::lifecycle::tables::{changes, prune};
 use crate::sqlite::owner::{self, Owner};
-use crate::sqlite::{Database, Migration, Options, Target, WriteJob};
+use crate::sqlite::{Database, Migration, Network, Options, Target, refuse_network};
 
 /// Marks the files of this module: "HFLC".
 pub const APPLICATION_ID: i32 = 0x4846_4c43;
@@ -36,8 +37,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 
 /// Statements that a connection keeps prepared: all of this module.
 const STATEMENTS: usize = 256;
-/// Changes after which retention is looked at.
-const PRUNE_EVERY: i64 = 500;
 
 /// A store in a SQLite database.
 struct SqliteStore {
@@ -66,6 +65,9 @@ struct Shared {
 pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
     let target = match &config.path {
         Some(path) => {
+            if config.network_file_system == Network::Refuse {
+                refuse_network(path)?;
+            }
             place::make(path)?;
             Target::File(path.clone())
         }
@@ -77,6 +79,8 @@ pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
             Synchronous::Normal => crate::sqlite::Synchronous::Normal,
         },
         busy_timeout: Duration::from_millis(config.busy_timeout_ms),
+        network: config.network_file_system,
+        shrinks: true,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
             // Otherwise a statement that a partial index might serve is compiled again for each value.
@@ -115,16 +119,7 @@ impl Shared {
         if head > self.told.swap(head, Ordering::Relaxed) {
             self.hub.tell();
         }
-        let Retention(Some(_)) = self.retention else { return };
-        if head.saturating_sub(self.pruned_at.load(Ordering::Relaxed)) >= PRUNE_EVERY {
-            self.pruned_at.store(head, Ordering::Relaxed);
-            self.prune_later();
-        }
-    }
-
-    /// Removes a batch of old changes with one of the next transactions, and goes on until nothing is left to remove.
-    fn prune_later(self: &Arc<Self>) {
-        self.database.write_later(Box::new(Retain { shared: Arc::clone(self), removed: 0 }));
+        self.retain(head);
     }
 }
 
@@ -138,130 +133,6 @@ impl Owners for Shared {
             return Ok(false);
         }
         self.database.path().map_or(Ok(true), |path| owner::is_dead(path, name))
-    }
-}
-
-/// A command on its way.
-struct Job {
-    shared: Arc<Shared>,
-    text: Option<String>,
-    command: Option<Result<Write>>,
-    answer: Option<Result<String>>,
-    wrote: bool,
-    /// Changes that earlier batches of a `prune` removed.
-    removed: i64,
-    done: Option<Done<String>>,
-}
-
-impl Job {
-    fn new(shared: &Arc<Shared>, text: Option<String>, command: Option<Result<Write>>, done: Done<String>) -> Self {
-        let shared = Arc::clone(shared);
-        Self { shared, text, command, answer: None, wrote: false, removed: 0, done: Some(done) }
-    }
-
-    /// A `prune` that was asked for goes on batch after batch: others may write in between. Otherwise returns the answer.
-    fn go_on(mut self: Box<Self>, answer: String, done: Done<String>) {
-        if !matches!(self.command, Some(Ok(Write::Prune(_)))) {
-            return done(Ok(answer));
-        }
-        let removed = answer.parse().unwrap_or(0);
-        self.removed += removed;
-        if removed < prune::BATCH {
-            return done(Ok(self.removed.to_string()));
-        }
-        self.done = Some(done);
-        let database = self.shared.database.clone();
-        database.write(self);
-    }
-}
-
-impl WriteJob for Job {
-    fn prepare(&mut self) {
-        if let Some(text) = self.text.take() {
-            self.command = Some(Write::parse(&text));
-        }
-    }
-
-    fn run(&mut self, db: &Connection) -> Result<()> {
-        self.answer = None;
-        self.wrote = false;
-        let command = match &self.command {
-            Some(Ok(command)) => command,
-            Some(Err(error)) => {
-                self.answer = Some(Err(error.clone()));
-                return Ok(());
-            }
-            None => return Err(HfError::new(Code::Panic, "a command was not read; please report it")),
-        };
-        let before = db.total_changes();
-        let context = Context { owners: &*self.shared, harnesses: &self.shared.harnesses };
-        let mut sql = Sqlite(db);
-        match command.run(&mut sql, &context) {
-            Ok(text) => self.answer = Some(Ok(text)),
-            // A refusal that changed nothing need not undo what others did in the same transaction.
-            Err(error) if db.total_changes() == before && is_refusal(&error) => {
-                self.answer = Some(Err(error));
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        if let Some(now) = command.now() {
-            self.shared.now.store(now, Ordering::Relaxed);
-        }
-        self.wrote = db.total_changes() != before;
-        if self.wrote {
-            self.shared.head.store(changes::head(&mut sql)?, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    fn done(mut self: Box<Self>, outcome: Result<()>) {
-        match &outcome {
-            Ok(()) if self.wrote => self.shared.committed(),
-            // The head that was noted may not have come to be: what comes next is told whatever its number.
-            Err(_) => self.shared.told.store(0, Ordering::Relaxed),
-            Ok(()) => {}
-        }
-        let answer = self.answer.take();
-        let Some(done) = self.done.take() else { return };
-        let answer = outcome.and_then(|()| {
-            answer.unwrap_or_else(|| {
-                Err(HfError::new(Code::Panic, "a command was committed without an answer; please report it"))
-            })
-        });
-        match answer {
-            Ok(answer) => self.go_on(answer, done),
-            Err(error) => done(Err(error)),
-        }
-    }
-}
-
-/// An error that the tables' contents caused, not the database.
-fn is_refusal(error: &HfError) -> bool {
-    let from_sqlite = error.fields().contains_key("sqliteCode");
-    let broken = matches!(error.code(), Code::Io | Code::DiskFull | Code::Corrupt | Code::Panic | Code::Poisoned);
-    !from_sqlite && !broken
-}
-
-/// Retention: one batch.
-struct Retain {
-    shared: Arc<Shared>,
-    removed: i64,
-}
-
-impl WriteJob for Retain {
-    fn run(&mut self, db: &Connection) -> Result<()> {
-        let Retention(Some(limits)) = self.shared.retention else { return Ok(()) };
-        let (limits, now) = prune::by_clock(limits, self.shared.now.load(Ordering::Relaxed));
-        self.removed = prune::prune(&mut Sqlite(db), limits, now)?;
-        Ok(())
-    }
-
-    fn done(self: Box<Self>, outcome: Result<()>) {
-        // After a failure it is tried again when the log has grown.
-        if outcome.is_ok() && self.removed >= prune::BATCH {
-            self.shared.prune_later();
-        }
     }
 }
 

@@ -5,6 +5,7 @@ mod mended;
 mod read;
 #[cfg(test)]
 mod tests;
+mod views;
 mod write;
 
 use std::borrow::Cow;
@@ -150,5 +151,9 @@ fn limit(limit: Option<i64>, default: i64) -> Result<i64> {
     if limit >= 0 {
         return Ok(limit);
     }
-    Err(HfError::new(Code::InvalidArgument, "limit must be 0 or more").with_field("field", "limit"))
+    Err(HfError::new(Code::InvalidArgument, "limit must be 0 or more").with_argument(
+        "limit",
+        "an integer of 0 or more",
+        &limit.into(),
+    ))
 }

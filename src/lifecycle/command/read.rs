@@ -2,14 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::views::{View, Views};
 use super::{ByConsumer, ById, ByUrl, Nothing, answer, answers, limit, lines};
 use crate::error::{Code, HfError, Result};
 use crate::json;
-use crate::lifecycle::decide::status::derive_status;
-use crate::lifecycle::model::{PrFacts, SessionRecord};
+use crate::lifecycle::manager::policy::PolicyInput;
+use crate::lifecycle::model::SessionRecord;
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{changes, checks, comments, consumers, list, number, projects, prs, sessions};
-use crate::lifecycle::words::Word as _;
+use crate::lifecycle::tables::{
+    changes, checks, comments, consumers, decisions, list, notifications, number, policies, projects, prs, sessions,
+};
+use crate::lifecycle::words::SeveralPrs;
 
 super::commands! {
     /// A command that writes nothing.
@@ -25,13 +28,13 @@ super::commands! {
         /// All sessions.
         "allSessions" => AllSessions(Nothing),
         /// The sessions that have not ended.
-        "running" => Running(Nothing),
+        "running" => Running(Running),
         /// The sessions of a project that have ended and still have a workspace.
         "reclaimable" => Reclaimable(OfProject),
         /// A session with its status.
-        "view" => View(ById),
+        "view" => View(View),
         /// The sessions of a project with their status.
-        "views" => Views(OfProject),
+        "views" => Views(Views),
         /// A pull request.
         "pr" => Pr(ByUrl),
         /// The pull requests of a session.
@@ -58,8 +61,22 @@ super::commands! {
         "stats" => Stats(Nothing),
         /// What is wrong with the stored data.
         "check" => Check(Nothing),
-        /// The changes of a session.
+        /// The changes of a session, and the decisions about it.
         "timeline" => Timeline(ById),
+        /// Notifications, newest first.
+        "notifications" => Notifications(Notifications),
+        /// How many notifications wait for somebody.
+        "notificationCounts" => NotificationCounts(NotificationCounts),
+        /// A session with what operations need to know of it.
+        "found" => Found(ById),
+        /// The sessions that can be stopped: those that run, and stopped ones whose runtime may be there.
+        "stoppable" => Stoppable(OfSome),
+        /// The sessions that were stopped in order to be resumed.
+        "stopped" => Stopped(OfSome),
+        /// What a project wants otherwise about reactions.
+        "reactionPolicy" => ReactionPolicy(OfProject),
+        /// Which merge ends a session.
+        "mergeEnds" => MergeEnds(ById),
     }
 }
 
@@ -68,6 +85,38 @@ super::commands! {
 #[serde(rename_all = "camelCase")]
 pub struct OfProject {
     project_id: String,
+}
+
+/// Of one project, or of all.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OfSome {
+    project_id: Option<String>,
+}
+
+impl OfSome {
+    fn has(&self, session: &SessionRecord) -> bool {
+        self.project_id.as_ref().is_none_or(|project_id| *project_id == session.project_id)
+    }
+}
+
+/// `running`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Leave prompts empty, and unread.
+    #[serde(default)]
+    without_prompts: bool,
+}
+
+/// `found`
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    runtime_freed: bool,
+    stopped: bool,
+    #[serde(flatten)]
+    session: SessionRecord,
 }
 
 /// `recentChecks`
@@ -106,6 +155,43 @@ impl Consume {
     }
 }
 
+/// `notifications`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Notifications {
+    project_id: Option<String>,
+    session_id: Option<String>,
+    #[serde(default)]
+    unresolved: bool,
+    #[serde(default)]
+    unseen: bool,
+    limit: Option<i64>,
+    before: Option<i64>,
+}
+
+impl Notifications {
+    /// At most so many at a time, whatever is asked for.
+    const MOST: i64 = 1000;
+
+    fn run(&self, sql: &mut dyn Sql) -> Result<Vec<notifications::Notification>> {
+        let filter = notifications::Filter {
+            project_id: self.project_id.as_deref(),
+            session_id: self.session_id.as_deref(),
+            unresolved: self.unresolved,
+            unseen: self.unseen,
+            before: self.before,
+        };
+        notifications::find(sql, filter, limit(self.limit, 100)?.min(Self::MOST))
+    }
+}
+
+/// `notificationCounts`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationCounts {
+    project_id: Option<String>,
+}
+
 /// Figures that the tables tell.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -141,16 +227,17 @@ impl Read {
             Read::Session(ById { id }) => answer(&sessions::get(sql, id)?),
             Read::Sessions(OfProject { project_id }) => answers(&sessions::of_project(sql, project_id)?),
             Read::AllSessions(_) => answers(&sessions::all(sql)?),
-            Read::Running(_) => answers(&sessions::running(sql)?),
+            Read::Running(Running { without_prompts: false }) => answers(&sessions::running(sql)?),
+            Read::Running(_) => answers(&sessions::running_without_prompts(sql)?),
             Read::Reclaimable(OfProject { project_id }) => answers(&sessions::reclaimable(sql, project_id)?),
-            Read::View(ById { id }) => match sessions::get(sql, id)? {
-                Some(session) => view(&session, &prs::facts(sql, id)?),
-                None => Ok("null".to_owned()),
-            },
-            Read::Views(OfProject { project_id }) => views(sql, project_id),
+            Read::View(view) => view.run(sql),
+            Read::Views(views) => views.run(sql),
             Read::Pr(ByUrl { url }) => answer(&prs::get(sql, url)?),
             Read::PrsOfSession(ById { id }) => answers(&prs::of_session(sql, id)?),
-            Read::Facts(ById { id }) => answer(&prs::facts(sql, id)?),
+            Read::Facts(ById { id }) => {
+                let policy = policies::of_session(sql, id)?;
+                answer(&prs::facts(sql, id, several(policy.as_deref(), None))?)
+            }
             Read::RecentChecks(input) => {
                 answer(&checks::recent(sql, &input.url, &input.name, limit(input.limit, changes::LIMIT)?)?)
             }
@@ -167,8 +254,37 @@ impl Read {
             Read::Check(_) => answer(&check(sql)?),
             Read::Timeline(ById { id }) => {
                 let project = id.rsplit_once('-').map_or(id.as_str(), |(project, _)| project);
-                changes::of_session(sql, project, id)
+                timeline(sql, project, id)
             }
+            Read::Notifications(input) => answers(&input.run(sql)?),
+            Read::NotificationCounts(NotificationCounts { project_id }) => {
+                answer(&notifications::counts(sql, project_id.as_deref())?)
+            }
+            Read::Found(ById { id }) => answer(&sessions::get(sql, id)?.map(|session| Found {
+                runtime_freed: session.runtime_freed,
+                stopped: session.stopped,
+                session,
+            })),
+            Read::Stoppable(some) => {
+                let mut all = sessions::running_without_prompts(sql)?;
+                let stopped = sessions::stopped(sql)?;
+                all.extend(
+                    stopped
+                        .into_iter()
+                        .filter(|session| !session.runtime_freed && !session.metadata.runtime_handle_id.is_empty()),
+                );
+                all.retain(|session| some.has(session));
+                answers(&all)
+            }
+            Read::Stopped(some) => {
+                let mut all = sessions::stopped(sql)?;
+                all.retain(|session| some.has(session));
+                answers(&all)
+            }
+            Read::ReactionPolicy(OfProject { project_id }) => {
+                answer(&policies::get(sql, project_id)?.as_deref().map(PolicyInput::stored))
+            }
+            Read::MergeEnds(ById { id }) => answer(&sessions::merge_ends(sql, id)?),
         };
         text.map(Some)
     }
@@ -187,15 +303,9 @@ pub(super) fn with_member(mut object: String, name: &str, value: &str) -> Result
     Ok(object)
 }
 
-fn view(session: &SessionRecord, facts: &PrFacts) -> Result<String> {
-    with_member(answer(session)?, "status", derive_status(&session.lifecycle, facts).as_str())
-}
-
-fn views(sql: &mut dyn Sql, project_id: &str) -> Result<String> {
-    let none = PrFacts::default();
-    let facts = prs::facts_of_project(sql, project_id)?;
-    let sessions = sessions::of_project(sql, project_id)?;
-    lines(sessions.iter().map(|session| view(session, facts.get(&session.id).unwrap_or(&none))))
+/// Which pull request counts: as the project has stored, else as whoever asks wants it.
+pub(super) fn several(stored: Option<&str>, asked: Option<SeveralPrs>) -> SeveralPrs {
+    stored.and_then(|text| PolicyInput::stored(text).several_prs).or(asked).unwrap_or_default()
 }
 
 fn stats(sql: &mut dyn Sql) -> Result<String> {
@@ -216,6 +326,20 @@ fn stats(sql: &mut dyn Sql) -> Result<String> {
         changes: if oldest == 0 { 0 } else { head - oldest + 1 },
         consumers: consumers.into_iter().map(|consumer| Lag { lag: head - consumer.acked_seq, consumer }).collect(),
     })
+}
+
+/// Puts each decision after the changes that were there when it was made: its own is the last of them.
+fn timeline(sql: &mut dyn Sql, project_id: &str, session_id: &str) -> Result<String> {
+    let mut decisions = decisions::of_session(sql, project_id, session_id)?.into_iter().peekable();
+    let mut entries = Vec::new();
+    for change in changes::of_session(sql, project_id, session_id)? {
+        while let Some(decision) = decisions.next_if(|(log_seq, _)| *log_seq < change.0) {
+            entries.push(decision);
+        }
+        entries.push(change);
+    }
+    entries.extend(decisions);
+    lines(entries.into_iter().map(|(_, text)| Ok(text)))
 }
 
 /// What the tables' own rules cannot see.

@@ -2,13 +2,18 @@
 
 use serde::Deserialize;
 
-use super::{ByConsumer, ByUrl, Context, answer, nothing, read};
+use super::{ByConsumer, ByUrl, Context, Nothing, answer, nothing, read};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput, ProjectInput, SessionInput};
+use crate::lifecycle::manager::policy::PolicyInput;
 use crate::lifecycle::manager::{activity, deliver, escalate, killed, operations, pr as pr_manager, runtime, spawned};
 use crate::lifecycle::model::{Metadata, Millis, SessionRecord};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{checks, comments, consumers, projects, prs, prune, sessions};
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::{
+    checks, comments, consumers, features, notifications, policies, projects, prs, prune, sessions,
+};
+use crate::lifecycle::words::MergeEnds;
 
 super::commands! {
     /// A command that may write. It may be run again after its transaction was rolled back.
@@ -65,6 +70,20 @@ super::commands! {
         "end" => End(operations::End),
         /// Takes over what dead stores left.
         "abandoned" => Abandoned(operations::Abandoned),
+        /// Sets what people see of a session.
+        "setDisplay" => SetDisplay(SetDisplay),
+        /// Somebody saw notifications.
+        "seeNotifications" => SeeNotifications(SeeNotifications),
+        /// Somebody settled a notification.
+        "resolveNotification" => ResolveNotification(ResolveNotification),
+        /// Makes the log tell of more, for good.
+        "invalidate" => Invalidate(Nothing),
+        /// A workspace came back late.
+        "workspaceBack" => WorkspaceBack(operations::WorkspaceBack),
+        /// What a project wants otherwise about reactions.
+        "setReactionPolicy" => SetReactionPolicy(SetReactionPolicy),
+        /// Which merge ends a session.
+        "setMergeEnds" => SetMergeEnds(SetMergeEnds),
     }
 }
 
@@ -92,6 +111,9 @@ pub struct CreateSession {
     /// Also begins the operation `spawn`, whose token is `operationToken` of the answer.
     #[serde(default)]
     operation: bool,
+    /// Which merge ends it; `None` = as the policy says.
+    #[serde(rename = "mergeEnds")]
+    merge_ends: Option<MergeEnds>,
 }
 
 /// `updateSession`
@@ -169,6 +191,48 @@ pub struct Ack {
     now: Millis,
 }
 
+/// `setDisplay`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetDisplay {
+    id: String,
+    display_name: Option<String>,
+    pinned: Option<bool>,
+    now: Millis,
+}
+
+/// `seeNotifications`
+#[derive(Debug, Deserialize)]
+pub struct SeeNotifications {
+    ids: Vec<i64>,
+    at: Millis,
+}
+
+/// `resolveNotification`
+#[derive(Debug, Deserialize)]
+pub struct ResolveNotification {
+    id: i64,
+    now: Millis,
+}
+
+/// `setReactionPolicy`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetReactionPolicy {
+    project_id: String,
+    /// `None` = nothing.
+    policy: Option<PolicyInput>,
+}
+
+/// `setMergeEnds`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetMergeEnds {
+    id: String,
+    /// `None` = as the policy says.
+    merge_ends: Option<MergeEnds>,
+}
+
 impl Write {
     /// The time that the caller gave, if any.
     #[must_use]
@@ -218,7 +282,8 @@ impl Write {
             Write::DeletePr(ByUrl { url }) => answer(&prs::delete(sql, url)?),
             Write::WritePrObservation(input) => input.run(sql),
             Write::RecordCheck(RecordCheck { check: input, now }) => {
-                checks::upsert(sql, &check::check(input.clone(), *now)?, *now)?;
+                let runs = checks::seen(&input.pr_url, vec![input.clone()], *now)?;
+                checks::store(sql, &input.pr_url, &runs, *now)?;
                 Ok(nothing())
             }
             Write::ReplacePrComments(ReplacePrComments { pr_url, comments, now }) => {
@@ -261,6 +326,23 @@ impl Write {
                 Ok(nothing())
             }
             Write::Abandoned(input) => answer(&operations::abandoned(sql, owners, input)?),
+            Write::SetDisplay(input) => input.run(sql),
+            Write::SeeNotifications(SeeNotifications { ids, at }) => answer(&notifications::see(sql, ids, *at)?),
+            Write::ResolveNotification(ResolveNotification { id, now }) => {
+                answer(&notifications::resolve(sql, *id, *now)?)
+            }
+            Write::Invalidate(_) => {
+                features::switch_on(sql, features::INVALIDATION)?;
+                Ok(nothing())
+            }
+            Write::WorkspaceBack(input) => answer(&operations::workspace_back(sql, input)?),
+            Write::SetReactionPolicy(input) => input.run(sql),
+            Write::SetMergeEnds(SetMergeEnds { id, merge_ends }) => {
+                if !sessions::set_merge_ends(sql, id, *merge_ends)? {
+                    return Err(sessions::not_found("setMergeEnds", id));
+                }
+                Ok(nothing())
+            }
         }
     }
 }
@@ -283,10 +365,15 @@ impl CreateSession {
             metadata: input.metadata,
             created_at,
             updated_at: input.updated_at.unwrap_or(created_at),
+            display_name: input.display_name.unwrap_or_default(),
+            pinned: input.pinned.unwrap_or_default(),
         };
         let record = sessions::insert(sql, new)?;
         if let Some(key) = &self.key {
             sessions::set_key(sql, &record.project_id, key, &record.id)?;
+        }
+        if self.merge_ends.is_some() {
+            sessions::set_merge_ends(sql, &record.id, self.merge_ends)?;
         }
         let text = answer(&record)?;
         if !self.operation {
@@ -315,9 +402,12 @@ impl UpdateSession {
             lifecycle: input.lifecycle.record(context.harnesses)?,
             metadata: input.metadata,
             updated_at: input.updated_at.unwrap_or(self.now),
+            display_name: input.display_name.unwrap_or_else(|| before.display_name.clone()),
+            pinned: input.pinned.unwrap_or(before.pinned),
             ..before.clone()
         };
         sessions::save_always(sql, &before, &after)?;
+        decisions::note(sql, &before, &after, Cause::Update, || "record written by updateSession".to_owned())?;
         Ok(nothing())
     }
 }
@@ -338,6 +428,26 @@ impl PatchMetadata {
     }
 }
 
+impl SetDisplay {
+    fn run(&self, sql: &mut dyn Sql) -> Result<String> {
+        let Some(before) = sessions::get_for_update(sql, &self.id)? else {
+            return Err(sessions::not_found("display", &self.id));
+        };
+        let mut after = before.clone();
+        if let Some(name) = &self.display_name {
+            after.display_name.clone_from(name);
+        }
+        after.pinned = self.pinned.unwrap_or(before.pinned);
+        if after == before {
+            return answer(&before);
+        }
+        after.updated_at = self.now;
+        sessions::save_always(sql, &before, &after)?;
+        after.revision = before.revision + 1;
+        answer(&after)
+    }
+}
+
 impl WritePrObservation {
     fn run(&self, sql: &mut dyn Sql) -> Result<String> {
         let dated = self.pr.updated_at.is_some();
@@ -347,11 +457,22 @@ impl WritePrObservation {
         } else {
             prs::upsert(sql, &pr)?
         }
-        for input in &self.checks {
-            let input = CheckInput { pr_url: pr.url.clone(), ..input.clone() };
-            checks::upsert(sql, &check::check(input, self.now)?, self.now)?;
-        }
+        let runs = checks::seen(&pr.url, self.checks.clone(), self.now)?;
+        checks::store(sql, &pr.url, &runs, self.now)?;
         comments::replace(sql, &pr.url, &self.comments, self.now)?;
+        Ok(nothing())
+    }
+}
+
+impl SetReactionPolicy {
+    fn run(&self, sql: &mut dyn Sql) -> Result<String> {
+        match &self.policy {
+            None => policies::delete(sql, &self.project_id)?,
+            Some(policy) => {
+                policy.check()?;
+                policies::put(sql, &self.project_id, &answer(policy)?, policy.escalate_after_ms)?;
+            }
+        }
         Ok(nothing())
     }
 }
@@ -359,11 +480,17 @@ impl WritePrObservation {
 impl Prune {
     /// Refuses limits that mean nothing.
     fn check(&self) -> Result<()> {
-        for (name, value) in [("maxAgeMs", self.limits.max_age_ms), ("maxRows", self.limits.max_rows)] {
-            if value.is_some_and(|value| value < 0) {
-                return Err(
-                    HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_field("field", name)
-                );
+        for (name, value) in [
+            ("maxAgeMs", self.limits.max_age_ms),
+            ("maxRows", self.limits.max_rows),
+            ("notificationsMaxAgeMs", self.limits.notifications_max_age_ms),
+        ] {
+            if let Some(value) = value.filter(|value| *value < 0) {
+                return Err(HfError::new(Code::InvalidArgument, format!("{name} must be 0 or more")).with_argument(
+                    name,
+                    "an integer of 0 or more",
+                    &value.into(),
+                ));
             }
         }
         Ok(())

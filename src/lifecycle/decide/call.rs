@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::evidence::hash_evidence;
 use super::probe::{Limits, ProbeInput, create_detecting, resolve};
 use super::reaction::reaction_for;
-use super::status::derive_status;
+use super::status::{NO_SIGNAL_AFTER_MS, Silence, derive_status, derive_status_at};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::check::argument;
 use crate::lifecycle::model::{Activity, Detecting, Lifecycle, Millis, PrFacts};
@@ -28,7 +28,11 @@ pub fn call(name: &str, input: &str) -> Result<String> {
         "hashEvidence" => print(&hash_evidence(&from_text::<String>(name, input)?)),
         "deriveStatus" => {
             let about: About = from_text(name, input)?;
-            print(&derive_status(&about.lifecycle.read()?, &about.pr.read()?))
+            let (lifecycle, pr) = (about.lifecycle.read()?, about.pr.read()?);
+            print(&match about.silence {
+                None => derive_status(&lifecycle, &pr),
+                Some(silence) => derive_status_at(&lifecycle, &pr, silence.read()),
+            })
         }
         "reactionFor" => {
             let about: About = from_text(name, input)?;
@@ -100,6 +104,29 @@ struct Unclear {
 struct About {
     lifecycle: LifecycleText,
     pr: PrText,
+    silence: Option<SilenceText>,
+}
+
+/// Missing = 90 s.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SilenceText {
+    launched_at: Option<Millis>,
+    now: Millis,
+    no_signal_after_ms: Option<Millis>,
+}
+
+impl SilenceText {
+    fn read(&self) -> Silence {
+        let after_ms = self.no_signal_after_ms.unwrap_or(NO_SIGNAL_AFTER_MS);
+        Silence { launched_at: self.launched_at, now: self.now, after_ms }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct ActivityText {
+    last_activity_at: Option<Millis>,
 }
 
 /// The part of a lifecycle that is looked at.
@@ -108,6 +135,10 @@ struct About {
 struct LifecycleText {
     state: String,
     termination_reason: Option<String>,
+    #[serde(default)]
+    is_alive: bool,
+    #[serde(default)]
+    activity: ActivityText,
 }
 
 impl LifecycleText {
@@ -117,9 +148,9 @@ impl LifecycleText {
             // A reason that only a later version knows is still an end.
             termination_reason: TerminationReason::parse(self.termination_reason.as_deref().unwrap_or_default())
                 .unwrap_or(TerminationReason::None),
-            is_alive: false,
+            is_alive: self.is_alive,
             harness: String::new(),
-            activity: Activity::default(),
+            activity: Activity { last_activity_at: self.activity.last_activity_at, ..Activity::default() },
             detecting: None,
         })
     }
@@ -141,6 +172,8 @@ struct PrText {
     mergeability: Option<String>,
     #[serde(default)]
     review_comments: bool,
+    #[serde(default)]
+    stacked: bool,
 }
 
 impl PrText {
@@ -156,6 +189,7 @@ impl PrText {
             review: or_default::<ReviewDecision>("pr.review", self.review.as_deref())?,
             mergeability: or_default::<Mergeability>("pr.mergeability", self.mergeability.as_deref())?,
             review_comments: self.review_comments,
+            stacked: self.stacked,
         })
     }
 }

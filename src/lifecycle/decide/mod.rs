@@ -4,6 +4,7 @@ pub mod call;
 pub mod evidence;
 pub mod probe;
 pub mod reaction;
+pub mod several;
 pub mod status;
 #[cfg(test)]
 mod test_support;

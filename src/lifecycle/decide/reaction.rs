@@ -103,6 +103,19 @@ pub fn has_failing_ci(pr: &PrFacts) -> bool {
     pr.exists && pr.ci == CiState::Failing
 }
 
+/// Whether it has conflicts that are its own: those of one that is stacked on another may go when that is merged.
+#[must_use]
+pub fn has_conflicts(pr: &PrFacts) -> bool {
+    pr.exists && pr.mergeability == Mergeability::Conflicting && !pr.stacked
+}
+
+/// Whether nothing keeps it from being merged, as far as anybody told.
+#[must_use]
+pub fn is_ready(pr: &PrFacts) -> bool {
+    let fits = pr.mergeability != Mergeability::Conflicting;
+    pr.exists && fits && (pr.mergeability == Mergeability::Mergeable || pr.review == ReviewDecision::Approved)
+}
+
 /// Whether the agent may be told what checks and reviewers say: there is something to push to, and nothing waits for a
 /// person.
 #[must_use]
@@ -124,10 +137,10 @@ pub fn reaction_for(lifecycle: &Lifecycle, pr: &PrFacts) -> Option<ReactionKey> 
     if pr.exists && (pr.merged || has_failing_ci(pr) || has_review_feedback(pr)) {
         return None;
     }
-    if pr.exists && pr.mergeability == Mergeability::Conflicting {
+    if has_conflicts(pr) {
         return Some(ReactionKey::MergeConflicts);
     }
-    if pr.exists && (pr.mergeability == Mergeability::Mergeable || pr.review == ReviewDecision::Approved) {
+    if is_ready(pr) {
         return Some(ReactionKey::ApprovedAndGreen);
     }
     (lifecycle.state == SessionState::Idle).then_some(ReactionKey::AgentIdle)

@@ -1,7 +1,36 @@
 //! What a person is shown of a session: derived whenever it is read, never stored.
 
-use crate::lifecycle::model::{Lifecycle, PrFacts};
+use crate::lifecycle::model::{Lifecycle, Millis, PrFacts};
 use crate::lifecycle::words::{CiState, Mergeability, ReviewDecision, SessionState, SessionStatus, TerminationReason};
+
+/// For how long an agent may be silent after the start of its runtime: 90 s.
+pub const NO_SIGNAL_AFTER_MS: Millis = 90_000;
+
+/// What tells whether an agent has been silent since the start of its runtime for too long.
+#[derive(Debug, Clone, Copy)]
+pub struct Silence {
+    /// When the runtime came up; `None` = it has not.
+    pub launched_at: Option<Millis>,
+    /// The time.
+    pub now: Millis,
+    /// How long it may be silent.
+    pub after_ms: Millis,
+}
+
+/// As [`derive_status`], but calls an agent that was never heard since its start silent, where it would say that all is well. A start
+/// resets what was heard, so that anything heard counts, whatever its time: clocks that are set back make nobody silent.
+#[must_use]
+pub fn derive_status_at(lifecycle: &Lifecycle, pr: &PrFacts, silence: Silence) -> SessionStatus {
+    let status = derive_status(lifecycle, pr);
+    let looks_well = matches!(status, SessionStatus::Spawning | SessionStatus::Working | SessionStatus::Idle);
+    let is_unheard = lifecycle.is_alive && lifecycle.activity.last_activity_at.is_none();
+    match silence.launched_at {
+        Some(at) if looks_well && is_unheard && silence.now.saturating_sub(at) >= silence.after_ms => {
+            SessionStatus::NoSignal
+        }
+        _ => status,
+    }
+}
 
 /// Derives the status of a session from its own state, its end, and the pull request that counts; in this order.
 #[must_use]
@@ -91,6 +120,40 @@ mod tests {
             // Facts of nothing say nothing.
             assert_eq!(of(&PrFacts { exists: false, merged: true, ..failing.clone() }), bare);
             assert_eq!(of(&PrFacts { merged: true, ..failing.clone() }), SessionStatus::Merged);
+        }
+    }
+
+    #[test]
+    fn only_who_looks_well_and_was_never_heard_is_silent() {
+        use SessionState as S;
+        let at = |lifecycle: &Lifecycle, pr: &PrFacts, launched_at, now| {
+            derive_status_at(lifecycle, pr, Silence { launched_at, now, after_ms: NO_SIGNAL_AFTER_MS })
+        };
+        let none = PrFacts::default();
+        for (state, otherwise) in [
+            (S::NotStarted, SessionStatus::Spawning),
+            (S::Working, SessionStatus::Working),
+            (S::Idle, SessionStatus::Idle),
+        ] {
+            let mut unheard = Lifecycle { is_alive: true, ..lifecycle(state) };
+            unheard.activity.last_activity_at = None;
+            assert_eq!(at(&unheard, &none, Some(1000), 90_999), otherwise);
+            assert_eq!(at(&unheard, &none, Some(1000), 91_000), SessionStatus::NoSignal);
+            assert_eq!(at(&unheard, &none, Some(1000), 0), otherwise, "a clock that was set back");
+            assert_eq!(at(&unheard, &none, Some(Millis::MAX), Millis::MIN), otherwise);
+            assert_eq!(at(&unheard, &none, None, 91_000), otherwise, "not up yet");
+            assert_eq!(at(&Lifecycle { is_alive: false, ..unheard.clone() }, &none, Some(1000), 91_000), otherwise);
+            let mut heard = unheard.clone();
+            heard.activity.last_activity_at = Some(500);
+            assert_eq!(at(&heard, &none, Some(1000), Millis::MAX), otherwise, "heard before the clock was set back");
+            if state != S::NotStarted {
+                assert_eq!(at(&unheard, &open(), Some(1000), 91_000), SessionStatus::PrOpen);
+            }
+        }
+        for state in [S::NeedsInput, S::Stuck, S::Detecting, S::Done, S::Terminated] {
+            let mut unheard = Lifecycle { is_alive: true, ..lifecycle(state) };
+            unheard.activity.last_activity_at = None;
+            assert_eq!(at(&unheard, &none, Some(0), Millis::MAX), derive_status(&unheard, &none));
         }
     }
 

@@ -2,14 +2,16 @@
 
 use serde::Deserialize;
 
-use super::policy::Policy;
-use super::{Outcome, react};
+use super::policy::{Policy, PolicyInput};
+use super::{Outcome, is_of_other_launch, react};
 use crate::error::Result;
 use crate::lifecycle::check;
 use crate::lifecycle::model::{Activity, Lifecycle, Millis};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::sessions;
-use crate::lifecycle::words::{ActivitySource, ActivityState, SessionState, TerminationReason};
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::operations::{self, Early};
+use crate::lifecycle::tables::sessions::{self, Watched};
+use crate::lifecycle::words::{ActivitySource, ActivityState, SessionState, TerminationReason, Word as _};
 
 /// A stored time that is further ahead was stored by a clock that has been set back since: it makes no signal old.
 const AHEAD_MAX_MS: Millis = 60_000;
@@ -27,16 +29,18 @@ pub struct Observe {
     pub state: String,
     /// When it was so; missing = now.
     pub timestamp: Option<Millis>,
+    /// Which start of the runtime this is about; missing = whichever counts.
+    pub launch_id: Option<String>,
     /// Who tells: `native`, `terminal`, `hook`, `runtime` or `none`.
     pub source: Option<String>,
     /// The time.
     pub now: Millis,
-    /// How to react.
-    pub policy: Option<Policy>,
+    /// How to react, unless the session's project says otherwise.
+    pub policy: Option<PolicyInput>,
 }
 
 /// Stores an activity and the state that it means. Unknown and ended sessions stay as they are, and so does one that has
-/// heard something newer.
+/// heard something newer, or was started anew since.
 ///
 /// # Errors
 /// `HF_INVALID_ARGUMENT` for an unknown word or a time that cannot be stored, and what the database says.
@@ -49,11 +53,16 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         Some(text) => check::argument("source", text)?,
         None => ActivitySource::None,
     };
-    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     let at = input.timestamp.map_or(input.now, |at| at.min(input.now));
-    if before.lifecycle.state.is_terminal() || is_old(at, before.lifecycle.activity.last_activity_at, input.now) {
+    if before.lifecycle.state.is_terminal() {
+        return before_it_is_up(sql, input, Activity { state, last_activity_at: Some(at), source });
+    }
+    if is_of_other_launch(&before, input.launch_id.as_deref())
+        || is_old(at, before.lifecycle.activity.last_activity_at, input.now)
+    {
         return Ok(Outcome::default());
     }
     let mut after = before.clone();
@@ -63,11 +72,25 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     }
     after.updated_at = input.now;
     sessions::save(sql, &before, &after)?;
+    decisions::note(sql, &before, &after, Cause::Activity, || format!("{} {}", source.as_str(), state.as_str()))?;
     if is_same_but_for_time(&before.lifecycle, &after.lifecycle) {
         return Ok(Outcome::default());
     }
-    let policy = input.policy.clone().unwrap_or_default();
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
     Ok(Outcome::of(react::run(sql, &after, None, &policy, input.now)?))
+}
+
+/// The session is being restored, and its new agent is heard before that is through: kept for when it is. Otherwise it has ended.
+fn before_it_is_up(sql: &mut dyn Sql, input: &Observe, heard: Activity) -> Result<Outcome> {
+    let Some(launch_id) = input.launch_id.as_deref() else {
+        return Ok(Outcome::default());
+    };
+    if let Some(Early(before)) = operations::early(sql, &input.id, launch_id)?
+        && before.is_none_or(|before| heard.last_activity_at >= before.last_activity_at)
+    {
+        operations::set_early(sql, &input.id, launch_id, &heard)?;
+    }
+    Ok(Outcome::default())
 }
 
 fn is_old(at: Millis, stored: Option<Millis>, now: Millis) -> bool {
@@ -75,7 +98,7 @@ fn is_old(at: Millis, stored: Option<Millis>, now: Millis) -> bool {
 }
 
 /// What an activity makes of a session that has not ended. An exit is no death: only probes conclude that.
-fn follow(stored: &Lifecycle, activity: Activity) -> Lifecycle {
+pub(super) fn follow(stored: &Lifecycle, activity: Activity) -> Lifecycle {
     let state = match activity.state {
         ActivityState::Active => SessionState::Working,
         ActivityState::Ready | ActivityState::Idle => SessionState::Idle,

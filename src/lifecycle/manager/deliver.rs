@@ -65,7 +65,7 @@ pub fn settle(sql: &mut dyn Sql, input: &Settle) -> Result<()> {
         }
     }
     memory.retain(|row| row.pending != Pending::None || !is_terminal_notice(row.reaction));
-    memory.save(sql)
+    memory.save(sql, input.now)
 }
 
 /// Hands out everything that waits and that nobody delivers already. What checks and reviewers say stays until the agent may
@@ -93,12 +93,17 @@ fn is_leased(lease_until: Option<Millis>, now: Millis) -> bool {
     lease_until.is_some_and(|until| until > now && until <= lease_max(now))
 }
 
-fn delivery(row: &ReactionRow, session: &SessionRecord) -> Delivery {
+/// Who gets what is to be said, as which type, and how much it presses.
+pub fn kind(row: &ReactionRow) -> (Audience, String, Priority) {
     let entry = reaction(row.reaction);
-    let (to, event_type, priority) = match row.pending {
+    match row.pending {
         Pending::Escalate => (Audience::Human, ESCALATED_TYPE.to_owned(), Priority::Urgent),
         _ => (entry.to, event_type(row.reaction), entry.priority),
-    };
+    }
+}
+
+fn delivery(row: &ReactionRow, session: &SessionRecord) -> Delivery {
+    let (to, event_type, priority) = kind(row);
     Delivery {
         session_id: session.id.clone(),
         project_id: session.project_id.clone(),

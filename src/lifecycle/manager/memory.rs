@@ -1,9 +1,11 @@
 //! What is remembered of the reactions of one session, from loading it to storing what differs.
 
+use super::deliver::kind;
 use crate::error::Result;
 use crate::lifecycle::decide::reaction::is_terminal_notice;
 use crate::lifecycle::model::Millis;
 use crate::lifecycle::sql::Sql;
+use crate::lifecycle::tables::notifications::{self, Post};
 use crate::lifecycle::tables::reactions::{self, Pending, ReactionRow};
 use crate::lifecycle::words::{ReactionKey, Word as _};
 
@@ -63,12 +65,30 @@ impl Memory {
         self.retain(|row| is_terminal_notice(row.reaction) && row.pending != Pending::None);
     }
 
-    /// Stores what differs; no statement if nothing does.
-    pub fn save(&self, sql: &mut dyn Sql) -> Result<()> {
+    /// Stores what differs, in the inbox too; no statement if nothing does.
+    pub fn save(&mut self, sql: &mut dyn Sql, now: Millis) -> Result<()> {
         for row in &self.stored {
-            if self.get(row.reaction).is_none() {
+            let kept = self.get(row.reaction);
+            // What tells of an end is forgotten once it was said: the session is as dead as before.
+            let is_over = kept.is_none_or(|kept| !kept.is_noted && !calls_person(kept));
+            if row.is_noted && is_over && !is_terminal_notice(row.reaction) {
+                notifications::cause_gone(sql, &row.session_id, row.reaction, now)?;
+            }
+            if kept.is_none() {
                 reactions::delete(sql, &row.session_id, row.reaction)?;
             }
+        }
+        for row in self.rows.iter_mut().filter(|row| calls_person(row) && !row.is_noted) {
+            let (_, event_type, priority) = kind(row);
+            let post = Post {
+                session_id: &row.session_id,
+                reaction: row.reaction,
+                event_type: &event_type,
+                priority,
+                message: &row.pending_message,
+            };
+            notifications::post(sql, &post, now)?;
+            row.is_noted = true;
         }
         for row in &self.rows {
             if !self.stored.contains(row) {
@@ -77,6 +97,10 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+fn calls_person(row: &ReactionRow) -> bool {
+    matches!(row.pending, Pending::Notify | Pending::Escalate)
 }
 
 /// A reaction that begins now, with a message on its way.
@@ -92,5 +116,6 @@ pub fn begun(session_id: &str, reaction: ReactionKey, pending: Pending, message:
         pending,
         pending_message: message,
         lease_until: None,
+        is_noted: false,
     }
 }

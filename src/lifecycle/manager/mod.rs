@@ -5,6 +5,7 @@
 pub mod activity;
 pub mod deliver;
 pub mod escalate;
+mod feedback;
 pub mod killed;
 mod memory;
 pub mod operations;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod pr;
 mod react;
 pub mod runtime;
+mod signature;
 pub mod spawned;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ mod tests;
 use serde::Serialize;
 
 use super::decide::reaction::{Audience, Priority};
+use super::model::SessionRecord;
 use super::words::ReactionKey;
 
 /// A message that is to be sent now, by whoever got it.
@@ -61,4 +64,9 @@ impl Outcome {
     pub fn of(deliveries: Vec<Delivery>) -> Self {
         Self { deliveries, killed: None }
     }
+}
+
+/// Whether what is said is about another start of the session's runtime than the one that counts. Who names none means that one.
+fn is_of_other_launch(session: &SessionRecord, launch_id: Option<&str>) -> bool {
+    launch_id.is_some_and(|launch_id| launch_id != session.launch_id)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, HfError, Result};
 use crate::ids;
 use crate::lifecycle::check;
-use crate::lifecycle::model::Millis;
+use crate::lifecycle::model::{Metadata, Millis};
 use crate::lifecycle::owners::Owners;
 use crate::lifecycle::sql::Sql;
 use crate::lifecycle::tables::operations::{self, Operation};
@@ -20,11 +20,17 @@ enum Kind {
     Kill,
     Restore,
     Cleanup,
+    Stop,
 }
 
 impl Word for Kind {
-    const ALL: &'static [(Self, &'static str)] =
-        &[(Self::Spawn, "spawn"), (Self::Kill, "kill"), (Self::Restore, "restore"), (Self::Cleanup, "cleanup")];
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Spawn, "spawn"),
+        (Self::Kill, "kill"),
+        (Self::Restore, "restore"),
+        (Self::Cleanup, "cleanup"),
+        (Self::Stop, "stop"),
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +38,7 @@ impl Word for Kind {
             Self::Kill => "kill",
             Self::Restore => "restore",
             Self::Cleanup => "cleanup",
+            Self::Stop => "stop",
         }
     }
 }
@@ -41,7 +48,7 @@ impl Word for Kind {
 pub struct Begin {
     /// The session.
     pub id: String,
-    /// `spawn`, `kill`, `restore` or `cleanup`.
+    /// `spawn`, `kill`, `restore`, `cleanup` or `stop`.
     pub kind: String,
     /// The time.
     pub now: Millis,
@@ -56,23 +63,33 @@ pub struct Begun {
 
 /// The command `advance`.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Advance {
     /// The operation.
     pub token: String,
     /// What is done next, or was done last: the caller's own word.
     pub step: String,
+    /// The next step starts the runtime: names that start. What is reported of an earlier one no longer counts.
+    pub launch_id: Option<String>,
+    /// The session's runtime is gone.
+    #[serde(default)]
+    pub runtime_freed: bool,
     /// The time.
     pub now: Millis,
 }
 
 /// The command `end`.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct End {
     /// The operation.
     pub token: String,
     /// The session's workspace is gone.
     #[serde(default)]
     pub freed: bool,
+    /// The session's runtime is gone.
+    #[serde(default)]
+    pub runtime_freed: bool,
     /// The time.
     pub now: Millis,
 }
@@ -121,7 +138,15 @@ pub fn begin(sql: &mut dyn Sql, owners: &dyn Owners, input: &Begin) -> Result<Be
 /// # Errors
 /// `HF_LIFECYCLE_SESSION_BUSY` if it is not this store's any more: stop, and touch nothing else of the session.
 pub fn advance(sql: &mut dyn Sql, owners: &dyn Owners, input: &Advance) -> Result<()> {
-    if operations::advance(sql, &input.token, owners.me(), &input.step, input.now)? {
+    let (token, me, launch_id) = (input.token.as_str(), owners.me(), input.launch_id.as_deref());
+    // The session before the operation, as its deletion has them: in another order, two such transactions could wait for each other.
+    if input.runtime_freed {
+        sessions::set_runtime_freed_by(sql, token, me, input.now)?;
+    }
+    if let Some(launch_id) = launch_id {
+        sessions::set_launch(sql, token, me, launch_id)?;
+    }
+    if operations::advance(sql, token, me, &input.step, launch_id, input.now)? {
         return Ok(());
     }
     let message =
@@ -140,7 +165,44 @@ pub fn end(sql: &mut dyn Sql, owners: &dyn Owners, input: &End) -> Result<()> {
     if input.freed {
         sessions::set_workspace_freed(sql, &operation.session_id, Some(input.now))?;
     }
+    if input.runtime_freed {
+        sessions::set_runtime_freed(sql, &operation.session_id, input.now)?;
+    }
     operations::delete(sql, &operation.token)
+}
+
+/// The command `workspaceBack`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WorkspaceBack {
+    /// The session.
+    pub id: String,
+    /// Where its workspace is.
+    pub path: String,
+    /// Its branch.
+    pub branch: String,
+    /// The time.
+    pub now: Millis,
+}
+
+/// Notes that an ended session has a workspace again, which came after the restore that asked for it; tells whether it was thought to
+/// be gone meanwhile. Of a session that lives nothing is noted: it has one.
+///
+/// # Errors
+/// What the database says.
+pub fn workspace_back(sql: &mut dyn Sql, input: &WorkspaceBack) -> Result<bool> {
+    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+        return Ok(false);
+    };
+    if !before.lifecycle.state.is_terminal() {
+        return Ok(false);
+    }
+    let mut after = before.clone();
+    let (workspace_path, branch) = (input.path.clone(), input.branch.clone());
+    if after.metadata.merge(Metadata { workspace_path, branch, ..Metadata::default() }) {
+        after.updated_at = input.now;
+        sessions::save_always(sql, &before, &after)?;
+    }
+    sessions::set_workspace_freed(sql, &input.id, None)
 }
 
 /// Finds the operations whose owners are gone, and makes them this store's, which has to finish or undo them.

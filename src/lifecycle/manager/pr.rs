@@ -5,15 +5,20 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Outcome;
-use super::policy::{MergeEnds, Policy};
-use super::react::{self, Feedback};
+use super::feedback::Feedback;
+use super::policy::{Policy, PolicyInput};
+use super::react;
 use crate::error::Result;
 use crate::lifecycle::check::{self, CheckInput, CommentInput, PrInput};
 use crate::lifecycle::decide::call::from_text;
 use crate::lifecycle::model::{Millis, PrCheck};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::{self, comments, prs, sessions};
-use crate::lifecycle::words::{PrState, ReactionKey, SessionState, TerminationReason, Word as _};
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::sessions::{self, Watched};
+use crate::lifecycle::tables::{self, comments, prs, reactions};
+use crate::lifecycle::words::{
+    MergeEnds, PrState, ReactionKey, SessionState, SeveralPrs, TerminationReason, Word as _,
+};
 
 /// The command `observePr`.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,8 +29,8 @@ pub struct Observe {
     pub observation: Box<RawValue>,
     /// The time.
     pub now: Millis,
-    /// How to react.
-    pub policy: Option<Policy>,
+    /// How to react, unless the session's project says otherwise.
+    pub policy: Option<PolicyInput>,
 }
 
 /// Whether anything was seen.
@@ -37,6 +42,7 @@ struct Fetched {
 
 /// What was seen.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Observation {
     url: String,
     #[serde(default)]
@@ -54,6 +60,10 @@ struct Observation {
     checks: Vec<CheckInput>,
     #[serde(default)]
     comments: Vec<CommentInput>,
+    #[serde(default)]
+    head_branch: String,
+    #[serde(default)]
+    base_branch: String,
 }
 
 impl Observation {
@@ -83,17 +93,22 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         return Ok(Outcome::default());
     }
     let mut observation: Observation = from_text("observation", text)?;
-    let policy = input.policy.clone().unwrap_or_default();
     let now = input.now;
-    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, merge_ends }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
     let runs = std::mem::take(&mut observation.checks);
-    let runs = record(sql, &input.id, &observation, runs, now)?;
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
+    let runs = record(sql, &input.id, &observation, runs, policy.several_prs, now)?;
+    let ended = observation.merged && ends(sql, &input.id, merge_ends.unwrap_or(policy.merge_ends))?;
     if before.lifecycle.state.is_terminal() {
+        if before.stopped && ended {
+            // There is nothing left to resume it for.
+            sessions::set_stopped(sql, &input.id, None)?;
+        }
         return Ok(Outcome::default());
     }
-    if observation.merged && ends(sql, &input.id, &policy)? {
+    if ended {
         let mut after = before.clone();
         after.lifecycle.state = SessionState::Terminated;
         after.lifecycle.termination_reason = TerminationReason::PrMerged;
@@ -101,6 +116,7 @@ pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
         after.lifecycle.detecting = None;
         after.updated_at = now;
         sessions::save(sql, &before, &after)?;
+        decisions::note(sql, &before, &after, Cause::Pr, || format!("pr merged {}", observation.url))?;
         return Ok(Outcome::of(react::end(sql, &after, Some(ReactionKey::PrMerged), &policy, now)?));
     }
     let feedback = Feedback { url: &observation.url, checks: &runs, comments: &observation.comments };
@@ -114,6 +130,7 @@ fn record(
     id: &str,
     seen: &Observation,
     checks: Vec<CheckInput>,
+    several: SeveralPrs,
     now: Millis,
 ) -> Result<Vec<PrCheck>> {
     let row = check::pr(
@@ -126,21 +143,32 @@ fn record(
             ci_state: seen.ci.clone(),
             mergeability: seen.mergeability.clone(),
             updated_at: None,
+            head_branch: seen.head_branch.clone(),
+            base_branch: seen.base_branch.clone(),
         },
         now,
     )?;
+    let runs = tables::checks::seen(&seen.url, checks, now)?;
+    // Most looks find what is stored: then this is all that is read.
+    sql.ahead(&mut |sql| {
+        _ = sql.lock_pr(&seen.url);
+        _ = prs::get(sql, &seen.url);
+        _ = tables::checks::are_same(sql, &seen.url, &runs);
+        _ = comments::of(sql, &seen.url);
+        _ = prs::counted(sql, id, several);
+        _ = reactions::of(sql, id);
+    })?;
     prs::upsert(sql, &row)?;
-    let mut runs = Vec::with_capacity(checks.len());
-    for input in checks {
-        let run = check::check(CheckInput { pr_url: seen.url.clone(), ..input }, now)?;
-        tables::checks::upsert(sql, &run, now)?;
-        runs.push(run);
-    }
+    tables::checks::store(sql, &seen.url, &runs, now)?;
     comments::replace(sql, &seen.url, &seen.comments, now)?;
     Ok(runs)
 }
 
-/// Whether a merge ends the session: always, or only if no other pull request of it is open.
-fn ends(sql: &mut dyn Sql, id: &str, policy: &Policy) -> Result<bool> {
-    Ok(policy.merge_ends == MergeEnds::Any || !prs::facts(sql, id)?.is_open())
+/// Whether a merge ends the session.
+fn ends(sql: &mut dyn Sql, id: &str, which: MergeEnds) -> Result<bool> {
+    Ok(match which {
+        MergeEnds::Any => true,
+        MergeEnds::Last => !prs::facts(sql, id, SeveralPrs::Newest)?.is_open(),
+        MergeEnds::Never => false,
+    })
 }

@@ -3,10 +3,12 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lifecycle::check::CommentInput;
 use crate::lifecycle::decide::reaction::ESCALATED_TYPE;
-use crate::lifecycle::model::{Activity, Lifecycle, Metadata};
+use crate::lifecycle::decide::several::Branched;
+use crate::lifecycle::model::{Activity, Lifecycle, Metadata, PrCheck};
 use crate::lifecycle::words::{
-    CiState, Mergeability, ReviewDecision, SessionKind, SessionState, TerminationReason, Word as _,
+    CheckStatus, CiState, Mergeability, ReviewDecision, SessionKind, SessionState, TerminationReason, Word as _,
 };
 
 fn session(state: SessionState) -> SessionRecord {
@@ -28,6 +30,12 @@ fn session(state: SessionState) -> SessionRecord {
         revision: 0,
         created_at: 0,
         updated_at: 0,
+        display_name: String::new(),
+        pinned: false,
+        launch_id: String::new(),
+        launched_at: None,
+        runtime_freed: false,
+        stopped: false,
     }
 }
 
@@ -93,7 +101,8 @@ proptest! {
         for step in steps {
             now += step.wait;
             let session = session(step.state);
-            let run = Run { session: &session, facts: &step.facts, policy: &policy, now };
+            let counted = Counted::one(step.facts.clone());
+            let run = Run { session: &session, counted: &counted, policy: &policy, now };
             let checks: Vec<PrCheck> = step.commit.iter().map(|commit| PrCheck {
                 pr_url: "u".into(), name: "n".into(), commit_hash: commit.clone(), status: CheckStatus::Failed,
                 url: String::new(), log_tail: commit.clone(), created_at: now,
@@ -142,17 +151,123 @@ proptest! {
     }
 }
 
-#[test]
-fn fences_are_longer_than_what_they_hold() {
-    let check = |log: &str| PrCheck {
-        pr_url: "u".into(),
-        name: "n".into(),
-        commit_hash: "c".into(),
-        status: CheckStatus::Failed,
-        url: String::new(),
-        log_tail: log.into(),
-        created_at: 0,
-    };
-    assert_eq!(output_of_all(&[&check("a `b` c")]), "\n\nn:\n```\na `b` c\n```");
-    assert_eq!(output_of_all(&[&check("````")]), "\n\nn:\n`````\n````\n`````");
+/// A look at one of three pull requests, or a change of the session's state alone.
+#[derive(Debug, Clone)]
+struct Look {
+    state: SessionState,
+    at: Option<usize>,
+    kind: u8,
+    ci: CiState,
+    mergeability: Mergeability,
+    commit: String,
+    comments: Vec<String>,
+    base: &'static str,
+}
+
+fn look() -> impl Strategy<Value = Look> {
+    let state = prop::sample::select(vec![SessionState::Working, SessionState::Idle, SessionState::NeedsInput]);
+    let ci = prop::sample::select(vec![CiState::Failing, CiState::Passing]);
+    let mergeability = prop::sample::select(vec![Mergeability::Conflicting, Mergeability::Mergeable]);
+    let base = prop::sample::select(vec!["main", "h0", "h1", "h2"]);
+    let said = ("c[12]", prop::collection::vec("[ab]", 0..2));
+    (state, prop::option::weighted(0.8, 0..3usize), 0..4u8, ci, mergeability, said, base).prop_map(
+        |(state, at, kind, ci, mergeability, (commit, comments), base)| Look {
+            state,
+            at,
+            kind,
+            ci,
+            mergeability,
+            commit,
+            comments,
+            base,
+        },
+    )
+}
+
+proptest! {
+    /// Where the worst counts: each commit, each set of comments and each conflict of each pull request is told exactly once as long as
+    /// it lasts, in whatever order they are looked at.
+    #[test]
+    fn several_are_told_of_once_each(looks in prop::collection::vec(look(), 1..40)) {
+        let policy = Policy { several_prs: SeveralPrs::Worst, review_max_nudges: 1000, ..Policy::default() };
+        let mut memory = Memory::default();
+        // The last looked at comes first, as the store has them.
+        let mut open: Vec<Branched> = Vec::new();
+        let mut told: HashMap<(ReactionKey, String), String> = HashMap::new();
+        for (now, look) in (1..).zip(looks) {
+            let session = session(look.state);
+            let url = look.at.map(|at| format!("u{at}")).unwrap_or_default();
+            let mut comments = look.comments.clone();
+            comments.dedup();
+            if let Some(at) = look.at {
+                open.retain(|pr| pr.facts.url != url);
+                let facts = PrFacts {
+                    exists: true,
+                    url: url.clone(),
+                    draft: look.kind == 1,
+                    ci: look.ci,
+                    mergeability: look.mergeability,
+                    review_comments: !comments.is_empty(),
+                    ..PrFacts::default()
+                };
+                if look.kind > 0 {
+                    open.insert(0, Branched { facts, head: format!("h{at}"), base: look.base.into() });
+                }
+            }
+            let counted = Counted::of(SeveralPrs::Worst, open.clone()).unwrap_or_default();
+            let run = Run { session: &session, counted: &counted, policy: &policy, now };
+            let checks = [PrCheck {
+                pr_url: url.clone(), name: "n".into(), commit_hash: look.commit.clone(), status: CheckStatus::Failed,
+                url: String::new(), log_tail: String::new(), created_at: now,
+            }];
+            let inputs: Vec<CommentInput> = comments.iter().map(|id| CommentInput {
+                comment_id: id.clone(), ..CommentInput::default()
+            }).collect();
+            let feedback = Feedback { url: &url, checks: &checks, comments: &inputs };
+            run.decide(&mut memory, look.at.map(|_| &feedback), &mut |_, _, _| Ok(vec![CheckStatus::Passed])).unwrap();
+            let deliveries = hand_out(&mut memory, &session, &counted.first, now);
+
+            let entry = reaction_for(&session.lifecycle, &counted.first);
+            let of = |url: &str| counted.all.iter().find(|pr| pr.url == url);
+            told.retain(|(key, url), _| of(url).is_some_and(|pr| match key {
+                ReactionKey::CiFailed => has_failing_ci(pr),
+                ReactionKey::ReviewComments => has_review_feedback(pr),
+                _ => has_conflicts(pr) && entry == Some(ReactionKey::MergeConflicts),
+            }));
+            let mut expected: Vec<(ReactionKey, Vec<String>)> = Vec::new();
+            let mut tell = |key, urls: Vec<String>, said: &str| {
+                let news: Vec<String> = urls.into_iter().filter(|url| {
+                    told.insert((key, url.clone()), said.to_owned()).as_deref() != Some(said)
+                }).collect();
+                if !news.is_empty() {
+                    expected.push((key, news));
+                }
+            };
+            if let Some(pr) = of(&url).filter(|pr| takes_feedback(look.state, pr)) {
+                if has_failing_ci(pr) {
+                    tell(ReactionKey::CiFailed, vec![url.clone()], &look.commit);
+                }
+                if has_review_feedback(pr) {
+                    tell(ReactionKey::ReviewComments, vec![url.clone()], &comments.join(","));
+                }
+            }
+            if entry == Some(ReactionKey::MergeConflicts) {
+                let urls = counted.all.iter().filter(|pr| has_conflicts(pr)).map(|pr| pr.url.clone()).collect();
+                tell(ReactionKey::MergeConflicts, urls, "");
+            }
+            let heard: Vec<_> = deliveries.iter().filter(|one| {
+                matches!(one.reaction, ReactionKey::CiFailed | ReactionKey::ReviewComments | ReactionKey::MergeConflicts)
+            }).collect();
+            prop_assert_eq!(heard.iter().map(|one| one.reaction).collect::<Vec<_>>(), expected.iter().map(|(key, _)| *key).collect::<Vec<_>>());
+            for (one, (_, urls)) in heard.iter().zip(&expected).filter(|_| counted.all.len() > 1) {
+                for pr in &counted.all {
+                    let names = one.message.contains(&format!("Pull request: {}", pr.url));
+                    prop_assert_eq!(names, urls.contains(&pr.url), "{:?}", one);
+                }
+            }
+            for row in memory.rows_mut() {
+                (row.lease_until, row.pending) = (None, Pending::None);
+            }
+        }
+    }
 }

@@ -2,14 +2,15 @@
 
 use serde::Deserialize;
 
-use super::policy::Policy;
-use super::{Outcome, react};
+use super::policy::{Policy, PolicyInput};
+use super::{Outcome, is_of_other_launch, react};
 use crate::error::Result;
 use crate::lifecycle::check;
 use crate::lifecycle::decide::probe::{Decision, ProbeInput, RECENT_ACTIVITY_WINDOW_MS, is_recent, resolve};
 use crate::lifecycle::model::{Lifecycle, Millis};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::sessions;
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::sessions::{self, Watched};
 use crate::lifecycle::words::{ActivityState, ProbeResult, ReactionKey, SessionState, TerminationReason};
 
 /// The command `observeRuntime`.
@@ -24,39 +25,45 @@ pub struct Observe {
     pub process: String,
     /// When it was seen; missing = now.
     pub observed_at: Option<Millis>,
+    /// Which start of the runtime this is about; missing = whichever counts.
+    pub launch_id: Option<String>,
     /// The time.
     pub now: Millis,
     /// For how long an activity speaks against death. Default: 60 000.
     pub window_ms: Option<Millis>,
-    /// How to react.
-    pub policy: Option<Policy>,
+    /// How to react, unless the session's project says otherwise.
+    pub policy: Option<PolicyInput>,
 }
 
-/// Decides about a look and stores what follows. Unknown and ended sessions stay as they are.
+/// Decides about a look and stores what follows. Unknown and ended sessions stay as they are, and
+/// so does one that was started anew since.
 ///
 /// # Errors
 /// `HF_INVALID_ARGUMENT` for an unknown word or a time that cannot be stored, and what the database says.
 pub fn observe(sql: &mut dyn Sql, input: &Observe) -> Result<Outcome> {
     let runtime: ProbeResult = check::argument("runtime", &input.runtime)?;
     let process: ProbeResult = check::argument("process", &input.process)?;
-    let policy = input.policy.clone().unwrap_or_default();
-    let Some(before) = sessions::get_for_update(sql, &input.id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, &input.id)? else {
         return Ok(Outcome::default());
     };
-    if before.lifecycle.state.is_terminal() {
+    if before.lifecycle.state.is_terminal() || is_of_other_launch(&before, input.launch_id.as_deref()) {
         return Ok(Outcome::default());
     }
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
     let seen_at = input.observed_at.unwrap_or(input.now);
     let recent = is_recent(&before.lifecycle.activity, seen_at, input.window_ms.unwrap_or(RECENT_ACTIVITY_WINDOW_MS));
     let probe = ProbeInput::of(runtime, process, recent, before.lifecycle.detecting.clone(), seen_at);
     let mut after = before.clone();
-    after.lifecycle = follow(&before.lifecycle, &resolve(&probe, policy.limits()));
+    let verdict = resolve(&probe, policy.limits());
+    after.lifecycle = follow(&before.lifecycle, &verdict);
     if after.lifecycle == before.lifecycle {
         return Ok(Outcome::default());
     }
     after.updated_at = input.now;
     sessions::save(sql, &before, &after)?;
+    decisions::note(sql, &before, &after, Cause::Probe, || verdict.evidence)?;
     if after.lifecycle.state == SessionState::Terminated {
+        sessions::set_runtime_freed(sql, &input.id, input.now)?;
         let notice = is_unexpected(after.lifecycle.termination_reason).then_some(ReactionKey::AgentExited);
         return Ok(Outcome::of(react::end(sql, &after, notice, &policy, input.now)?));
     }

@@ -2,11 +2,14 @@
 
 use serde::Deserialize;
 
-use super::Outcome;
+use super::policy::{Policy, PolicyInput};
+use super::{Outcome, activity, react};
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::model::{Activity, Metadata, Millis};
 use crate::lifecycle::sql::Sql;
-use crate::lifecycle::tables::sessions;
+use crate::lifecycle::tables::decisions::{self, Cause};
+use crate::lifecycle::tables::sessions::{self, Watched};
+use crate::lifecycle::tables::{notifications, operations};
 use crate::lifecycle::words::{SessionState, TerminationReason};
 
 /// The command `spawned`.
@@ -21,6 +24,8 @@ pub struct Spawned {
     pub expect: Option<Expect>,
     /// The time.
     pub now: Millis,
+    /// How to react to what was heard before a restore was through.
+    pub policy: Option<PolicyInput>,
 }
 
 /// What a session came up with. Empty and missing fields leave what is stored.
@@ -37,6 +42,8 @@ pub struct SpawnOutcome {
     pub agent_session_id: Option<String>,
     /// What the agent was told.
     pub prompt: Option<String>,
+    /// Which start this is about; one that nobody has noted, or another one has overtaken, is refused.
+    pub launch_id: Option<String>,
     /// The same as [`Spawned::expect`], where the caller's own type has it.
     pub expect: Option<Expect>,
 }
@@ -61,7 +68,8 @@ pub enum Expect {
     Terminal,
 }
 
-/// Makes a session one that has just started, with its new handles. A hook that was faster is kept.
+/// Makes a session one that has just started, with its new handles. A hook that was faster is kept; what that calls for in a session
+/// that had ended is done now.
 ///
 /// # Errors
 /// `HF_LIFECYCLE_SESSION_NOT_FOUND`; `HF_LIFECYCLE_SESSION_TERMINATED` and `HF_LIFECYCLE_SESSION_BUSY` if it is not what was
@@ -69,7 +77,7 @@ pub enum Expect {
 pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     let id = input.id.as_str();
     let refused = |code, message: String| Err(HfError::new(code, message).with_field("sessionId", id));
-    let Some(before) = sessions::get_for_update(sql, id)? else {
+    let Some(Watched { session: before, policy, .. }) = sessions::watched(sql, id)? else {
         let message = format!("lifecycle: onSpawnCompleted for unknown session {id:?}");
         return refused(Code::LifecycleSessionNotFound, message);
     };
@@ -85,13 +93,26 @@ pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
         }
         _ => {}
     }
+    // A restore's start counts from now on; until then it stood with the operation, and what was heard of it.
+    let mut early = None;
+    let launch_id = input.outcome.launch_id.as_deref();
+    if let Some(launch_id) = launch_id.filter(|launch_id| *launch_id != before.launch_id) {
+        let Some(found) = operations::early(sql, id, launch_id)? else {
+            return refused(Code::LifecycleSessionBusy, "session: another operation is in progress".to_owned());
+        };
+        early = found.0;
+    }
     let mut after = before.clone();
     after.metadata.merge(metadata(&input.outcome));
     if stored.state.is_terminal() {
         after.lifecycle.activity = Activity::default();
+        after.lifecycle.state = SessionState::NotStarted;
     }
-    let was_faster = expect == Some(Expect::Spawning)
-        && matches!(stored.state, SessionState::Working | SessionState::Idle | SessionState::NeedsInput);
+    if let Some(heard) = early {
+        after.lifecycle = activity::follow(&after.lifecycle, heard);
+    }
+    let was_faster = (expect == Some(Expect::Spawning) || early.is_some())
+        && matches!(after.lifecycle.state, SessionState::Working | SessionState::Idle | SessionState::NeedsInput);
     if !was_faster {
         after.lifecycle.state = SessionState::NotStarted;
     }
@@ -100,9 +121,18 @@ pub fn complete(sql: &mut dyn Sql, input: &Spawned) -> Result<Outcome> {
     after.lifecycle.detecting = None;
     after.updated_at = input.now;
     sessions::save_always(sql, &before, &after)?;
-    // What is torn down at the next end is a workspace of this life.
-    sessions::set_workspace_freed(sql, id, None)?;
-    Ok(Outcome::default())
+    sessions::set_launched(sql, id, launch_id, input.now)?;
+    if stored.state.is_terminal() {
+        decisions::note(sql, &before, &after, Cause::Restore, || "restore completed".to_owned())?;
+        notifications::all_gone(sql, id, input.now)?;
+    } else {
+        decisions::note(sql, &before, &after, Cause::Spawn, || "spawn completed".to_owned())?;
+    }
+    if early.is_none() {
+        return Ok(Outcome::default());
+    }
+    let policy = Policy::of(input.policy.as_ref(), policy.as_deref());
+    Ok(Outcome::of(react::run(sql, &after, None, &policy, input.now)?))
 }
 
 fn metadata(outcome: &SpawnOutcome) -> Metadata {

@@ -3,6 +3,7 @@
 //! Placeholders are `?1`, `?2` …; both databases know all that is used besides (`ON CONFLICT`, `RETURNING`, `IS DISTINCT
 //! FROM`). Booleans are 0 and 1, times are texts of 24 characters.
 
+mod ahead;
 pub mod postgres;
 pub mod sqlite;
 
@@ -67,6 +68,38 @@ pub trait Sql {
         params: &[Value<'_>],
         each: &mut dyn FnMut(&dyn Row) -> Result<()>,
     ) -> Result<()>;
+
+    /// Runs a statement once for each of `sets`, in their order; tells how many rows each changed.
+    ///
+    /// # Errors
+    /// As [`Sql::run`]: that of the first that failed.
+    fn run_each(&mut self, doing: &'static str, sql: &'static str, sets: &[Vec<Value<'_>>]) -> Result<Vec<u64>> {
+        sets.iter().map(|params| self.run(doing, sql, params)).collect()
+    }
+
+    /// Asks a statement once for each of `sets`, in their order; hands every row to `each`, with the place of its set.
+    ///
+    /// # Errors
+    /// As [`Sql::rows`]: that of the first that failed.
+    fn rows_each(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        sets: &[Vec<Value<'_>>],
+        each: &mut dyn FnMut(usize, &dyn Row) -> Result<()>,
+    ) -> Result<()> {
+        sets.iter().enumerate().try_for_each(|(set, params)| self.rows(doing, sql, params, &mut |row| each(set, row)))
+    }
+
+    /// Says what is about to be read, so that it can be asked for together. `reads` takes the locks and makes the very calls that will follow; it
+    /// sees no rows, and what it returns is of no use. The answers hold until the next write of this transaction. Nothing to do where
+    /// asking costs nothing.
+    ///
+    /// # Errors
+    /// As [`Sql::rows`].
+    fn ahead(&mut self, _reads: &mut dyn FnMut(&mut dyn Sql)) -> Result<()> {
+        Ok(())
+    }
 
     /// Keeps all others from writing the session `id` until the transaction ends. Nothing to do where there is one writer.
     ///

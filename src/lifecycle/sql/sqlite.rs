@@ -134,7 +134,7 @@ fn table_of(sql: &str) -> &str {
 /// SQLite does not say which reference leads nowhere; each table has but one that can.
 fn reference_of(table: &str) -> &'static str {
     match table {
-        "sessions" | "change_log" | "session_key" => "project_id",
+        "sessions" | "change_log" | "session_key" | "reaction_policy" => "project_id",
         "pr_checks" | "pr_comment" => "pr_url",
         _ => "session_id",
     }

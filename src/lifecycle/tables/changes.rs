@@ -1,6 +1,6 @@
 //! The log of changes.
 
-use super::{first, number};
+use super::{first, list, number};
 use crate::error::{Code, HfError, Result};
 use crate::json;
 use crate::lifecycle::sql::{Row, Sql, Value};
@@ -75,20 +75,23 @@ pub fn floor(sql: &mut dyn Sql) -> Result<i64> {
     Ok(first(sql, "read what was removed of the change log", text, &[], |row| row.int(0))?.unwrap_or(0))
 }
 
-/// Returns all that is kept of one session, oldest first, as the text of a JSON array. Reads the log of its project.
+/// Returns all that is kept of one session, oldest first: the number of each change, and its text. Reads the log of its project.
 ///
 /// # Errors
 /// As [`Sql::rows`].
-pub fn of_session(sql: &mut dyn Sql, project_id: &str, session_id: &str) -> Result<String> {
-    let mut out = Text::new();
-    sql.rows(
+pub fn of_session(sql: &mut dyn Sql, project_id: &str, session_id: &str) -> Result<Vec<(i64, String)>> {
+    list(
+        sql,
         "read the changes of a session",
         "SELECT seq, project_id, session_id, event_type, payload, created_at FROM change_log \
          WHERE project_id = ?1 AND session_id = ?2 ORDER BY seq",
         &[Value::Text(project_id), Value::Text(session_id)],
-        &mut |row| out.add(row),
-    )?;
-    Ok(out.end())
+        |row| {
+            let mut text = String::new();
+            add(&mut text, row)?;
+            Ok((row.int(0)?, text))
+        },
+    )
 }
 
 fn text(sql: &mut dyn Sql, after: i64, limit: i64, project_id: Option<&str>) -> Result<String> {
@@ -122,33 +125,36 @@ impl Text {
     }
 
     fn add(&mut self, row: &dyn Row) -> Result<()> {
-        let out = &mut self.0;
-        if out.len() > 1 {
-            out.push_str(",\n");
+        if self.0.len() > 1 {
+            self.0.push_str(",\n");
         }
-        out.push_str("{\"seq\":");
-        integer(out, row.int(0)?);
-        out.push_str(",\"projectId\":");
-        json::quote_into(row.text(1)?, out);
-        out.push_str(",\"sessionId\":");
-        match row.opt_text(2)? {
-            Some(session) => json::quote_into(session, out),
-            None => out.push_str("null"),
-        }
-        out.push_str(",\"type\":");
-        json::quote_into(row.text(3)?, out);
-        out.push_str(",\"payload\":");
-        out.push_str(row.text(4)?);
-        out.push_str(",\"createdAt\":");
-        integer(out, time::millis(row.text(5)?)?);
-        out.push('}');
-        Ok(())
+        add(&mut self.0, row)
     }
 
     fn end(mut self) -> String {
         self.0.push(']');
         self.0
     }
+}
+
+fn add(out: &mut String, row: &dyn Row) -> Result<()> {
+    out.push_str("{\"seq\":");
+    integer(out, row.int(0)?);
+    out.push_str(",\"projectId\":");
+    json::quote_into(row.text(1)?, out);
+    out.push_str(",\"sessionId\":");
+    match row.opt_text(2)? {
+        Some(session) => json::quote_into(session, out),
+        None => out.push_str("null"),
+    }
+    out.push_str(",\"type\":");
+    json::quote_into(row.text(3)?, out);
+    out.push_str(",\"payload\":");
+    out.push_str(row.text(4)?);
+    out.push_str(",\"createdAt\":");
+    integer(out, time::millis(row.text(5)?)?);
+    out.push('}');
+    Ok(())
 }
 
 fn integer(out: &mut String, value: i64) {

@@ -49,35 +49,49 @@ pub fn replace(sql: &mut dyn Sql, url: &str, comments: &[CommentInput], now: Mil
     let wanted = check::comments(url, comments, &stored, now);
     let known: std::collections::HashMap<&str, &PrComment> =
         stored.iter().map(|comment| (comment.comment_id.as_str(), comment)).collect();
-    for comment in &wanted {
-        if known.get(comment.comment_id.as_str()).is_some_and(|stored| *stored == comment) {
-            continue;
-        }
-        let created = time::text(comment.created_at)?;
-        sql.run(
-            "store a comment",
-            "INSERT INTO pr_comment (pr_url, comment_id, author, file, line, resolved, created_at, body) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (pr_url, comment_id) DO UPDATE SET author = excluded.author, \
-             file = excluded.file, line = excluded.line, resolved = excluded.resolved, created_at = excluded.created_at, \
-             body = excluded.body",
-            &[
+    let changed: Vec<&PrComment> = wanted
+        .iter()
+        .filter(|comment| known.get(comment.comment_id.as_str()).is_none_or(|stored| *stored != *comment))
+        .collect();
+    let created: Vec<String> = changed.iter().map(|comment| time::text(comment.created_at)).collect::<Result<_>>()?;
+    let sets: Vec<Vec<Value<'_>>> = changed
+        .iter()
+        .zip(&created)
+        .map(|(comment, created)| {
+            vec![
                 Value::Text(url),
                 Value::Text(&comment.comment_id),
                 Value::Text(&comment.author),
                 Value::Text(&comment.file),
                 Value::Int(comment.line),
                 Value::Int(comment.resolved.into()),
-                Value::Text(&created),
+                Value::Text(created),
                 Value::Text(&comment.body),
-            ],
-        )?;
-    }
+            ]
+        })
+        .collect();
+    sql.run_each(
+        "store comments",
+        "INSERT INTO pr_comment (pr_url, comment_id, author, file, line, resolved, created_at, body) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (pr_url, comment_id) DO UPDATE SET author = excluded.author, \
+         file = excluded.file, line = excluded.line, resolved = excluded.resolved, created_at = excluded.created_at, \
+         body = excluded.body",
+        &sets,
+    )?;
     let kept: std::collections::HashSet<&str> = wanted.iter().map(|comment| comment.comment_id.as_str()).collect();
-    for gone in stored.iter().filter(|comment| !kept.contains(comment.comment_id.as_str())) {
+    let gone: Vec<Vec<Value<'_>>> = stored
+        .iter()
+        .filter(|comment| !kept.contains(comment.comment_id.as_str()))
+        .map(|comment| vec![Value::Text(url), Value::Text(&comment.comment_id)])
+        .collect();
+    sql.run_each("remove comments", "DELETE FROM pr_comment WHERE pr_url = ?1 AND comment_id = ?2", &gone)?;
+    if !changed.is_empty() || !gone.is_empty() {
+        // One event per replacement needs one row that changes once.
+        let at = time::text(now)?;
         sql.run(
-            "remove a comment",
-            "DELETE FROM pr_comment WHERE pr_url = ?1 AND comment_id = ?2",
-            &[Value::Text(url), Value::Text(&gone.comment_id)],
+            "count a replacement of comments",
+            "UPDATE pr SET comments_revision = comments_revision + 1, comments_at = ?2 WHERE url = ?1",
+            &[Value::Text(url), Value::Text(&at)],
         )?;
     }
     Ok(())

@@ -33,7 +33,11 @@ pub fn offset(sql: &mut dyn Sql, name: &str) -> Result<Option<i64>> {
 /// `HF_INVALID_ARGUMENT` without a name. As [`Sql::run`].
 pub fn register(sql: &mut dyn Sql, name: &str, now: Millis) -> Result<i64> {
     if name.is_empty() {
-        return Err(HfError::new(Code::InvalidArgument, "a consumer needs a name").with_field("field", "consumer"));
+        return Err(HfError::new(Code::InvalidArgument, "a consumer needs a name").with_argument(
+            "name",
+            "a string that is not empty",
+            &name.into(),
+        ));
     }
     let now = time::text(now)?;
     // Else retention that did not see it yet could go past the place that it gets.
@@ -62,7 +66,9 @@ pub fn ack(sql: &mut dyn Sql, name: &str, seq: i64, now: Millis) -> Result<()> {
     let head = changes::head(sql)?;
     if seq > head {
         let message = format!("consumer \"{name}\" cannot confirm change {seq}: the newest is {head}");
-        return Err(HfError::new(Code::InvalidArgument, message).with_field("field", "seq").with_field("head", head));
+        return Err(HfError::new(Code::InvalidArgument, message)
+            .with_argument("seq", format!("a change that is in the log: at most {head}"), &seq.into())
+            .with_field("head", head));
     }
     let now = time::text(now)?;
     sql.run(

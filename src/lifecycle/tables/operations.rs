@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{first, list};
-use crate::error::Result;
-use crate::lifecycle::model::Millis;
+use crate::error::{Code, HfError, Result};
+use crate::lifecycle::model::{Activity, Millis};
 use crate::lifecycle::sql::{Row, Sql, Value};
 use crate::lifecycle::time;
 
@@ -16,7 +16,7 @@ pub struct Operation {
     pub token: String,
     /// The session.
     pub session_id: String,
-    /// `spawn`, `kill`, `restore` or `cleanup`.
+    /// `spawn`, `kill`, `restore`, `cleanup` or `stop`.
     pub kind: String,
     /// The last step that was told of; empty before the first.
     pub step: String,
@@ -99,18 +99,64 @@ pub fn insert(sql: &mut dyn Sql, operation: &Operation, now: Millis) -> Result<(
     Ok(())
 }
 
-/// Notes a step of one of `owner`'s; tells whether there is such a one.
+/// Notes a step of one of `owner`'s, and which start of the runtime it is at, if it comes to one; tells whether there is such a one.
 ///
 /// # Errors
 /// What the database says.
-pub fn advance(sql: &mut dyn Sql, token: &str, owner: &str, step: &str, now: Millis) -> Result<bool> {
+pub fn advance(
+    sql: &mut dyn Sql,
+    token: &str,
+    owner: &str,
+    step: &str,
+    launch_id: Option<&str>,
+    now: Millis,
+) -> Result<bool> {
     let now = time::text(now)?;
     let changed = sql.run(
         "advance an operation",
-        "UPDATE session_operation SET step = ?3, updated_at = ?4 WHERE id = ?1 AND owner = ?2",
-        &[Value::Text(token), Value::Text(owner), Value::Text(step), Value::Text(&now)],
+        "UPDATE session_operation SET step = ?3, launch_id = COALESCE(?4, launch_id), updated_at = ?5 \
+         WHERE id = ?1 AND owner = ?2",
+        &[Value::Text(token), Value::Text(owner), Value::Text(step), Value::OptText(launch_id), Value::Text(&now)],
     )?;
     Ok(changed > 0)
+}
+
+/// What an agent does that is heard before the restore that starts it is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Early(pub Option<Activity>);
+
+/// What was heard of a start that is under way with a session; `None` if no such start is.
+///
+/// # Errors
+/// What the database says, and `HF_CORRUPT`.
+pub fn early(sql: &mut dyn Sql, session_id: &str, launch_id: &str) -> Result<Option<Early>> {
+    first(
+        sql,
+        "read a start that is under way",
+        "SELECT early_activity FROM session_operation WHERE session_id = ?1 AND launch_id = ?2",
+        &[Value::Text(session_id), Value::Text(launch_id)],
+        |row| {
+            let text = row.opt_text(0)?;
+            let heard = text.map(serde_json::from_str).transpose();
+            heard
+                .map(Early)
+                .map_err(|_| HfError::new(Code::Corrupt, "a stored activity cannot be read; restore a backup"))
+        },
+    )
+}
+
+/// Notes what was heard of a start that is under way.
+///
+/// # Errors
+/// What the database says.
+pub fn set_early(sql: &mut dyn Sql, session_id: &str, launch_id: &str, heard: &Activity) -> Result<()> {
+    let text = serde_json::to_string(heard).map_err(|error| HfError::new(Code::Panic, error.to_string()))?;
+    sql.run(
+        "note what was heard of a start",
+        "UPDATE session_operation SET early_activity = ?3 WHERE session_id = ?1 AND launch_id = ?2",
+        &[Value::Text(session_id), Value::Text(launch_id), Value::Text(&text)],
+    )?;
+    Ok(())
 }
 
 /// Makes one of `from`'s that of `to`; tells whether it still was there.

@@ -1,6 +1,6 @@
 //! Retention of the change log.
 
-use super::{changes, first, list};
+use super::{changes, first, list, notifications};
 use crate::error::Result;
 use crate::lifecycle::model::Millis;
 use crate::lifecycle::sql::{Sql, Value};
@@ -19,6 +19,8 @@ pub struct Limits {
     pub max_rows: Option<i64>,
     /// They go also where a consumer has not confirmed them; it gets an error that names what it lost.
     pub hard: bool,
+    /// Notifications that were resolved longer ago may go. They go with the changes, and are not counted.
+    pub notifications_max_age_ms: Option<i64>,
 }
 
 /// The limits and the time for retention that nobody asked for. `last` is the time of the last command, by its caller's clock, and
@@ -26,8 +28,9 @@ pub struct Limits {
 #[must_use]
 pub fn by_clock(limits: Limits, last: Millis) -> (Limits, Millis) {
     let now = last.min(crate::clock::epoch_ms().cast_signed());
-    let max_age_ms = limits.max_age_ms.filter(|_| last != Millis::MAX);
-    (Limits { max_age_ms, ..limits }, now)
+    let timed = |age: Option<i64>| age.filter(|_| last != Millis::MAX);
+    let (max_age_ms, notifications_max_age_ms) = (timed(limits.max_age_ms), timed(limits.notifications_max_age_ms));
+    (Limits { max_age_ms, notifications_max_age_ms, ..limits }, now)
 }
 
 /// Removes the oldest changes that the limits let go, at most [`BATCH`]. Only ever the oldest go: what is left has no gaps. Tells how
@@ -41,11 +44,12 @@ pub fn prune(sql: &mut dyn Sql, limits: Limits, now: Millis) -> Result<i64> {
         Some(rows) => changes::head(sql)?.saturating_sub(rows.max(0)),
         None => i64::MIN,
     };
-    let too_old = match limits.max_age_ms {
-        // A time before the year 0 keeps everything.
-        Some(age) => Some(time::text(now.saturating_sub(age.max(0)).max(time::MIN))?),
-        None => None,
-    };
+    // A time before the year 0 keeps everything.
+    let before = |age: i64| now.saturating_sub(age.max(0)).max(time::MIN);
+    let too_old = limits.max_age_ms.map(|age| time::text(before(age))).transpose()?;
+    if let Some(age) = limits.notifications_max_age_ms {
+        notifications::prune(sql, before(age), BATCH)?;
+    }
     let bound = if limits.hard { None } else { slowest(sql)? };
     let mut last = None;
     let oldest = list(

@@ -57,6 +57,8 @@ pub struct ReactionRow {
     pub pending_message: String,
     /// Until when somebody is delivering it.
     pub lease_until: Option<Millis>,
+    /// The call for a person is in the inbox.
+    pub is_noted: bool,
 }
 
 fn read(row: &dyn Row) -> Result<ReactionRow> {
@@ -71,6 +73,7 @@ fn read(row: &dyn Row) -> Result<ReactionRow> {
         pending: word(row, 7)?,
         pending_message: row.text(8)?.to_owned(),
         lease_until: time::opt_millis(row.opt_text(9)?)?,
+        is_noted: row.int(10)? != 0,
     })
 }
 
@@ -83,7 +86,7 @@ pub fn of(sql: &mut dyn Sql, session_id: &str) -> Result<Vec<ReactionRow>> {
         sql,
         "read the reactions of a session",
         "SELECT session_id, reaction, attempts, first_at, last_signature, escalated, is_current, pending, pending_message,
-           lease_until
+           lease_until, is_noted
          FROM reaction_state WHERE session_id = ?1 ORDER BY reaction",
         &[Value::Text(session_id)],
         read,
@@ -100,11 +103,12 @@ pub fn save(sql: &mut dyn Sql, row: &ReactionRow) -> Result<()> {
     sql.run(
         "store a reaction",
         "INSERT INTO reaction_state (session_id, reaction, attempts, first_at, last_signature, escalated, is_current, pending,
-           pending_message, lease_until)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+           pending_message, lease_until, is_noted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (session_id, reaction) DO UPDATE SET attempts = excluded.attempts, first_at = excluded.first_at,
            last_signature = excluded.last_signature, escalated = excluded.escalated, is_current = excluded.is_current,
-           pending = excluded.pending, pending_message = excluded.pending_message, lease_until = excluded.lease_until",
+           pending = excluded.pending, pending_message = excluded.pending_message, lease_until = excluded.lease_until,
+           is_noted = excluded.is_noted",
         &[
             Value::Text(&row.session_id),
             Value::Text(row.reaction.as_str()),
@@ -116,6 +120,7 @@ pub fn save(sql: &mut dyn Sql, row: &ReactionRow) -> Result<()> {
             Value::Text(row.pending.as_str()),
             Value::Text(&row.pending_message),
             Value::OptText(lease_until.as_deref()),
+            Value::Int(row.is_noted.into()),
         ],
     )?;
     Ok(())
@@ -147,23 +152,50 @@ pub struct Due {
     pub limit: i64,
 }
 
-/// The reactions that have something to deliver or to escalate, oldest first, as session and key.
+/// A reaction that is due: since when it is there, whose it is, and which.
+pub type Found = (Option<String>, String, ReactionKey);
+
+/// What is due, of all sessions or with a condition more. First the very words of reaction_state_due_idx, without which no database
+/// takes that index.
+macro_rules! select_due {
+    ($more:literal) => {
+        concat!(
+            "SELECT session_id, reaction, first_at FROM reaction_state
+             WHERE (pending <> 'none' OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle')))
+               AND ((pending <> 'none' AND (lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2))
+               OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle') AND first_at <= ?3))",
+            $more,
+            " ORDER BY first_at, session_id, reaction LIMIT ?4"
+        )
+    };
+}
+
+/// The reactions that have something to deliver or to escalate, oldest first.
 ///
 /// # Errors
 /// What the database says; `HF_INVALID_ARGUMENT` for times that cannot be stored.
-pub fn due(sql: &mut dyn Sql, what: &Due) -> Result<Vec<(String, ReactionKey)>> {
+pub fn due(sql: &mut dyn Sql, what: &Due) -> Result<Vec<Found>> {
+    look(sql, select_due!(""), what, &[])
+}
+
+/// The same, of sessions whose project has this delay of its own; `None` = those of projects that have none.
+///
+/// # Errors
+/// As [`due`].
+pub fn due_with(sql: &mut dyn Sql, what: &Due, delay: Option<Millis>) -> Result<Vec<Found>> {
+    let text = select_due!(
+        " AND (SELECT p.escalate_after_ms FROM sessions s JOIN reaction_policy p ON p.project_id = s.project_id
+               WHERE s.id = reaction_state.session_id) IS NOT DISTINCT FROM ?5"
+    );
+    look(sql, text, what, &[Value::OptInt(delay)])
+}
+
+fn look(sql: &mut dyn Sql, text: &'static str, what: &Due, more: &[Value<'_>]) -> Result<Vec<Found>> {
     let (now, lease_max) = (time::text(what.now)?, time::text(what.lease_max)?);
     let nudged_before = time::text(what.nudged_before)?;
-    // First the very words of reaction_state_due_idx, without which no database takes that index.
-    list(
-        sql,
-        "look for reactions that are due",
-        "SELECT session_id, reaction FROM reaction_state
-         WHERE (pending <> 'none' OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle')))
-           AND ((pending <> 'none' AND (lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2))
-           OR (escalated = 0 AND reaction IN ('merge-conflicts', 'agent-idle') AND first_at <= ?3))
-         ORDER BY first_at, session_id, reaction LIMIT ?4",
-        &[Value::Text(&now), Value::Text(&lease_max), Value::Text(&nudged_before), Value::Int(what.limit)],
-        |row| Ok((row.text(0)?.to_owned(), word(row, 1)?)),
-    )
+    let all = [Value::Text(&now), Value::Text(&lease_max), Value::Text(&nudged_before), Value::Int(what.limit)];
+    let params: Vec<Value<'_>> = all.iter().chain(more).copied().collect();
+    list(sql, "look for reactions that are due", text, &params, |row| {
+        Ok((row.opt_text(2)?.map(str::to_owned), row.text(0)?.to_owned(), word(row, 1)?))
+    })
 }

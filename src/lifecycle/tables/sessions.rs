@@ -1,5 +1,6 @@
 //! Sessions.
 
+mod marks;
 mod save;
 
 use super::{first, list, projects, word};
@@ -10,21 +11,36 @@ use crate::lifecycle::sql::{Row, Sql, Value};
 use crate::lifecycle::time;
 use crate::lifecycle::words::{SessionKind, Word};
 
+pub use marks::{
+    set_key, set_launch, set_launched, set_runtime_freed, set_runtime_freed_by, set_stopped, set_workspace_freed,
+};
 use save::Times;
 pub use save::{save, save_always};
 
-/// All columns of a record, in the order of [`read`]. `prompt` is last, as it is in the table.
+/// All columns of a record, in the order of [`read`]. The prompt is last, as it is in the table: `''` in its place leaves its pages unread.
 macro_rules! select {
     ($rest:literal) => {
+        select!("prompt", $rest)
+    };
+    ($prompt:literal, $rest:literal) => {
+        select!($prompt, "", $rest)
+    };
+    ($prompt:literal, $more:literal, $rest:literal) => {
         concat!(
             "SELECT id, project_id, num, issue_id, kind, harness, session_state, termination_reason, is_alive, activity_state, \
              activity_last_at, activity_source, detecting_attempts, detecting_started_at, detecting_evidence_hash, branch, \
-             workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, prompt \
-             FROM sessions ",
+             workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, \
+             display_name, pinned, launch_id, launched_at, runtime_freed_at, stopped_at, ",
+            $prompt,
+            $more,
+            " FROM sessions ",
             $rest
         )
     };
 }
+
+mod watched;
+pub use watched::{Watched, merge_ends, set_merge_ends, watched, with_policy};
 
 /// What [`insert`] is to make a session of; the rest is decided there.
 #[derive(Debug, Clone)]
@@ -43,6 +59,10 @@ pub struct New {
     pub created_at: Millis,
     /// When it was last written.
     pub updated_at: Millis,
+    /// For people.
+    pub display_name: String,
+    /// For people.
+    pub pinned: bool,
 }
 
 /// Returns a session.
@@ -92,6 +112,37 @@ pub fn running(sql: &mut dyn Sql) -> Result<Vec<SessionRecord>> {
     )
 }
 
+/// As [`running`], with empty prompts: those may be long, and are not read then.
+///
+/// # Errors
+/// As [`Sql::rows`].
+pub fn running_without_prompts(sql: &mut dyn Sql) -> Result<Vec<SessionRecord>> {
+    list(
+        sql,
+        "list running sessions",
+        select!("''", "WHERE session_state NOT IN ('done', 'terminated') ORDER BY project_id, num"),
+        &[],
+        read,
+    )
+}
+
+/// Returns the sessions that were stopped in order to be resumed, by project and number, with empty prompts.
+///
+/// # Errors
+/// As [`Sql::rows`].
+pub fn stopped(sql: &mut dyn Sql) -> Result<Vec<SessionRecord>> {
+    list(
+        sql,
+        "list stopped sessions",
+        select!(
+            "''",
+            "WHERE stopped_at IS NOT NULL AND session_state IN ('done', 'terminated') ORDER BY project_id, num"
+        ),
+        &[],
+        read,
+    )
+}
+
 /// Makes a session: takes the project's next number, names it after that, and stores it.
 ///
 /// # Errors
@@ -115,6 +166,12 @@ pub fn insert(sql: &mut dyn Sql, new: New) -> Result<SessionRecord> {
         revision: 0,
         created_at: new.created_at,
         updated_at: new.updated_at,
+        display_name: new.display_name,
+        pinned: new.pinned,
+        launch_id: String::new(),
+        launched_at: None,
+        runtime_freed: false,
+        stopped: false,
     };
     let times = Times::of(&record)?;
     let created = time::text(record.created_at)?;
@@ -123,8 +180,10 @@ pub fn insert(sql: &mut dyn Sql, new: New) -> Result<SessionRecord> {
         "store a session",
         "INSERT INTO sessions (id, project_id, num, issue_id, kind, harness, session_state, termination_reason, is_alive, \
          activity_state, activity_last_at, activity_source, detecting_attempts, detecting_started_at, detecting_evidence_hash, \
-         branch, workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, prompt) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0, ?21, ?22, ?23)",
+         branch, workspace_path, runtime_handle_id, runtime_name, agent_session_id, revision, created_at, updated_at, \
+         display_name, pinned, prompt) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0, ?21, ?22, ?23, ?24, \
+         ?25)",
         &[
             Value::Text(&record.id),
             Value::Text(&record.project_id),
@@ -148,27 +207,16 @@ pub fn insert(sql: &mut dyn Sql, new: New) -> Result<SessionRecord> {
             Value::Text(&metadata.agent_session_id),
             Value::Text(&created),
             Value::Text(&times.updated),
+            Value::Text(&record.display_name),
+            Value::Int(record.pinned.into()),
             Value::Text(&metadata.prompt),
         ],
     )?;
     Ok(record)
 }
 
-/// Notes when the workspace of a session was given back.
-///
-/// # Errors
-/// As [`Sql::run`].
-pub fn set_workspace_freed(sql: &mut dyn Sql, id: &str, at: Option<Millis>) -> Result<()> {
-    let at = time::opt_text(at)?;
-    sql.run(
-        "note that a workspace is free",
-        "UPDATE sessions SET workspace_freed_at = ?2 WHERE id = ?1 AND workspace_freed_at IS DISTINCT FROM ?2",
-        &[Value::Text(id), Value::OptText(at.as_deref())],
-    )?;
-    Ok(())
-}
-
-/// Returns the sessions of a project that have ended and whose workspace nobody has given back, by number.
+/// Returns the sessions of a project that have ended and whose workspace nobody has given back, by number; not those that are to be
+/// resumed in it.
 ///
 /// # Errors
 /// As [`Sql::rows`].
@@ -178,7 +226,7 @@ pub fn reclaimable(sql: &mut dyn Sql, project_id: &str) -> Result<Vec<SessionRec
         "list sessions to clean up",
         select!(
             "WHERE project_id = ?1 AND session_state IN ('done', 'terminated') AND workspace_path <> '' \
-             AND workspace_freed_at IS NULL ORDER BY num"
+             AND workspace_freed_at IS NULL AND stopped_at IS NULL ORDER BY num"
         ),
         &[Value::Text(project_id)],
         read,
@@ -206,19 +254,6 @@ pub fn by_key(sql: &mut dyn Sql, project_id: &str, key: &str) -> Result<Option<S
         &[Value::Text(project_id), Value::Text(key)],
         read,
     )
-}
-
-/// Notes the key that a session was made with.
-///
-/// # Errors
-/// As [`Sql::run`].
-pub fn set_key(sql: &mut dyn Sql, project_id: &str, key: &str, session_id: &str) -> Result<()> {
-    sql.run(
-        "note the key of a session",
-        "INSERT INTO session_key (project_id, key, session_id) VALUES (?1, ?2, ?3)",
-        &[Value::Text(project_id), Value::Text(key), Value::Text(session_id)],
-    )?;
-    Ok(())
 }
 
 /// The error of a record that somebody else has written since it was read.
@@ -277,10 +312,16 @@ fn read(row: &dyn Row) -> Result<SessionRecord> {
             runtime_handle_id: row.text(17)?.to_owned(),
             runtime_name: row.text(18)?.to_owned(),
             agent_session_id: row.text(19)?.to_owned(),
-            prompt: row.text(23)?.to_owned(),
+            prompt: row.text(29)?.to_owned(),
         },
         revision: row.int(20)?,
         created_at: time::millis(row.text(21)?)?,
         updated_at: time::millis(row.text(22)?)?,
+        display_name: row.text(23)?.to_owned(),
+        pinned: row.int(24)? != 0,
+        launch_id: row.text(25)?.to_owned(),
+        launched_at: time::opt_millis(row.opt_text(26)?)?,
+        runtime_freed: row.opt_text(27)?.is_some(),
+        stopped: row.opt_text(28)?.is_some(),
     })
 }

@@ -88,6 +88,9 @@ impl Store {
 
 /// Says it in the words of the format, where a file is not ours to use.
 fn unsupported(error: HfError) -> HfError {
+    if !matches!(error.code(), Code::InvalidArgument | Code::FormatTooNew | Code::Database) {
+        return error;
+    }
     let number = |name: &str| error.fields().get(name).and_then(serde_json::Value::as_u64);
     let (Some(found), Some(expected)) = (number("found"), number("expected")) else { return error };
     let reason = error.fields().get("reason").and_then(serde_json::Value::as_str).unwrap_or("older");

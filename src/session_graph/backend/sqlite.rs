@@ -94,7 +94,7 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         busy_timeout: Duration::from_millis(config.busy_timeout_ms),
         migrate: if config.migrates { Migrate::Auto } else { Migrate::Check },
         max_batch: MAX_BATCH,
-        incremental_vacuum: true,
+        shrinks: true,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
             // Otherwise a statement that a partial index might serve is compiled again for each value.

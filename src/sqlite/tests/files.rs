@@ -137,7 +137,11 @@ fn migrations_are_complete_or_absent() {
     let error = Database::open(&target, with(TWO, Migrate::Check)).unwrap_err();
     assert_eq!(error.fields().get("missing").unwrap().to_string(), r#"["0002 colour"]"#, "{error}");
     let error = Database::open(&target, with(BROKEN, Migrate::Auto)).unwrap_err();
+    assert_eq!(error.code(), Code::MigrationFailed);
     assert!(error.message().contains("migration 0002 broken"), "{error}");
+    let said = |name| error.fields().get(name).cloned().unwrap_or_default();
+    assert_eq!((said("found"), said("expected"), said("step")), (1.into(), 2.into(), "0002 broken".into()));
+    assert_eq!(said("path"), path.to_string_lossy().as_ref());
     let version = |database: &Database| {
         database.read(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0)).unwrap())).unwrap()
     };
@@ -222,11 +226,12 @@ fn a_backup_is_whole_checked_and_placed_safely() {
         }
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("deep/copy.db");
-        for _ in 0..2 {
-            let backup = database.backup(&to).unwrap();
-            assert_eq!(backup.bytes, std::fs::metadata(&to).unwrap().len());
-            assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
-        }
+        let backup = database.backup(&to).unwrap();
+        assert_eq!(backup.bytes, std::fs::metadata(&to).unwrap().len());
+        assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+        let error = database.backup(&to).unwrap_err();
+        assert_eq!((error.code(), &error.fields()["argument"]), (Code::InvalidArgument, &"path".into()), "{error}");
+        assert!(error.message().contains("a file already"), "{error}");
         let copy = Database::open(&Target::File(to.clone()), options()).unwrap();
         assert_eq!(names(&copy), names(database));
         assert!(copy.check().unwrap().is_empty());
@@ -244,6 +249,26 @@ fn a_backup_is_whole_checked_and_placed_safely() {
         assert_eq!(copy.backup(&second).unwrap_err().code(), Code::Corrupt);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half copy is left");
     });
+}
+
+#[test]
+fn of_two_backups_to_one_path_only_one_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open(&Target::File(dir.path().join("test.db")), options()).unwrap();
+    for round in 0..20 {
+        let to = dir.path().join(format!("{round}/copy.db"));
+        let begin = std::sync::Barrier::new(2);
+        let outcomes = std::thread::scope(|scope| {
+            let one = || {
+                begin.wait();
+                database.backup(&to).map(|_| ()).map_err(|error| error.code())
+            };
+            let both = [scope.spawn(one), scope.spawn(one)];
+            both.map(|thread| thread.join().unwrap())
+        });
+        assert!(outcomes.contains(&Ok(())) && outcomes.contains(&Err(Code::InvalidArgument)), "{outcomes:?}");
+        assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+    }
 }
 
 #[test]

@@ -65,9 +65,9 @@ impl Peers {
         self.ended.notify_one();
     }
 
-    /// Lets go of the lock.
-    pub(super) fn leave(&self, done: Done) {
-        self.presence.end(done);
+    /// Lets go of the lock; the server has at most `limit` to hear of it.
+    pub(super) fn leave(&self, limit: Duration, done: Done) {
+        self.presence.end_within(limit, done);
     }
 
     /// What one transaction finds out.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Code;
 use crate::lifecycle::tables::prs;
-use crate::lifecycle::words::{CiState, PrState};
+use crate::lifecycle::words::{CiState, PrState, SeveralPrs};
 
 #[test]
 fn nothing_changes_a_session_that_has_ended() {
@@ -138,12 +138,12 @@ fn the_open_pull_request_counts_and_a_moved_one_changes_sides() {
     world.now += MINUTE;
     world.poll(json!({ "url": "new", "number": 2, "closed": true }));
     assert_eq!(world.types(), Vec::<String>::new());
-    assert_eq!(prs::facts(&mut Sqlite(&world.db), "mer-1").unwrap().url, "old");
+    assert_eq!(prs::facts(&mut Sqlite(&world.db), "mer-1", SeveralPrs::Newest).unwrap().url, "old");
     world.poll(json!({ "url": "old", "number": 1, "closed": true }));
     assert_eq!(world.types(), ["reaction.pr-closed"]);
     let input: pr::Observe =
         world.input(json!({ "id": "mer-2", "observation": { "fetched": true, "url": "old", "closed": true } }));
     world.act(|sql| pr::observe(sql, &input)).unwrap();
-    assert_eq!(prs::facts(&mut Sqlite(&world.db), "mer-1").unwrap().url, "new");
+    assert_eq!(prs::facts(&mut Sqlite(&world.db), "mer-1", SeveralPrs::Newest).unwrap().url, "new");
     assert_eq!(world.changes().last().unwrap(), "pr_updated");
 }

@@ -1,13 +1,18 @@
 //! The managers over the real tables, in memory: each command in a transaction, its messages delivered after the commit.
 
 mod clock;
+mod decisions;
 mod deliveries;
 mod ends;
 mod feedback;
+mod inbox;
+mod launches;
 mod operations;
+mod policies;
 mod probes;
 mod quiet;
 mod restarts;
+mod several;
 mod spawning;
 
 use rusqlite::Connection;
@@ -86,16 +91,20 @@ impl World {
         db.execute_batch(include_str!("../../../../migrations/sqlite/lifecycle/0001_sessions.sql")).unwrap();
         db.pragma_update(None, "foreign_keys", true).unwrap();
         let mut world = Self { db, now: NOW, heard: vec![], refused: vec![], is_down: false, policy: None, writes: 0 };
+        world.project("mer");
+        world
+    }
+
+    fn project(&mut self, id: &str) {
         let project = Project {
-            id: "mer".into(),
-            path: "/mer".into(),
+            id: id.into(),
+            path: format!("/{id}"),
             repo_origin_url: String::new(),
             display_name: String::new(),
             registered_at: NOW,
             archived_at: None,
         };
-        world.write(|sql| projects::upsert(sql, &project)).unwrap();
-        world
+        self.write(|sql| projects::upsert(sql, &project)).unwrap();
     }
 
     /// With one session `mer-1` in `state`.
@@ -106,8 +115,12 @@ impl World {
     }
 
     fn session(&mut self, state: SessionState) -> String {
+        self.session_of("mer", state)
+    }
+
+    fn session_of(&mut self, project: &str, state: SessionState) -> String {
         let new = sessions::New {
-            project_id: "mer".into(),
+            project_id: project.into(),
             issue_id: String::new(),
             kind: SessionKind::Worker,
             lifecycle: Lifecycle {
@@ -121,6 +134,8 @@ impl World {
             metadata: Metadata { prompt: "ship it".into(), ..Metadata::default() },
             created_at: self.now,
             updated_at: self.now,
+            display_name: String::new(),
+            pinned: false,
         };
         self.write(|sql| sessions::insert(sql, new)).unwrap().id
     }

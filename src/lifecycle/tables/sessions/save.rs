@@ -47,6 +47,8 @@ impl Part {
             || before.kind != after.kind
             || old.harness != new.harness
             || before.metadata != after.metadata
+            || before.display_name != after.display_name
+            || before.pinned != after.pinned
         {
             Part::Everything
         } else if old.state != new.state || old.termination_reason != new.termination_reason {
@@ -102,6 +104,8 @@ fn write(sql: &mut dyn Sql, part: Part, before: &SessionRecord, after: &SessionR
         Value::Text(&metadata.runtime_name),
         Value::Text(&metadata.agent_session_id),
         Value::Text(&metadata.prompt),
+        Value::Text(&after.display_name),
+        Value::Int(after.pinned.into()),
     ];
     macro_rules! update {
         ($more:literal) => {
@@ -120,7 +124,9 @@ fn write(sql: &mut dyn Sql, part: Part, before: &SessionRecord, after: &SessionR
         Part::Everything => (
             update!(
                 ", session_state = ?11, termination_reason = ?12, issue_id = ?13, kind = ?14, harness = ?15, branch = ?16, \
-                 workspace_path = ?17, runtime_handle_id = ?18, runtime_name = ?19, agent_session_id = ?20, prompt = ?21"
+                 workspace_path = ?17, runtime_handle_id = ?18, runtime_name = ?19, agent_session_id = ?20, prompt = ?21, \
+                 display_name = ?22, pinned = ?23, \
+                 runtime_freed_at = CASE WHEN runtime_handle_id = ?18 AND runtime_name = ?19 THEN runtime_freed_at END"
             ),
             values.len(),
         ),

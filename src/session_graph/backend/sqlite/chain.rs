@@ -9,10 +9,7 @@ use super::Shared;
 use crate::error::Result;
 use crate::session_graph::sql::sqlite::Sqlite;
 use crate::session_graph::tables::gc::{self, Progress};
-use crate::sqlite::{WriteJob, sql_error};
-
-/// Pages that one transaction gives back.
-const PAGES: u32 = 1000;
+use crate::sqlite::{WriteJob, give_back};
 
 type Finish<T> = Box<dyn FnOnce(Result<T>) + Send>;
 
@@ -57,36 +54,25 @@ impl WriteJob for Collect {
 /// Gives free pages back: some of them.
 pub(super) struct Reclaim {
     shared: Arc<Shared>,
-    left: u32,
+    is_more: bool,
     finish: Option<Finish<()>>,
 }
 
 impl Reclaim {
     pub(super) fn begin(shared: &Arc<Shared>, finish: Finish<()>) {
         shared.pending.fetch_add(1, Ordering::AcqRel);
-        shared.database.write(Box::new(Self { shared: Arc::clone(shared), left: 0, finish: Some(finish) }));
+        shared.database.write(Box::new(Self { shared: Arc::clone(shared), is_more: false, finish: Some(finish) }));
     }
 }
 
 impl WriteJob for Reclaim {
     fn run(&mut self, db: &Connection) -> Result<()> {
-        let run = || -> rusqlite::Result<u32> {
-            let mut statement = db.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
-            let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
-            db.query_row("PRAGMA freelist_count", [], |row| row.get(0))
-        };
-        let before = self.left;
-        self.left = run().map_err(|error| sql_error("give pages back", error))?;
-        // Where nothing comes back (a file that somebody made without it) it would go on for ever.
-        if before != 0 && self.left >= before {
-            self.left = 0;
-        }
+        self.is_more = give_back(db, 0)?;
         Ok(())
     }
 
     fn done(mut self: Box<Self>, outcome: Result<()>) {
-        if outcome.is_ok() && self.left > 0 {
+        if outcome.is_ok() && self.is_more {
             let database = self.shared.database.clone();
             return database.write(self);
         }
