@@ -134,7 +134,24 @@ export declare const ERROR_CODES: readonly [
   "HF_LIFECYCLE_CONSTRAINT",
   "HF_LIFECYCLE_STALE_RECORD",
   "HF_LIFECYCLE_CHANGE_LOG_TRUNCATED",
-  "HF_LIFECYCLE_SUBSCRIBER_OVERFLOW"
+  "HF_LIFECYCLE_SUBSCRIBER_OVERFLOW",
+  "HF_GRAPH_SESSION_BINDING_MISMATCH",
+  "HF_GRAPH_HEAD_REVISION_CONFLICT",
+  "HF_GRAPH_RUNTIME_TURN_COMMIT_CONFLICT",
+  "HF_GRAPH_QUEUED_WORK_CLAIM_EXPIRED",
+  "HF_GRAPH_UNSUPPORTED_READ_SCOPE",
+  "HF_GRAPH_UNSUPPORTED_RECORD_SCHEMA_VERSION",
+  "HF_GRAPH_UNSUPPORTED_SCHEMA",
+  "HF_GRAPH_NODE_ID_COLLISION",
+  "HF_GRAPH_UNKNOWN_LEAF",
+  "HF_GRAPH_CYCLE",
+  "HF_GRAPH_CORRUPT",
+  "HF_GRAPH_MISSING_BLOB",
+  "HF_GRAPH_BLOB_CORRUPT",
+  "HF_GRAPH_RECORD_DECODE",
+  "HF_GRAPH_QUEUE_ROW_CORRUPT",
+  "HF_GRAPH_READ_ONLY",
+  "HF_GRAPH_STORE_NOT_FOUND"
 ];
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -5270,6 +5287,62 @@ export declare const DEFAULT_POLL_INTERVAL_MS = 100;
 
 /** How many events a {@link CdcPoller} reads at a time. */
 export declare const DEFAULT_POLL_BATCH = 512;
+type StoreErrorOptions = Omit<HoldfastErrorOptions, "hfCode">;
+
+/** An argument is not what it must be; nothing was touched. */
+export declare class InvalidArgumentError extends HoldfastError {
+  /** Which one. */
+  readonly argument?: string;
+  /** What it must be. */
+  readonly expected?: string;
+  /** What came instead. */
+  readonly received?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** Others held the database for longer than `busyTimeoutMs`; nothing was written, the same call can be made again. */
+export declare class StoreBusyError extends HoldfastError {
+  /** The call can be made again as it was. */
+  readonly retryable = true;
+  /** How long it waited, where that is known. */
+  readonly waitedMs?: number;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The disk is full; nothing was written. */
+export declare class StoreFullError extends HoldfastError {
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The database is damaged. */
+export declare class StoreCorruptError extends HoldfastError {
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The store is closed, or was closed while the call waited. */
+export declare class StoreClosedError extends HoldfastError {
+  /** The operation of a session that was under way, if one was. */
+  readonly op?: string;
+  /** The session that it was about. */
+  readonly sessionId?: string;
+  /** The part of the operation. */
+  readonly step?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A step that brings the tables to the version of this program failed; they are as they were. */
+export declare class MigrationError extends HoldfastError {
+  /** The file; of PostgreSQL there is `schema` instead. */
+  readonly path?: string;
+  readonly schema?: string;
+  /** The version of the tables. */
+  readonly found?: number;
+  /** The newest that this program knows. */
+  readonly expected?: number;
+  /** The step that failed: its number and name. */
+  readonly step?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
 
 /** Details of a new error: as of {@link HoldfastError}, but its code is known. */
 export type LifecycleErrorOptions = Omit<HoldfastErrorOptions, "hfCode">;
@@ -5370,17 +5443,6 @@ export declare class StaleRecordError extends HoldfastError {
   constructor(message: string, options?: LifecycleErrorOptions);
 }
 
-/** An argument is not what it must be; nothing was touched. */
-export declare class InvalidArgumentError extends HoldfastError {
-  /** Which one. */
-  readonly argument?: string;
-  /** What it must be. */
-  readonly expected?: string;
-  /** What came instead. */
-  readonly received?: string;
-  constructor(message: string, options?: LifecycleErrorOptions);
-}
-
 /** Events after `after` are no longer in the log. Read the records, and go on after `lostTo`. */
 export declare class ChangeLogTruncatedError extends HoldfastError {
   readonly after: number;
@@ -5403,29 +5465,6 @@ export declare class SubscriberOverflowError extends HoldfastError {
   constructor(message: string, options?: LifecycleErrorOptions);
 }
 
-/** Others held the database for longer than `busyTimeoutMs`. */
-export declare class StoreBusyError extends HoldfastError {
-  constructor(message: string, options?: LifecycleErrorOptions);
-}
-
-/** The disk is full; nothing was written. */
-export declare class StoreFullError extends HoldfastError {
-  constructor(message: string, options?: LifecycleErrorOptions);
-}
-
-/** The database is damaged. */
-export declare class StoreCorruptError extends HoldfastError {
-  constructor(message: string, options?: LifecycleErrorOptions);
-}
-
-/** The store is closed, or was closed while the call waited. */
-export declare class StoreClosedError extends HoldfastError implements AboutSession {
-  readonly op?: string;
-  readonly sessionId?: SessionId;
-  readonly step?: string;
-  constructor(message: string, options?: LifecycleErrorOptions);
-}
-
 /** The database was written by a newer version of holdfast; it was not touched. */
 export declare class SchemaTooNewError extends HoldfastError {
   /** The version of its tables. */
@@ -5435,18 +5474,748 @@ export declare class SchemaTooNewError extends HoldfastError {
   constructor(message: string, options?: LifecycleErrorOptions);
 }
 
-/** A step that brings the tables to the version of this program failed; they are as they were. */
-export declare class MigrationError extends HoldfastError {
-  /** The file; of PostgreSQL there is `schema` instead. */
-  readonly path?: string;
-  readonly schema?: string;
-  /** The version of the tables. */
-  readonly found?: number;
-  /** The newest that this program knows. */
-  readonly expected?: number;
-  /** The step that failed: its number and name. */
-  readonly step?: string;
-  constructor(message: string, options?: LifecycleErrorOptions);
+/** What is stored of a session. */
+/** Whatever JSON can say. */
+export type JsonValue = null | boolean | number | string | JsonValue[] | {
+  [key: string]: JsonValue;
+};
+
+/** The name of a blob. Opaque; today `blake3:` and 64 hex digits. */
+export type BlobRef = string;
+
+/** What a resolved write survives: nothing, a killed process, or a power cut. */
+export type DurabilityTier = "inline" | "processCrash" | "durable";
+
+/** A node. Only its id and its parent's are interpreted; all else comes back as it went in. */
+export interface SessionNodeRecord {
+  /** Unique in the store. */
+  nodeId: string;
+  /** The parent, which may be missing. None: a root. */
+  parentNodeId?: string | null;
+  agentFrameId?: string | null;
+  causedBy?: JsonValue;
+  timestamp: string;
+  payload: JsonValue;
+}
+
+/** All nodes, and which one the conversation stands at. */
+export interface SessionGraph {
+  nodes: SessionNodeRecord[];
+  leafNodeId: string | null;
+}
+
+/** The manifest of a checkpoint: what belongs to it, by reference. */
+export interface SessionCheckpoint {
+  turnState: JsonValue;
+  toolStateRef?: BlobRef;
+  pluginSnapshotRef?: BlobRef;
+  pluginSnapshotRevision?: number;
+  executionStateRef?: BlobRef;
+}
+
+/** A manifest with what it names. When it is stored, a value wins over a reference. */
+export interface HydratedSessionCheckpoint extends SessionCheckpoint {
+  toolState?: JsonValue;
+  pluginSnapshot?: JsonValue;
+  executionState?: Uint8Array;
+}
+
+/** A checkpoint that is stored. */
+export interface StoredSessionCheckpoint {
+  checkpointRef: BlobRef;
+  manifest: SessionCheckpoint;
+}
+
+/** Counts of tokens. */
+export interface TokenUsage {
+  inputTokens: number;
+  outputTokens: number;
+  cachedInputTokens: number;
+  reasoningTokens: number;
+}
+
+/** What somebody used of a model. */
+export interface TokenLedgerEntry {
+  source: string;
+  model: string;
+  usage: TokenUsage;
+}
+
+/** What a list of sessions shows of one. */
+export interface SessionMeta {
+  sessionId: string;
+  sessionName: string;
+  createdAt: string;
+  model: string;
+  cwd?: string | null;
+  /** Default `{ type: 'root' }`. */
+  relation?: JsonValue;
+}
+
+/** What a batch joins: nothing, what has no group either, or its group. */
+export type MergeKey = "never" | "payloadDefault" | {
+  group: string;
+};
+
+/** What is to be enqueued. */
+export interface QueuedWorkBatchDraft {
+  sessionId: string;
+  payloads: JsonValue[];
+  /** A batch of the session with the same key that still waits or is being worked on is returned instead. */
+  sourceKey?: string | null;
+  /** When it may be delivered: at the next safe boundary of a running turn, or only after it. */
+  deliveryPolicy: "earliestSafeBoundary" | "afterCurrentTurnCommit";
+  /** Whether others may share a claim with it. */
+  slotPolicy: "join" | "exclusive";
+  /** Default `never`. */
+  mergeKey?: MergeKey;
+  /** Not before that time, in milliseconds since 1970; default 0. */
+  availableAtMs?: number;
+}
+
+/** A batch that waits, or is being worked on. */
+export interface QueuedWorkBatch extends Required<Omit<QueuedWorkBatchDraft, "payloads">> {
+  batchId: string;
+  /** Its place in the order; never used again. */
+  enqueueSeq: number;
+  enqueuedAtMs: number;
+  /** `itemId` is `<batchId>:item:<index>`. */
+  items: {
+    itemId: string;
+    payload: JsonValue;
+  }[];
+}
+
+/** Who asks for work, where, and for how long. */
+export interface QueuedWorkClaimRequest {
+  sessionId: string;
+  /** A label. */
+  ownerId: string;
+  /** How long nobody else gets it, in milliseconds; see `QUEUED_WORK_CLAIM_TTL_MS`. */
+  leaseTtlMs: number;
+  boundary: "activeTurnCheckpoint" | "idle";
+}
+
+/** Batches that belong to somebody for a while. Plain data: it may be handed to another process. */
+export interface QueuedWorkClaim {
+  sessionId: string;
+  claimId: string;
+  ownerId: string;
+  leaseToken: string;
+  /** Grows with every claim of the store. */
+  fencingToken: number;
+  claimedAtEpochMs: number;
+  expiresAtEpochMs: number;
+  batches: QueuedWorkBatch[];
+}
+
+/** Claimed work that is done. */
+export interface QueuedWorkCompletion {
+  sessionId: string;
+  claimId: string;
+  leaseToken: string;
+  /** Exactly the batches of the claim. */
+  batchIds: string[];
+}
+
+/** What a commit does to the graph. */
+export type GraphCommitDelta = 
+/** No nodes; the leaf may move. */
+{
+  type: "unchanged";
+  leafNodeId: string | null;
+}
+
+/** Adds nodes at the end. */
+ | {
+  type: "append";
+  nodes: SessionNodeRecord[];
+  leafNodeId: string | null;
+}
+
+/** Makes these nodes all there are. */
+ | {
+  type: "replaceFull";
+  graph: SessionGraph;
+};
+
+/** All that one turn changes. It happens whole or not at all. */
+export interface RuntimeCommit {
+  /** The first commit binds the store to it. */
+  sessionId: string;
+  /** The revision that the commit builds on; 0 = none yet. `null` or left out: whatever there is. */
+  expectedHeadRevision?: number | null;
+  /** Stored and returned, never interpreted; so are the next two. */
+  config: JsonValue;
+  agentFrames: JsonValue[];
+  currentAgentFrameId: string;
+  graph: GraphCommitDelta;
+  checkpoint: HydratedSessionCheckpoint;
+  /** Makes the commit one that can be sent again: the second time it answers what it answered the first time. */
+  turnCommit?: RuntimeTurnCommitStamp | null;
+  usageDeltas?: TokenLedgerEntry[];
+  /** Claimed work that is done with this commit. */
+  completedQueueClaims?: QueuedWorkCompletion[];
+  /** Attachments whose bytes are in place. */
+  committedAttachmentIds?: string[];
+  /** References that stand in opaque JSON: this head keeps their blobs. */
+  retainedBlobRefs?: BlobRef[];
+}
+
+/** What identifies a turn. */
+export interface RuntimeTurnCommitStamp {
+  sessionId: string;
+  turnId: string;
+  /** What {@link turnCommitHash} computes, unless the caller has a hash of its own. */
+  turnCommitHash?: string;
+}
+
+/** The answer to a commit. */
+export interface RuntimeCommitResult {
+  headRevision: number;
+  checkpointRef: BlobRef;
+  manifest: SessionCheckpoint;
+}
+
+/** What is read: everything, or the path from a root to a leaf (default: the head's). */
+export type SessionReadScope = {
+  scope: "fullGraph";
+} | {
+  scope: "activePath";
+  leafNodeId?: string | null;
+};
+
+/** A session, as it is at one moment. */
+export interface PersistedSessionRead {
+  sessionId: string;
+  headRevision: number;
+  config: JsonValue;
+  agentFrames: JsonValue[];
+  currentAgentFrameId: string;
+  graph: SessionGraph;
+  checkpointRef: BlobRef | null;
+  checkpoint: HydratedSessionCheckpoint | null;
+  tokenLedger: TokenLedgerEntry[];
+  /** What was skipped; only with `tolerant`. */
+  problems?: IntegrityProblem[];
+}
+
+/** Something that is not as it must be. */
+export interface IntegrityProblem {
+  kind: "head" | "node" | "blob" | "manifest" | "usage" | "queue";
+  /** Which one: an id, a reference, a number. */
+  key: string;
+  detail: string;
+}
+
+/** How a store is opened. */
+export interface SessionGraphStoreOptions {
+  /** Which blobs are compressed: none, those of 4096 bytes and more, those of 1024 and more. Default `balanced`, in memory `lowLatency`. */
+  blobProfile?: "lowLatency" | "balanced" | "compact";
+  /** When unreachable blobs are removed by themselves: after every so many commits of this handle. Default never; of any age. */
+  gcPolicy?: {
+    autoRunEveryCommits?: number | null;
+    minBlobAgeMs?: number;
+  };
+  /** `full` (default): a power cut takes nothing that was resolved. `normal`: it may take the last moments, a killed process nothing. */
+  durability?: "full" | "normal";
+  /** How long a call waits for other processes; default 15 000, for `openReadOnly` 1 000. */
+  busyTimeoutMs?: number;
+  /** Most reads at the same time; default 4. */
+  maxReaders?: number;
+  /** `never`: a file that is missing, or of an older version, is refused. Default `auto`. */
+  migrate?: "auto" | "never";
+}
+
+/** How a store in PostgreSQL is opened. */
+export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, "blobProfile" | "gcPolicy" | "busyTimeoutMs" | "migrate"> {
+  /** `postgres://user:password@host:port/database`. Stores of this process with the same connection share their connections. */
+  connectionString: string;
+  /** Which store of the schema; made when it is missing. One per session. */
+  sessionId: string;
+  /** The schema of the tables, made when it is missing; default `holdfast_sessions`. */
+  schema?: string;
+  /** Most connections; default 4. */
+  poolSize?: number;
+  /** TLS, as `pg` takes it. Default: what `connectionString` says. */
+  ssl?: boolean | {
+    rejectUnauthorized?: boolean;
+    ca?: string | string[];
+    cert?: string;
+    key?: string;
+  };
+}
+
+/** What a collection did. */
+export interface GcReport {
+  rootCount: number;
+  retainedBlobCount: number;
+  deletedBlobCount: number;
+  freedBytes: number;
+  /** It could not be told what is alive, so nothing was deleted. */
+  aborted?: {
+    reason: string;
+    ref?: BlobRef;
+  };
+}
+
+/** What a blob is. */
+export interface BlobArtifactDescriptor {
+  kind: "genericBlob" | "checkpointManifest" | "toolState" | "pluginSessionSnapshot" | "executionStateSnapshot" | "module";
+  hints?: ("compressible" | "inlinePreferred" | "largePayload")[];
+}
+
+/** An attachment whose bytes are about to be written elsewhere. */
+export interface AttachmentIntent {
+  attachmentId: string;
+  sessionId: string;
+  canonicalUri: string;
+  intentAtEpochMs: number;
+}
+
+/** An attachment that was announced. */
+export interface AttachmentManifestEntry extends AttachmentIntent {
+  committedAtEpochMs: number | null;
+}
+
+/** Figures of a store, for those who look after it. */
+export interface SessionGraphStats {
+  headRevision: number;
+  liveNodes: number;
+  tombstonedNodes: number;
+  /** Bytes of all blobs as stored. */
+  blobBytes: number;
+  queuedBatches: number;
+  /** How long the first batch that nobody claimed has waited; `null` if there is none. */
+  oldestWaitingMs: number | null;
+  /** Sizes of the file and of its write-ahead log; 0 in memory. Like the rest left out for a store that is only read. */
+  fileBytes?: number;
+  walBytes?: number;
+  /** Transactions, and the calls that went with them, since the handle was opened. */
+  commits?: number;
+  jobs?: number;
+  largestBatch?: number;
+  /** Calls that wait now. */
+  queued?: number;
+  /** How often a reader kept the log from being written back. */
+  checkpointsHeld?: number;
+}
+interface Reply {
+  text: string;
+  parts: Uint8Array[];
+}
+interface CoreConfig {
+  /** `null`: in memory. */
+  path: string | null;
+  readOnly: boolean;
+  synchronous: "full" | "normal";
+  busyTimeoutMs: number;
+  maxReaders: number;
+  migrates: boolean;
+  blobProfile: string;
+  gc: {
+    everyCommits: number | null;
+    minBlobAgeMs: number;
+  };
+  postgres?: PostgresConfig;
+}
+interface PostgresConfig {
+  connection: object;
+  /** Tells connections apart, without telling a password. */
+  connectionKey: string;
+  schema: string;
+  key: string;
+}
+declare class GraphCore {
+  #private;
+  readonly config: CoreConfig;
+  path: string | null;
+  schemaVersion: number;
+  constructor(config: CoreConfig);
+  /** Opens the file; must be the first call. */
+  open(): Promise<void>;
+  /** Refuses what would write to a store that is only read. */
+  requireWritable(method: string): void;
+  /** Runs a command that may write, as one transaction; its answer as text. */
+  write(command: string, bytes?: Uint8Array[]): Promise<string>;
+  /** Runs a command that only reads, on one snapshot. */
+  read(command: string): Promise<Reply>;
+  backup(path: string): Promise<string>;
+  close(): Promise<void>;
+}
+
+/**
+ * One session: its graph, its checkpoint, what it used, and the work that waits for it, in one file that any number of threads and processes
+ * may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ *
+ * @example
+ * ```ts
+ * await using store = await SessionGraphStore.open('chat.db');
+ * await store.commitRuntimeState({
+ *   sessionId: 'root', expectedHeadRevision: 0, config: {}, agentFrames: [], currentAgentFrameId: '',
+ *   graph: { type: 'append', nodes: [{ nodeId: 'n1', timestamp: new Date().toISOString(), payload: 'hello' }], leafNodeId: 'n1' },
+ *   checkpoint: { turnState: { turnIndex: 1 } },
+ * });
+ * ```
+ */
+export declare class SessionGraphStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, core: GraphCore);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no session database, or of a version that this build cannot use; it was not touched.
+   * @throws {StoreBusyError} Others kept it to themselves for longer than `busyTimeoutMs`.
+   */
+  static open(path: string, options?: SessionGraphStoreOptions): Promise<SessionGraphStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: SessionGraphStoreOptions): Promise<SessionGraphStore>;
+  /**
+   * Opens a file that is neither made nor changed; what others commit is seen. Every method that writes rejects with
+   * {@link ReadOnlyStoreError}.
+   *
+   * @throws {StoreNotFoundError} There is none.
+   */
+  static openReadOnly(path: string, options?: SessionGraphStoreOptions): Promise<SessionGraphStore>;
+  /**
+   * Opens a store in a schema of a PostgreSQL database, for runtimes on several machines: one store per session, any number of them in one
+   * schema. A resolved write is as durable as the server's `synchronous_commit` says.
+   *
+   * @throws {HoldfastError} `HF_UNAVAILABLE`: the server cannot be reached.
+   */
+  static connect(options: PostgresSessionGraphOptions): Promise<SessionGraphStore>;
+  /** Where the file is, with links followed; `null` in memory and in PostgreSQL. */
+  get path(): string | null;
+  /** Whether it was opened by `openReadOnly`. */
+  get readOnly(): boolean;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives; `inline` for what cannot be written or is in memory. */
+  durabilityTier(): DurabilityTier;
+  /** Finishes what was called, then closes the file. Later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+  /**
+   * Applies all of a turn, or nothing of it. With a `turnCommit` it can be sent again when nobody knows whether it landed.
+   *
+   * @returns The new revision, and the checkpoint as it was stored.
+   * @throws {HeadRevisionConflictError} Somebody else committed first.
+   * @throws {RuntimeTurnCommitConflictError} The turn was committed with other contents.
+   * @throws {QueuedWorkClaimExpiredError} Completed work belongs to somebody else by now.
+   * @throws {NodeIdCollisionError} {@link UnknownLeafError}, {@link GraphCycleError}, {@link MissingBlobError},
+   *   {@link SessionBindingMismatchError}: the commit does not fit what is stored.
+   */
+  commitRuntimeState(commit: RuntimeCommit): Promise<RuntimeCommitResult>;
+  /**
+   * Reads the session as it is at one moment; `null` before the first commit.
+   *
+   * @param scope Everything, or the path to a leaf.
+   * @param opts `tolerant` skips what is damaged, and lists it in `problems`.
+   */
+  loadSession(scope: SessionReadScope, opts?: {
+    tolerant?: boolean;
+  }): Promise<PersistedSessionRead | null>;
+  /** Reads one node; `null` for an unknown and a tombstoned one. */
+  loadNode(nodeId: string): Promise<SessionNodeRecord | null>;
+  /** Replaces what a list of sessions shows of this one. */
+  saveSessionMeta(meta: SessionMeta): Promise<void>;
+  /** Stores a description unless there is one. @internal */
+  static saveFirstMeta(store: SessionGraphStore, meta: SessionMeta): Promise<void>;
+  /** Reads what a list of sessions shows of this one; `null` if nothing was saved. */
+  loadSessionMeta(): Promise<SessionMeta | null>;
+  /** Stores bytes under their hash, never compressed. A collection removes them unless something keeps them. */
+  putBlob(content: Uint8Array): Promise<BlobRef>;
+  /** Stores bytes whose kind is known; they are compressed where the descriptor, their size and the store's profile allow it. */
+  putArtifactBlob(descriptor: BlobArtifactDescriptor, content: Uint8Array): Promise<BlobRef>;
+  /** Reads a blob and compares it with its hash; `null` if there is none. */
+  getBlob(ref: BlobRef): Promise<Uint8Array | null>;
+  /** Stores a checkpoint by itself; a commit or a name must keep it from being collected. */
+  putCheckpoint(checkpoint: HydratedSessionCheckpoint): Promise<StoredSessionCheckpoint>;
+  /** Reads a checkpoint and all that it names; `null` for an unknown reference. */
+  getCheckpoint(ref: BlobRef): Promise<HydratedSessionCheckpoint | null>;
+  /** Stores bytes under a name, which keeps them; what had the name before loses it. */
+  putNamedArtifact(name: string, content: Uint8Array): Promise<BlobRef>;
+  /** Reads the bytes of a name; `null` if there is none. */
+  getNamedArtifact(name: string): Promise<Uint8Array | null>;
+  /** Adds entries to the ledger. */
+  appendUsageDeltas(entries: TokenLedgerEntry[]): Promise<void>;
+  /** All entries, in the order in which they were appended. */
+  loadUsageDeltas(): Promise<TokenLedgerEntry[]>;
+  /** The sums by source and model, in the order of their first entries. Entries that used nothing are left out. */
+  tokenLedger(): Promise<TokenLedgerEntry[]>;
+  /** Lets work wait for its turn; a batch with the same `sourceKey` that is not done yet is returned instead. */
+  enqueueQueuedWork(draft: QueuedWorkBatchDraft): Promise<QueuedWorkBatch>;
+  /** Claims what is next: the first batch that is ready, and those that may go with it. `null` if there is nothing. */
+  claimReadyQueuedWork(req: QueuedWorkClaimRequest & {
+    maxBatches: number;
+  }): Promise<QueuedWorkClaim | null>;
+  /** Claims exactly these batches if they are what is next, in this order; else `null`. */
+  claimReadyQueuedWorkByBatchIds(req: QueuedWorkClaimRequest & {
+    batchIds: string[];
+  }): Promise<QueuedWorkClaim | null>;
+  /**
+   * Lets a lease end `leaseTtlMs` from now, also one that has lapsed as long as nobody else claimed the work.
+   *
+   * @throws {QueuedWorkClaimExpiredError} Somebody else did.
+   */
+  renewQueuedWorkClaim(claim: QueuedWorkClaim, leaseTtlMs: number): Promise<QueuedWorkClaim>;
+  /** Gives back what still belongs to the claim. */
+  abandonQueuedWorkClaim(claim: QueuedWorkClaim): Promise<void>;
+  /** Removes and returns a batch that nobody works on; `null` for all others. */
+  cancelQueuedWorkBatch(sessionId: string, batchId: string): Promise<QueuedWorkBatch | null>;
+  /** All batches of a session in their order, also those that are claimed and those of the future. */
+  listQueuedWork(sessionId: string): Promise<QueuedWorkBatch[]>;
+  /** The batches of a session that nobody works on, also those of the future. */
+  listPendingQueuedWork(sessionId: string): Promise<QueuedWorkBatch[]>;
+  /** Hides nodes from every read; unknown ids are ignored. */
+  tombstoneNodes(nodeIds: string[]): Promise<void>;
+  /** Removes hidden nodes; `reclaimSpace` also gives free pages of the file back, piece by piece. The file shrinks when its log is written back. */
+  vacuum(opts?: {
+    reclaimSpace?: boolean;
+  }): Promise<{
+    removedNodeCount: number;
+  }>;
+  /**
+   * Removes blobs that neither the head nor a name keeps, in slices that let others write in between. Where it cannot be told what is alive,
+   * nothing is removed and `aborted` says why.
+   */
+  gcUnreachable(opts?: {
+    minBlobAgeMs?: number;
+  }): Promise<GcReport>;
+  /** Announces an attachment, before its bytes are written elsewhere. The first announcement counts. */
+  recordIntent(intent: AttachmentIntent): Promise<void>;
+  /** Marks attachments of a session as committed; unknown ids are ignored. */
+  commitRefs(sessionId: string, attachmentIds: string[]): Promise<void>;
+  /** Attachments that were announced until then and never committed: candidates for removal. */
+  listUncommitted(olderThanEpochMs: number): Promise<AttachmentManifestEntry[]>;
+  /**
+   * Forgets an attachment, in all sessions or in one; tells whether there was one. With `onlyIfUncommitted`, remove bytes only after it said
+   * true: then they were never committed.
+   */
+  forget(attachmentId: string, opts?: {
+    sessionId?: string;
+    onlyIfUncommitted?: boolean;
+  }): Promise<boolean>;
+  /**
+   * Copies the store, as it is at one moment, to a file, which appears whole or not at all. Others go on writing. Never copy a live file yourself:
+   * the copy would be torn.
+   */
+  backup(toPath: string): Promise<void>;
+  /** Says what is not as it must be; nothing, if all is well. `deep` also compares each blob with its hash. Reads the whole file. */
+  verify(opts?: {
+    deep?: boolean;
+  }): Promise<IntegrityProblem[]>;
+  /** Figures, for those who look after the store. */
+  stats(): Promise<SessionGraphStats>;
+}
+
+/** Makes, finds and removes the files of sessions. */
+export declare class SessionGraphStoreFactory {
+  #private;
+  /**
+   * @param root The folder; made with the first store.
+   * @param options What every store is opened with.
+   */
+  constructor(root: string, options?: SessionGraphStoreOptions);
+  /** Where the file of a session is: always in `root`, whatever the id. */
+  pathForSession(sessionId: string): string;
+  /**
+   * Opens the store of a session, and makes it when it is missing, with a description (name = id) that later calls leave alone.
+   *
+   * @throws As `SessionGraphStore.open`.
+   */
+  createStore(req: {
+    sessionId: string;
+    model?: string;
+    relation?: JsonValue;
+  }): Promise<SessionGraphStore>;
+  /** Removes the file of a session and what SQLite keeps beside it; none is fine. Close its stores first. */
+  deleteSession(sessionId: string): Promise<void>;
+}
+
+/**
+ * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
+ * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
+ *
+ * @param commit The commit.
+ * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.
+ * @returns 64 hex digits.
+ * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
+ */
+export declare function turnCommitHash(commit: RuntimeCommit, options?: {
+  scrubPayload?: (payload: JsonValue) => JsonValue;
+}): string;
+
+/** Says that all work of a claim is done, for `completedQueueClaims` of a commit. */
+export declare function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion;
+
+/** The version of the files that this version of holdfast writes. */
+export declare const SESSION_SCHEMA_VERSION = 3;
+
+/** A lease that fits most turns: 15 minutes, in milliseconds. */
+export declare const QUEUED_WORK_CLAIM_TTL_MS = 900000;
+
+/** What is usually stored. */
+export declare const BlobDescriptors: {
+  readonly [K in "checkpointManifest" | "toolState" | "pluginSessionSnapshot" | "executionStateSnapshot" | "module"]: BlobArtifactDescriptor;
+};
+
+/** The store belongs to another session; nothing was written. */
+export declare class SessionBindingMismatchError extends HoldfastError {
+  /** The session that the first commit named. */
+  readonly boundSessionId: string;
+  /** The session of this commit. */
+  readonly attemptedSessionId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** Somebody else committed first; nothing was written. Load the session, and decide anew. */
+export declare class HeadRevisionConflictError extends HoldfastError {
+  /** The revision that the commit builds on. */
+  readonly expected: number;
+  /** The revision that is stored. */
+  readonly actual: number;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The turn was committed with other contents; nothing was written. */
+export declare class RuntimeTurnCommitConflictError extends HoldfastError {
+  /** The session of the stamp. */
+  readonly sessionId: string;
+  /** The turn of the stamp. */
+  readonly turnId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The claim no longer owns its batches; nothing was written. */
+export declare class QueuedWorkClaimExpiredError extends HoldfastError {
+  /** The session of the claim. */
+  readonly sessionId: string;
+  /** The claim. */
+  readonly claimId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** `loadSession` does not know the scope. */
+export declare class UnsupportedReadScopeError extends HoldfastError {
+  /** What was asked for. */
+  readonly scope: unknown;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A stored record has a format that this version does not know. */
+export declare class UnsupportedRecordSchemaVersionError extends HoldfastError {
+  /** What it is. */
+  readonly recordKind: string;
+  /** Its version. */
+  readonly actual: number;
+  /** The version that is known. */
+  readonly expected: number;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A node of that id is stored already, or comes twice; nothing was written. */
+export declare class NodeIdCollisionError extends HoldfastError {
+  /** The id. */
+  readonly nodeId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The new leaf is no stored node; nothing was written. */
+export declare class UnknownLeafError extends HoldfastError {
+  /** The leaf. */
+  readonly nodeId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A node would be its own ancestor; nothing was written. */
+export declare class GraphCycleError extends HoldfastError {
+  /** A node of the circle. */
+  readonly nodeId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The stored links of nodes are damaged. */
+export declare class GraphCorruptError extends HoldfastError {
+  /** Where it was noticed. */
+  readonly nodeId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A reference leads to no stored blob; if it was a write, nothing was written. */
+export declare class MissingBlobError extends HoldfastError {
+  /** The reference. */
+  readonly ref: string;
+  /** What it stands for. */
+  readonly component: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A blob is not what its reference says. */
+export declare class BlobCorruptError extends HoldfastError {
+  /** The reference. */
+  readonly ref: string;
+  /** What it was read for. */
+  readonly component: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A stored row cannot be read. */
+export declare class RecordDecodeError extends HoldfastError {
+  /** The table. */
+  readonly table: string;
+  /** Which row. */
+  readonly key: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A queued batch is damaged; it can be cancelled. */
+export declare class QueueRowCorruptError extends HoldfastError {
+  /** The batch. */
+  readonly batchId: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The store was opened for reading. */
+export declare class ReadOnlyStoreError extends HoldfastError {
+  /** What was called. */
+  readonly method: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** There is no store to be read; none was made. */
+export declare class StoreNotFoundError extends HoldfastError {
+  /** Where. */
+  readonly path: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** A bug in the engine ended this call; nothing of it was kept, and the store goes on. */
+export declare class InternalPanicError extends HoldfastError {
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The file is no session database that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
+export declare class UnsupportedSchemaError extends HoldfastError {
+  /** What was to be opened. */
+  readonly kind: string;
+  /** Whether a newer build wrote it, an older one without a migration, or something else. */
+  readonly reason: "newer" | "older" | "foreign";
+  /** The version that the file has. */
+  readonly found: number;
+  /** The version that this build writes. */
+  readonly expected: number;
+  constructor(message: string, options?: StoreErrorOptions & {
+    hfCode?: HoldfastErrorCode;
+  });
+}
+
+/** Any other failure of the disk or of the database. */
+export declare class StoreIoError extends HoldfastError {
+  constructor(message: string, options?: StoreErrorOptions & {
+    hfCode?: HoldfastErrorCode;
+  });
 }
 
 export {

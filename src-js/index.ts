@@ -4,3 +4,4 @@ export * from './runtime-store';
 export * from './entity';
 export * from './packages';
 export * from './lifecycle';
+export * from './session-graph';

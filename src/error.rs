@@ -174,6 +174,40 @@ codes! {
     LifecycleChangeLogTruncated = "HF_LIFECYCLE_CHANGE_LOG_TRUNCATED",
     /// A subscriber did not keep up.
     LifecycleSubscriberOverflow = "HF_LIFECYCLE_SUBSCRIBER_OVERFLOW",
+    /// The store belongs to another session.
+    GraphSessionBindingMismatch = "HF_GRAPH_SESSION_BINDING_MISMATCH",
+    /// Somebody else committed first.
+    GraphHeadRevisionConflict = "HF_GRAPH_HEAD_REVISION_CONFLICT",
+    /// The turn was committed with other contents.
+    GraphRuntimeTurnCommitConflict = "HF_GRAPH_RUNTIME_TURN_COMMIT_CONFLICT",
+    /// The claim no longer owns its batches.
+    GraphQueuedWorkClaimExpired = "HF_GRAPH_QUEUED_WORK_CLAIM_EXPIRED",
+    /// `loadSession` was given a scope that it does not know.
+    GraphUnsupportedReadScope = "HF_GRAPH_UNSUPPORTED_READ_SCOPE",
+    /// A stored record has a format that this version does not know.
+    GraphUnsupportedRecordSchemaVersion = "HF_GRAPH_UNSUPPORTED_RECORD_SCHEMA_VERSION",
+    /// A file is no session database, or too old for one.
+    GraphUnsupportedSchema = "HF_GRAPH_UNSUPPORTED_SCHEMA",
+    /// A node id is stored already, or comes twice.
+    GraphNodeIdCollision = "HF_GRAPH_NODE_ID_COLLISION",
+    /// The new leaf is no stored node.
+    GraphUnknownLeaf = "HF_GRAPH_UNKNOWN_LEAF",
+    /// A delta would make a node its own ancestor.
+    GraphCycle = "HF_GRAPH_CYCLE",
+    /// The stored links of nodes are damaged.
+    GraphCorrupt = "HF_GRAPH_CORRUPT",
+    /// A reference leads to no stored blob.
+    GraphMissingBlob = "HF_GRAPH_MISSING_BLOB",
+    /// A blob is not what its reference says.
+    GraphBlobCorrupt = "HF_GRAPH_BLOB_CORRUPT",
+    /// A stored row cannot be read.
+    GraphRecordDecode = "HF_GRAPH_RECORD_DECODE",
+    /// A queued batch is damaged.
+    GraphQueueRowCorrupt = "HF_GRAPH_QUEUE_ROW_CORRUPT",
+    /// A write on a store that was opened for reading.
+    GraphReadOnly = "HF_GRAPH_READ_ONLY",
+    /// A store that was to be read does not exist.
+    GraphStoreNotFound = "HF_GRAPH_STORE_NOT_FOUND",
 }
 
 /// The public class that the facade rethrows a failure as.

@@ -1,7 +1,7 @@
 //! holdfast: runtime state that survives.
 //!
 //! Layers, top down: [`binding`](crate) (Node-API, feature `node`) → modules ([`runtime_store`], [`entity`], [`packages`],
-//! [`lifecycle`]) → engines ([`blobs`], then [`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`],
+//! [`lifecycle`], [`session_graph`]) → engines ([`blobs`], then [`durable`], [`sqlite`], [`postgres`]) → leaves ([`error`], [`json`], [`hash`], [`clock`],
 //! [`ids`], the runtime for the network). Arrows point down only.
 
 #[cfg(feature = "node")]
@@ -19,4 +19,5 @@ mod network;
 pub mod packages;
 pub mod postgres;
 pub mod runtime_store;
+pub mod session_graph;
 pub mod sqlite;

@@ -1,6 +1,9 @@
 /** The error classes of the module. Each has one `hfCode`, whoever raises it; `asLifecycleError` finds the class of a failure by it. */
 import { HoldfastError, markClass, type HoldfastErrorCode, type HoldfastErrorOptions } from '../errors';
+import { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
 import type { ReactionKey, SessionId } from './word-types';
+
+export { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
 
 /** Details of a new error: as of {@link HoldfastError}, but its code is known. */
 export type LifecycleErrorOptions = Omit<HoldfastErrorOptions, 'hfCode'>;
@@ -123,19 +126,6 @@ export class StaleRecordError extends HoldfastError {
   }
 }
 
-/** An argument is not what it must be; nothing was touched. */
-export class InvalidArgumentError extends HoldfastError {
-  /** Which one. */
-  declare readonly argument?: string;
-  /** What it must be. */
-  declare readonly expected?: string;
-  /** What came instead. */
-  declare readonly received?: string;
-  constructor(message: string, options?: LifecycleErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_INVALID_ARGUMENT' });
-  }
-}
-
 /** Events after `after` are no longer in the log. Read the records, and go on after `lostTo`. */
 export class ChangeLogTruncatedError extends HoldfastError {
   declare readonly after: number;
@@ -162,37 +152,6 @@ export class SubscriberOverflowError extends HoldfastError {
   }
 }
 
-/** Others held the database for longer than `busyTimeoutMs`. */
-export class StoreBusyError extends HoldfastError {
-  constructor(message: string, options?: LifecycleErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_BUSY' });
-  }
-}
-
-/** The disk is full; nothing was written. */
-export class StoreFullError extends HoldfastError {
-  constructor(message: string, options?: LifecycleErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_DISK_FULL' });
-  }
-}
-
-/** The database is damaged. */
-export class StoreCorruptError extends HoldfastError {
-  constructor(message: string, options?: LifecycleErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_CORRUPT' });
-  }
-}
-
-/** The store is closed, or was closed while the call waited. */
-export class StoreClosedError extends HoldfastError implements AboutSession {
-  declare readonly op?: string;
-  declare readonly sessionId?: SessionId;
-  declare readonly step?: string;
-  constructor(message: string, options?: LifecycleErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_CLOSED' });
-  }
-}
-
 /** The database was written by a newer version of holdfast; it was not touched. */
 export class SchemaTooNewError extends HoldfastError {
   /** The version of its tables. */
@@ -201,22 +160,6 @@ export class SchemaTooNewError extends HoldfastError {
   declare readonly expected?: number;
   constructor(message: string, options?: LifecycleErrorOptions) {
     super(message, { ...options, hfCode: 'HF_FORMAT_TOO_NEW' });
-  }
-}
-
-/** A step that brings the tables to the version of this program failed; they are as they were. */
-export class MigrationError extends HoldfastError {
-  /** The file; of PostgreSQL there is `schema` instead. */
-  declare readonly path?: string;
-  declare readonly schema?: string;
-  /** The version of the tables. */
-  declare readonly found?: number;
-  /** The newest that this program knows. */
-  declare readonly expected?: number;
-  /** The step that failed: its number and name. */
-  declare readonly step?: string;
-  constructor(message: string, options?: LifecycleErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_MIGRATION_FAILED' });
   }
 }
 
@@ -231,22 +174,18 @@ const CLASSES = {
   ReactionDeliveryError,
   ConstraintError,
   StaleRecordError,
-  InvalidArgumentError,
   ChangeLogTruncatedError,
   SubscriberOverflowError,
-  StoreBusyError,
-  StoreFullError,
-  StoreCorruptError,
-  StoreClosedError,
   SchemaTooNewError,
-  MigrationError,
 };
+const SHARED = [InvalidArgumentError, MigrationError, StoreBusyError, StoreFullError, StoreCorruptError, StoreClosedError];
 type LifecycleErrorClass = new (message: string, options?: LifecycleErrorOptions) => HoldfastError;
 const byCode = new Map<HoldfastErrorCode, LifecycleErrorClass>();
 for (const [name, errorClass] of Object.entries<LifecycleErrorClass>(CLASSES)) {
   markClass(errorClass, name);
   byCode.set(new errorClass('').hfCode, errorClass);
 }
+for (const errorClass of SHARED) byCode.set(new errorClass('').hfCode, errorClass);
 
 /**
  * The same failure as the class of its code. What is no error of holdfast, or has a code without a class here, passes unchanged.

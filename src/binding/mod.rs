@@ -25,6 +25,7 @@ mod lifecycle;
 mod packages;
 mod resources;
 mod runtime_store;
+mod session_graph;
 mod settle;
 
 use napi::bindgen_prelude::Object;

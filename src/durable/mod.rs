@@ -13,6 +13,7 @@ pub mod lock;
 pub mod pool;
 pub mod sync;
 pub mod timer;
+pub mod turns;
 
 pub use disk::{Disk, Interceptor, Op, OutFile};
 

@@ -86,7 +86,9 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
     db.pragma_update(None, "wal_autocheckpoint", 0).map_err(sql)?;
     db.pragma_update(None, "journal_size_limit", checkpoint::LOG_BYTES_KEPT).map_err(sql)?;
     let mut turn = Turn::new(Some(path));
-    log::renew(db, path, &mut turn, options.busy_timeout)?;
+    // Whoever holds the write lock is at work with the log: opening need not wait for him.
+    log::renew(db, path, &mut turn, Duration::ZERO)?;
+    db.busy_timeout(options.busy_timeout).map_err(sql)?;
     migrate::migrate(db, options, path, &mut turn)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sql)?;
     Ok(())
@@ -168,12 +170,15 @@ pub(super) fn open_memory(options: &Options) -> Result<Connection> {
     );
     let db = opened.map_err(|error| sql_error("open a database in memory", error))?;
     set(&db, options).map_err(|error| sql_error("open a database in memory", error))?;
+    if options.shrinks {
+        shrink::prepare(&db).map_err(|error| sql_error("open a database in memory", error))?;
+    }
     migrate::migrate(&db, options, Path::new(":memory:"), &mut Turn::new(None))?;
     Ok(db)
 }
 
 /// What every connection needs.
-fn set(db: &Connection, options: &Options) -> rusqlite::Result<()> {
+pub(super) fn set(db: &Connection, options: &Options) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     let full = options.synchronous == Synchronous::Full;
     db.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
@@ -195,7 +200,7 @@ fn set(db: &Connection, options: &Options) -> rusqlite::Result<()> {
 }
 
 /// Finds the system's own reason for a file that SQLite could not open; SQLite does not pass it on.
-fn explained(error: HfError, path: &Path) -> HfError {
+pub(super) fn explained(error: HfError, path: &Path) -> HfError {
     let error = super::room::honest(error, Some(path));
     #[cfg(unix)]
     if error.code() == Code::Io && !error.is_sync_failure() {

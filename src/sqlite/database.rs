@@ -37,7 +37,8 @@ impl Database {
     /// behind is recovered on the way.
     ///
     /// # Errors
-    /// - [`Code::InvalidArgument`]: a folder, a FIFO, a file system of a network, or another application's database; migrations not numbered from 1.
+    /// - [`Code::InvalidArgument`]: a folder, a FIFO, a file system of a network, or another application's database; migrations not
+    ///   numbered in a row.
     /// - [`Code::FormatTooNew`]: written by a newer version. Like the above the file was not touched.
     /// - [`Code::Corrupt`]: not a SQLite database, or a damaged one.
     /// - [`Code::Busy`]: others kept it to themselves for longer than `busy_timeout`.
@@ -45,12 +46,13 @@ impl Database {
     ///   [`Migrate::Check`](super::Migrate::Check) forbids to run them.
     /// - [`Code::Io`], [`Code::DiskFull`].
     pub fn open(target: &Target, options: Options) -> Result<Self> {
-        if !options.migrations.iter().map(|migration| migration.version).eq(1..=options.version())
+        if !options.migrations.iter().map(|migration| migration.version).eq(options.first_version()..=options.version())
+            || options.first_version() == 0
             || options.application_id == 0
         {
             return Err(HfError::new(
                 Code::InvalidArgument,
-                "migrations must be numbered 1, 2, 3 …, and the application id must not be 0",
+                "migrations must be numbered in a row, from 1 or more, and the application id must not be 0",
             ));
         }
         let (db, path) = match target {

@@ -47,7 +47,24 @@ pub(super) fn verify(found: Identity, options: &Options, path: &Path) -> Result<
             ),
         )
         .with_field("path", path.to_string_lossy())
-        .with_field("applicationId", found.application_id));
+        .with_field("applicationId", found.application_id)
+        .with_field("reason", "foreign")
+        .with_field("found", found.user_version)
+        .with_field("expected", options.version()));
+    }
+    if found.objects > 0 && options.first_version() > 1 && found.user_version < options.first_version() {
+        return Err(HfError::new(
+            Code::InvalidArgument,
+            format!(
+                "{shown} has format {}, from which no migration leads to {}; it was not touched: choose another path",
+                found.user_version,
+                options.version()
+            ),
+        )
+        .with_field("path", path.to_string_lossy())
+        .with_field("reason", "older")
+        .with_field("found", found.user_version)
+        .with_field("expected", options.version()));
     }
     if found.user_version > options.version() {
         return Err(HfError::new(
@@ -60,6 +77,7 @@ pub(super) fn verify(found: Identity, options: &Options, path: &Path) -> Result<
             ),
         )
         .with_field("path", path.to_string_lossy())
+        .with_field("reason", "newer")
         .with_field("found", found.user_version)
         .with_field("expected", options.version()));
     }
@@ -82,7 +100,8 @@ pub(super) fn migrate(db: &Connection, options: &Options, path: &Path, turn: &mu
     }
 }
 
-fn missing(found: Identity, options: &Options, path: &Path) -> HfError {
+/// Says which steps a file lacks.
+pub(super) fn missing(found: Identity, options: &Options, path: &Path) -> HfError {
     let missing: Vec<String> = options
         .migrations
         .iter()
@@ -99,6 +118,8 @@ fn missing(found: Identity, options: &Options, path: &Path) -> HfError {
     )
     .with_field("path", path.to_string_lossy())
     .with_field("missing", missing)
+    .with_field("found", found.user_version)
+    .with_field("expected", options.version())
 }
 
 fn in_transaction(

@@ -29,6 +29,7 @@ mod network;
 mod options;
 pub mod owner;
 mod queue;
+mod read_only;
 mod readers;
 mod room;
 mod shared;
@@ -44,6 +45,7 @@ pub use database::Database;
 pub use error::sql_error;
 pub use network::refuse_network;
 pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
+pub use read_only::ReadOnly;
 pub use shrink::give_back;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

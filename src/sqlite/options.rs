@@ -38,7 +38,8 @@ pub enum Network {
 /// One step of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number, counted from 1 without gaps; the file's `user_version` once it is done.
+    /// Its number, one more than that of the one before; the file's `user_version` once it is done. A file below the first one's that
+    /// is not empty is refused.
     pub version: u32,
     /// What it does, for messages.
     pub name: &'static str,
@@ -101,5 +102,10 @@ impl Options {
     /// The version that our migrations lead to.
     pub(super) fn version(&self) -> u32 {
         self.migrations.last().map_or(0, |migration| migration.version)
+    }
+
+    /// The version that the first of our migrations leads to.
+    pub(super) fn first_version(&self) -> u32 {
+        self.migrations.first().map_or(1, |migration| migration.version)
     }
 }

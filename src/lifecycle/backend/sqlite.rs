@@ -2,7 +2,6 @@
 
 mod job;
 mod place;
-mod readers;
 mod retain;
 
 use std::path::PathBuf;
@@ -13,11 +12,11 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 
 use self::job::Job;
-use self::readers::Readers;
 use super::config::{Retention, SqliteConfig, Synchronous};
 use super::hub::Hub;
 use super::{Backend, Done, watch};
 use crate::durable::pool;
+use crate::durable::turns::Turns;
 use crate::error::{Code, HfError, Result};
 use crate::lifecycle::command::{Read, Write};
 use crate::lifecycle::owners::Owners;
@@ -42,7 +41,7 @@ const STATEMENTS: usize = 256;
 /// A store in a SQLite database.
 struct SqliteStore {
     shared: Arc<Shared>,
-    readers: Arc<Readers>,
+    readers: Arc<Turns>,
 }
 
 /// What jobs need besides their connection.
@@ -109,7 +108,7 @@ pub(super) fn open(config: &SqliteConfig) -> Result<Arc<dyn Backend>> {
         pruned_at: AtomicI64::new(i64::MIN),
         now: AtomicI64::new(i64::MAX),
     };
-    let readers = Readers::new(config.max_readers);
+    let readers = Turns::new(config.max_readers);
     Ok(Arc::new(SqliteStore { shared: Arc::new(shared), readers: Arc::new(readers) }))
 }
 

@@ -152,8 +152,51 @@ fn migrations_are_complete_or_absent() {
     assert_eq!(version(&database), 2);
     close(&database).unwrap();
     assert_eq!(Database::open(&target, with(MIGRATIONS, Migrate::Auto)).unwrap_err().code(), Code::FormatTooNew);
-    const GAP: &[Migration] = &[Migration { version: 2, ..MIGRATIONS[0] }];
+    const GAP: &[Migration] = &[MIGRATIONS[0], Migration { version: 3, ..MIGRATIONS[0] }];
     assert_eq!(Database::open(&Target::Memory, with(GAP, Migrate::Auto)).unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn a_schema_may_begin_at_a_later_version_and_then_takes_no_older_file() {
+    const LATER: &[Migration] = &[Migration { version: 3, ..MIGRATIONS[0] }];
+    let with = |migrations| Options { migrations, ..options() };
+    let folder = tempfile::tempdir().unwrap();
+    let target = Target::File(folder.path().join("d.db"));
+    let older = Database::open(&target, with(MIGRATIONS)).unwrap();
+    close(&older).unwrap();
+    let error = Database::open(&target, with(LATER)).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert_eq!(error.fields().get("reason").unwrap(), "older", "{error}");
+    let fresh = Target::File(folder.path().join("e.db"));
+    for _ in 0..2 {
+        let database = Database::open(&fresh, with(LATER)).unwrap();
+        let version = |db: &rusqlite::Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i32>(0));
+        assert_eq!(database.read(|db| Ok(version(db).unwrap())).unwrap(), 3);
+        close(&database).unwrap();
+    }
+}
+
+#[test]
+fn who_only_reads_makes_and_changes_nothing_and_waits_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.db");
+    let missing = ReadOnly::open(&path, options()).unwrap_err();
+    assert_eq!(missing.node_code(), Some("ENOENT"));
+    let database = Database::open(&Target::File(path.clone()), options()).unwrap();
+    let writer = rusqlite::Connection::open(&path).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let started = std::time::Instant::now();
+    let reader = ReadOnly::open(&path, options()).unwrap();
+    let again = Database::open(&Target::File(path.clone()), options()).unwrap();
+    assert!(started.elapsed() < std::time::Duration::from_secs(2), "it waited for the writer");
+    let denied = reader.read(|db| db.execute_batch("DELETE FROM items").map_err(|error| sql_error("write", error)));
+    assert!(denied.is_err());
+    assert_eq!(reader.check().unwrap(), Vec::<String>::new());
+    reader.close();
+    assert_eq!(reader.read(|_| Ok(())).unwrap_err().code(), Code::Closed);
+    writer.execute_batch("ROLLBACK").unwrap();
+    close(&again).unwrap();
+    close(&database).unwrap();
 }
 
 #[test]

@@ -1,0 +1,109 @@
+// @pool forks: what counts happens in processes of its own.
+/** Several processes on one file. The numbers are those of the acceptance checks. */
+import { SessionGraphStore } from 'holdfast';
+import { expect, test } from 'vitest';
+
+import { append, ask, draft, failure, ids, lock, newFile, node, open, raw, start } from './support';
+
+test('1: of two processes that commit with the same expectation one wins', async () => {
+  const path = newFile();
+  const at = String(Date.now() + 700);
+  const outcomes = await Promise.all(['a', 'b'].map((id) => ask<unknown>(path, 'race', at, id)));
+  const lost = { code: 'HF_GRAPH_HEAD_REVISION_CONFLICT', expected: 0, actual: 1 };
+  expect(outcomes).toEqual(expect.arrayContaining(['won', lost]));
+});
+
+test('9: sixteen processes open a missing file at once', { timeout: 45_000 }, async () => {
+  const path = newFile();
+  const at = String(Date.now() + 2500);
+  const versions = await Promise.all(Array.from({ length: 16 }, () => ask<number>(path, 'open', at)));
+  expect(versions).toEqual(Array.from({ length: 16 }, () => 3));
+  expect(raw(path, 'PRAGMA user_version')).toEqual([{ user_version: 3 }]);
+});
+
+test('7: four processes drain fifty batches, each of them once', async () => {
+  const path = newFile();
+  const store = await open(path);
+  await Promise.all(Array.from({ length: 50 }, (_, n) => store.enqueueQueuedWork(draft({ payloads: [n], mergeKey: 'payloadDefault' }))));
+  const drained = await Promise.all(['a', 'b', 'c', 'd'].map((owner) => ask<number[]>(path, 'drain', owner)));
+  expect(drained.flat().sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, n) => n));
+});
+
+test('27: a load never sees half a commit', async () => {
+  const path = newFile();
+  await (await open(path)).close();
+  const watcher = start(path, 'watch', '400');
+  await watcher.line('ready');
+  const store = await open(path, { durability: 'normal' });
+  let over = false;
+  void watcher.ended.then(() => (over = true));
+  for (let n = 1; !over; n++) await store.commitRuntimeState(append([node(`n${n}`, n > 1 ? `n${n - 1}` : null)]));
+  const { torn, different } = JSON.parse(await watcher.line('answer')) as { torn: number; different: number };
+  expect(torn).toBe(0);
+  expect(different).toBeGreaterThanOrEqual(20);
+});
+
+test('37: a killed process leaves whole commits, and all that it was told of', { timeout: 60_000 }, async () => {
+  const path = newFile();
+  let told = 0;
+  for (let round = 0; round < 8; round++) {
+    const child = start(path, 'append', '100000', String(told + 1));
+    await child.line(`done ${told + 2 + ((round * 3) % 7)}`);
+    await child.kill();
+    told = Number(child.lines.filter((line) => line.startsWith('done ')).at(-1)!.slice(5));
+    const store = await open(path);
+    const session = (await store.loadSession({ scope: 'activePath' }))!;
+    // One more may have landed without having been told.
+    const revision = session.headRevision;
+    expect(revision - told).toBeGreaterThanOrEqual(0);
+    expect(revision - told).toBeLessThanOrEqual(1);
+    expect(session.graph.nodes.map((each) => each.nodeId)).toEqual(Array.from({ length: revision }, (_, n) => `n${n + 1}`));
+    expect(session.tokenLedger[0]?.usage.inputTokens).toBe(revision);
+    expect((await store.listQueuedWork('root')).length).toBeLessThanOrEqual(1);
+    expect(await store.verify({ deep: true })).toEqual([]);
+    // What was on its way is done again: the same turn answers, and leaves no second one.
+    const left = await store.listQueuedWork('root');
+    for (const batch of left) await store.cancelQueuedWorkBatch('root', batch.batchId);
+    told = revision;
+    await store.close();
+  }
+});
+
+test('32: who writes holds up no reader, and other writers only for a while', async () => {
+  const path = newFile();
+  const [holder, store] = await Promise.all([open(path), open(path, { busyTimeoutMs: 500 })]);
+  await holder.commitRuntimeState(append([node('a')]));
+  // A large commit of another handle holds the write lock for a moment; what waits longer than it may is told.
+  const many = Array.from({ length: 30_000 }, (_, n) => node(`m${n}`, n > 0 ? `m${n - 1}` : 'a'));
+  const large = holder.commitRuntimeState(append(many));
+  const begun = Date.now();
+  const patient = await open(path);
+  expect(await ids(patient, { scope: 'fullGraph' })).toEqual(expect.arrayContaining(['a']));
+  expect(Date.now() - begun).toBeLessThan(1500);
+  await patient.commitRuntimeState(append([node('z')]));
+  await large;
+  await store.commitRuntimeState(append([node('y')]));
+  const read = await SessionGraphStore.openReadOnly(path);
+  expect((await read.loadSession({ scope: 'fullGraph' }))?.headRevision).toBe(4);
+  await read.close();
+});
+
+test('32: a lock that stays is an error that can be tried again', async () => {
+  const path = newFile();
+  const store = await open(path, { busyTimeoutMs: 300 });
+  await store.commitRuntimeState(append([node('a')]));
+  const locker = await lock(path, 1500);
+  const begun = Date.now();
+  const fresh = await open(path);
+  expect(await ids(fresh, { scope: 'activePath' })).toEqual(['a']);
+  expect(Date.now() - begun).toBeLessThan(300);
+  expect(await failure(store.commitRuntimeState(append([node('b')])))).toMatchObject({
+    name: 'StoreBusyError',
+    hfCode: 'HF_BUSY',
+    retryable: true,
+    waitedMs: 300,
+  });
+  await fresh.commitRuntimeState(append([node('b', 'a')]));
+  expect(await ids(store, { scope: 'activePath' })).toEqual(['a', 'b']);
+  await locker.ended;
+});

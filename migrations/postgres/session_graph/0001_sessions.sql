@@ -1,0 +1,209 @@
+-- The tables of the embedded store, once for all sessions of the schema: each row belongs to the store `store_no`. A transaction names
+-- its store by the setting `holdfast.store`; the views show that store alone, under the names of the embedded tables, and what is
+-- inserted through them is its own. So the statements of both back ends are the same.
+CREATE TABLE {schema}.stores (
+  store_no BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  -- What the store is opened by.
+  store_key TEXT COLLATE "C" NOT NULL UNIQUE,
+  created_at_ms BIGINT NOT NULL
+);
+
+CREATE TABLE {schema}.all_store_info (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  singleton BIGINT NOT NULL CHECK (singleton = 1),
+  next_fencing BIGINT NOT NULL DEFAULT 0,
+  live_nodes BIGINT NOT NULL DEFAULT 0,
+  tombstoned_nodes BIGINT NOT NULL DEFAULT 0,
+  blob_bytes BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (store_no)
+);
+CREATE VIEW {schema}.store_info AS SELECT singleton, next_fencing, live_nodes, tombstoned_nodes, blob_bytes
+  FROM {schema}.all_store_info WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_session_head (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  singleton BIGINT NOT NULL CHECK (singleton = 1),
+  session_id TEXT COLLATE "C" NOT NULL,
+  head_revision BIGINT NOT NULL,
+  leaf_node_id TEXT COLLATE "C",
+  checkpoint_ref TEXT COLLATE "C" NOT NULL,
+  head_json TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (store_no)
+);
+CREATE VIEW {schema}.session_head AS SELECT singleton, session_id, head_revision, leaf_node_id, checkpoint_ref, head_json
+  FROM {schema}.all_session_head WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_graph_nodes (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  seq BIGINT NOT NULL,
+  node_id TEXT COLLATE "C" NOT NULL,
+  tombstoned BIGINT NOT NULL DEFAULT 0 CHECK (tombstoned IN (0, 1)),
+  parent_node_id TEXT COLLATE "C",
+  parent_seq BIGINT,
+  PRIMARY KEY (store_no, seq),
+  UNIQUE (store_no, node_id)
+);
+CREATE VIEW {schema}.graph_nodes AS SELECT seq, node_id, tombstoned, parent_node_id, parent_seq
+  FROM {schema}.all_graph_nodes WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_graph_bodies (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  seq BIGINT NOT NULL,
+  node_json TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (store_no, seq)
+);
+CREATE VIEW {schema}.graph_bodies AS SELECT seq, node_json
+  FROM {schema}.all_graph_bodies WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_blobs (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  hash TEXT COLLATE "C" NOT NULL,
+  kind TEXT COLLATE "C" NOT NULL,
+  codec BIGINT NOT NULL CHECK (codec IN (0, 1)),
+  raw_len BIGINT NOT NULL,
+  created_at_ms BIGINT NOT NULL,
+  content BYTEA NOT NULL,
+  PRIMARY KEY (store_no, hash)
+);
+CREATE VIEW {schema}.blobs AS SELECT hash, kind, codec, raw_len, created_at_ms, content
+  FROM {schema}.all_blobs WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_usage_deltas (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  seq BIGINT NOT NULL,
+  source TEXT COLLATE "C" NOT NULL,
+  model TEXT COLLATE "C" NOT NULL,
+  input_tokens BIGINT NOT NULL,
+  output_tokens BIGINT NOT NULL,
+  cached_input_tokens BIGINT NOT NULL,
+  reasoning_tokens BIGINT NOT NULL,
+  PRIMARY KEY (store_no, seq)
+);
+CREATE VIEW {schema}.usage_deltas AS SELECT seq, source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens
+  FROM {schema}.all_usage_deltas WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_usage_totals (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  source TEXT COLLATE "C" NOT NULL,
+  model TEXT COLLATE "C" NOT NULL,
+  first_seq BIGINT NOT NULL,
+  input_tokens BIGINT NOT NULL,
+  output_tokens BIGINT NOT NULL,
+  cached_input_tokens BIGINT NOT NULL,
+  reasoning_tokens BIGINT NOT NULL,
+  PRIMARY KEY (store_no, source, model)
+);
+CREATE VIEW {schema}.usage_totals AS SELECT source, model, first_seq, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens
+  FROM {schema}.all_usage_totals WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_session_meta (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  singleton BIGINT NOT NULL CHECK (singleton = 1),
+  session_id TEXT COLLATE "C" NOT NULL,
+  session_name TEXT COLLATE "C" NOT NULL,
+  created_at TEXT COLLATE "C" NOT NULL,
+  model TEXT COLLATE "C" NOT NULL,
+  cwd TEXT COLLATE "C",
+  relation_json TEXT COLLATE "C",
+  PRIMARY KEY (store_no)
+);
+CREATE VIEW {schema}.session_meta AS SELECT singleton, session_id, session_name, created_at, model, cwd, relation_json
+  FROM {schema}.all_session_meta WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_runtime_turn_commits (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  session_id TEXT COLLATE "C" NOT NULL,
+  turn_id TEXT COLLATE "C" NOT NULL,
+  turn_commit_hash TEXT COLLATE "C" NOT NULL,
+  result_json TEXT COLLATE "C" NOT NULL,
+  committed_at_ms BIGINT NOT NULL,
+  PRIMARY KEY (store_no, session_id, turn_id)
+);
+CREATE VIEW {schema}.runtime_turn_commits AS SELECT session_id, turn_id, turn_commit_hash, result_json, committed_at_ms
+  FROM {schema}.all_runtime_turn_commits WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_queued_work_batches (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  enqueue_seq BIGINT GENERATED BY DEFAULT AS IDENTITY,
+  batch_id TEXT COLLATE "C" NOT NULL UNIQUE,
+  session_id TEXT COLLATE "C" NOT NULL,
+  source_key TEXT COLLATE "C",
+  delivery_policy TEXT COLLATE "C" NOT NULL CHECK (delivery_policy IN ('earliest_safe_boundary', 'after_current_turn_commit')),
+  slot_policy TEXT COLLATE "C" NOT NULL CHECK (slot_policy IN ('join', 'exclusive')),
+  merge_key_json TEXT COLLATE "C" NOT NULL,
+  available_at_ms BIGINT NOT NULL,
+  enqueued_at_ms BIGINT NOT NULL,
+  claim_id TEXT COLLATE "C",
+  claim_owner_id TEXT COLLATE "C",
+  claim_token TEXT COLLATE "C",
+  claim_fencing_token BIGINT NOT NULL DEFAULT 0,
+  claim_claimed_at_ms BIGINT NOT NULL DEFAULT 0,
+  claim_expires_at_ms BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (store_no, enqueue_seq),
+  UNIQUE (store_no, session_id, source_key)
+);
+CREATE VIEW {schema}.queued_work_batches AS SELECT enqueue_seq, batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms,
+  enqueued_at_ms, claim_id, claim_owner_id, claim_token, claim_fencing_token, claim_claimed_at_ms, claim_expires_at_ms
+  FROM {schema}.all_queued_work_batches WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_queued_work_items (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  batch_id TEXT COLLATE "C" NOT NULL REFERENCES {schema}.all_queued_work_batches (batch_id) ON DELETE CASCADE,
+  item_index BIGINT NOT NULL,
+  item_id TEXT COLLATE "C" NOT NULL,
+  payload_json TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (batch_id, item_index)
+);
+CREATE VIEW {schema}.queued_work_items AS SELECT batch_id, item_index, item_id, payload_json
+  FROM {schema}.all_queued_work_items WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_attachment_manifest (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  session_id TEXT COLLATE "C" NOT NULL,
+  attachment_id TEXT COLLATE "C" NOT NULL,
+  canonical_uri TEXT COLLATE "C" NOT NULL,
+  intent_at_ms BIGINT NOT NULL,
+  committed_at_ms BIGINT,
+  PRIMARY KEY (store_no, session_id, attachment_id)
+);
+CREATE VIEW {schema}.attachment_manifest AS SELECT session_id, attachment_id, canonical_uri, intent_at_ms, committed_at_ms
+  FROM {schema}.all_attachment_manifest WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_artifact_refs (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  artifact_ref TEXT COLLATE "C" NOT NULL,
+  blob_ref TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (store_no, artifact_ref)
+);
+CREATE VIEW {schema}.artifact_refs AS SELECT artifact_ref, blob_ref
+  FROM {schema}.all_artifact_refs WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE INDEX graph_nodes_dangling ON {schema}.all_graph_nodes
+  (store_no, parent_node_id) WHERE parent_seq IS NULL AND parent_node_id IS NOT NULL;
+CREATE INDEX graph_nodes_tombstoned ON {schema}.all_graph_nodes
+  (store_no, seq) WHERE tombstoned = 1;
+CREATE INDEX queued_work_ready ON {schema}.all_queued_work_batches
+  (store_no, session_id, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms = 0;
+CREATE INDEX queued_work_timed ON {schema}.all_queued_work_batches
+  (store_no, session_id, available_at_ms, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms > 0;
+CREATE INDEX queued_work_claimed ON {schema}.all_queued_work_batches
+  (store_no, session_id, claim_expires_at_ms) WHERE claim_token IS NOT NULL;
+CREATE INDEX queued_work_claim ON {schema}.all_queued_work_batches
+  (store_no, session_id, claim_id, claim_token) WHERE claim_token IS NOT NULL;
+CREATE INDEX attachment_manifest_by_id ON {schema}.all_attachment_manifest
+  (store_no, attachment_id);
+CREATE INDEX attachment_manifest_uncommitted ON {schema}.all_attachment_manifest
+  (store_no, intent_at_ms, attachment_id) WHERE committed_at_ms IS NULL;

@@ -1,0 +1,37 @@
+/** Session graph: one conversation of an agent runtime in one file, changed by commits that happened or did not. */
+export type * from './session-graph/value-types';
+export type * from './session-graph/commit-types';
+export type * from './session-graph/queue-types';
+export type * from './session-graph/store-types';
+export { SessionGraphStore } from './session-graph/store';
+export { SessionGraphStoreFactory } from './session-graph/factory';
+export { turnCommitHash } from './session-graph/turn-hash';
+export { completionOf } from './session-graph/queue';
+export { BlobDescriptors, QUEUED_WORK_CLAIM_TTL_MS, SESSION_SCHEMA_VERSION } from './session-graph/constants';
+export {
+  BlobCorruptError,
+  GraphCorruptError,
+  GraphCycleError,
+  HeadRevisionConflictError,
+  InternalPanicError,
+  InvalidArgumentError,
+  MigrationError,
+  MissingBlobError,
+  NodeIdCollisionError,
+  QueueRowCorruptError,
+  QueuedWorkClaimExpiredError,
+  ReadOnlyStoreError,
+  RecordDecodeError,
+  RuntimeTurnCommitConflictError,
+  SessionBindingMismatchError,
+  StoreBusyError,
+  StoreClosedError,
+  StoreCorruptError,
+  StoreFullError,
+  StoreIoError,
+  StoreNotFoundError,
+  UnknownLeafError,
+  UnsupportedReadScopeError,
+  UnsupportedRecordSchemaVersionError,
+  UnsupportedSchemaError,
+} from './session-graph/errors';

@@ -1,0 +1,140 @@
+/** Commits and checkpoints as commands of the addon. */
+import { bad, checkBytes, checkCount, checkId, checkIds, checkInteger, checkList, checkObject, checkWord, print } from './arguments';
+import type { GraphCommitDelta, RuntimeCommit } from './commit-types';
+import type { QueuedWorkCompletion } from './queue-types';
+import type { HydratedSessionCheckpoint, TokenLedgerEntry } from './value-types';
+
+/** A command, and the bytes of the execution state. */
+export interface Message {
+  text: string;
+  bytes: Uint8Array[];
+}
+
+/** Prints a commit. */
+export function commitMessage(commit: RuntimeCommit): Message {
+  checkObject(commit, 'commit');
+  const { expectedHeadRevision: expected, turnCommit } = commit;
+  const { checkpoint, bytes } = checkpointOf(commit.checkpoint, 'commit.checkpoint');
+  const text = print(
+    {
+      do: 'commit',
+      sessionId: checkId(commit.sessionId, 'commit.sessionId'),
+      expectedHeadRevision: expected === undefined || expected === null ? null : checkCount(expected, 'commit.expectedHeadRevision'),
+      config: given(commit.config, 'commit.config'),
+      agentFrames: checkList(commit.agentFrames, 'commit.agentFrames'),
+      currentAgentFrameId: given(commit.currentAgentFrameId, 'commit.currentAgentFrameId'),
+      ...deltaOf(commit.graph),
+      checkpoint,
+      turn: turnCommit === undefined || turnCommit === null ? null : stampOf(turnCommit),
+      usage: usageOf(commit.usageDeltas ?? [], 'commit.usageDeltas'),
+      completions: checkList(commit.completedQueueClaims ?? [], 'commit.completedQueueClaims').map(completion),
+      attachments: checkIds(commit.committedAttachmentIds ?? [], 'commit.committedAttachmentIds'),
+      retained: checkIds(commit.retainedBlobRefs ?? [], 'commit.retainedBlobRefs'),
+    },
+    'commit',
+  );
+  return { text, bytes };
+}
+
+/** Prints a checkpoint. */
+export function checkpointMessage(given: HydratedSessionCheckpoint): Message {
+  const { checkpoint, bytes } = checkpointOf(given, 'checkpoint');
+  return { text: print({ do: 'putCheckpoint', checkpoint }, 'checkpoint'), bytes };
+}
+
+/** What must not be left out: JSON would drop it without a word. */
+function given<T>(value: T, argument: string): T {
+  if (value === undefined) throw bad(argument, 'given', value);
+  return value;
+}
+
+function checkpointOf(checkpoint: HydratedSessionCheckpoint, argument: string): { checkpoint: object; bytes: Uint8Array[] } {
+  checkObject(checkpoint, argument);
+  const { executionState, pluginSnapshotRevision: revision } = checkpoint;
+  const ref = (name: 'toolStateRef' | 'pluginSnapshotRef' | 'executionStateRef'): string | undefined => {
+    const value = checkpoint[name] as string | null | undefined;
+    return value === undefined || value === null ? undefined : checkId(value, `${argument}.${name}`);
+  };
+  const isThere = executionState !== undefined && (executionState as unknown) !== null;
+  return {
+    bytes: isThere ? [checkBytes(executionState, `${argument}.executionState`)] : [],
+    checkpoint: {
+      turnState: given(checkpoint.turnState, `${argument}.turnState`),
+      toolState: checkpoint.toolState ?? undefined,
+      toolStateRef: ref('toolStateRef'),
+      pluginSnapshot: checkpoint.pluginSnapshot ?? undefined,
+      pluginSnapshotRef: ref('pluginSnapshotRef'),
+      pluginSnapshotRevision:
+        revision === undefined || (revision as unknown) === null ? undefined : checkCount(revision, `${argument}.pluginSnapshotRevision`),
+      executionStateRef: ref('executionStateRef'),
+    },
+  };
+}
+
+function deltaOf(graph: GraphCommitDelta): object {
+  checkObject(graph, 'commit.graph');
+  // The nodes' own ids are checked by the addon, where all of them are read anyway.
+  switch (graph.type) {
+    case 'unchanged':
+      return { delta: 'unchanged', leafNodeId: leafOf(graph.leafNodeId, 'commit.graph.leafNodeId') };
+    case 'append':
+      return {
+        delta: 'append',
+        nodes: checkList(graph.nodes, 'commit.graph.nodes'),
+        leafNodeId: leafOf(graph.leafNodeId, 'commit.graph.leafNodeId'),
+      };
+    case 'replaceFull':
+      checkObject(graph.graph, 'commit.graph.graph');
+      return {
+        delta: 'replaceFull',
+        nodes: checkList(graph.graph.nodes, 'commit.graph.graph.nodes'),
+        leafNodeId: leafOf(graph.graph.leafNodeId, 'commit.graph.graph.leafNodeId'),
+      };
+    default:
+      return { delta: checkWord((graph as { type?: unknown }).type, 'commit.graph.type', ['unchanged', 'append', 'replaceFull']) };
+  }
+}
+
+function leafOf(value: string | null | undefined, argument: string): string | null {
+  return value === null || value === undefined ? null : checkId(value, argument);
+}
+
+function stampOf(stamp: NonNullable<RuntimeCommit['turnCommit']>): object {
+  checkObject(stamp, 'commit.turnCommit');
+  const hash = stamp.turnCommitHash as string | null | undefined;
+  return {
+    sessionId: checkId(stamp.sessionId, 'commit.turnCommit.sessionId'),
+    turnId: checkId(stamp.turnId, 'commit.turnCommit.turnId'),
+    hash: hash === undefined || hash === null ? undefined : checkId(hash, 'commit.turnCommit.turnCommitHash'),
+  };
+}
+
+function completion(value: QueuedWorkCompletion, index: number): QueuedWorkCompletion {
+  const argument = `commit.completedQueueClaims[${index}]`;
+  checkObject(value, argument);
+  return {
+    sessionId: checkId(value.sessionId, `${argument}.sessionId`),
+    claimId: checkId(value.claimId, `${argument}.claimId`),
+    leaseToken: checkId(value.leaseToken, `${argument}.leaseToken`),
+    batchIds: checkIds(value.batchIds, `${argument}.batchIds`),
+  };
+}
+
+/** Requires entries of a ledger. */
+export function usageOf(entries: readonly TokenLedgerEntry[], argument: string): TokenLedgerEntry[] {
+  return checkList(entries, argument).map((entry, index) => {
+    const at = `${argument}[${index}]`;
+    checkObject(entry, at);
+    const usage = checkObject(entry.usage, `${at}.usage`);
+    return {
+      source: checkId(entry.source, `${at}.source`),
+      model: checkId(entry.model, `${at}.model`),
+      usage: {
+        inputTokens: checkInteger(usage.inputTokens, `${at}.usage.inputTokens`),
+        outputTokens: checkInteger(usage.outputTokens, `${at}.usage.outputTokens`),
+        cachedInputTokens: checkInteger(usage.cachedInputTokens, `${at}.usage.cachedInputTokens`),
+        reasoningTokens: checkInteger(usage.reasoningTokens, `${at}.usage.reasoningTokens`),
+      },
+    };
+  });
+}

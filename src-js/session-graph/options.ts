@@ -1,0 +1,82 @@
+/** Options of a store. */
+import { createHash } from 'node:crypto';
+import { resolve } from 'node:path';
+import { checkNonEmptyString, checkPath, checkPositiveInteger } from '../check';
+import { deriveTls } from '../tls';
+import { bad, checkCount, checkId, checkObject, checkWord } from './arguments';
+import { asGraphError } from './errors';
+import type { CoreConfig } from './native-store';
+import type { PostgresSessionGraphOptions, SessionGraphStoreOptions } from './store-types';
+
+const KNOWN = ['blobProfile', 'gcPolicy', 'durability', 'busyTimeoutMs', 'maxReaders', 'migrate'] as const satisfies (keyof SessionGraphStoreOptions)[];
+
+const SHARED = ['blobProfile', 'gcPolicy', 'busyTimeoutMs', 'migrate'] as const satisfies (keyof PostgresSessionGraphOptions)[];
+const POSTGRES = [...SHARED, 'connectionString', 'sessionId', 'schema', 'poolSize', 'ssl'] as const satisfies (keyof PostgresSessionGraphOptions)[];
+
+/** Checks the options of a store in PostgreSQL and puts them in the words of the addon. */
+export function postgresConfigOf(options: PostgresSessionGraphOptions): CoreConfig {
+  checkObject(options, 'options');
+  const unknown = Object.keys(options).find((name) => !POSTGRES.some((known) => known === name));
+  if (unknown !== undefined) throw bad('options', `an object with no other properties than ${POSTGRES.join(', ')}`, unknown);
+  const { connectionString, schema = 'holdfast_sessions', poolSize = 4, ssl } = options;
+  // Never shown in an error: it has a password in it.
+  if (typeof connectionString !== 'string' || connectionString === '') {
+    throw bad('options.connectionString', 'a string that is not empty', typeof connectionString === 'string' ? '' : connectionString);
+  }
+  const tls = ssl === undefined ? null : deriveTls(ssl);
+  if (typeof tls === 'string') throw bad('options.ssl', `what can be used; ${tls}`, ssl);
+  const connection = { connectionString, poolSize: guarded(() => checkPositiveInteger(poolSize, 'options.poolSize')), ssl: tls };
+  const shared = Object.fromEntries(SHARED.map((name) => [name, options[name]]).filter(([, value]) => value !== undefined));
+  return {
+    ...configOf('file', null, shared as SessionGraphStoreOptions),
+    postgres: {
+      connection,
+      connectionKey: createHash('sha256').update(JSON.stringify(connection)).digest('hex'),
+      schema: guarded(() => checkNonEmptyString(schema, 'options.schema')),
+      key: checkId(options.sessionId, 'options.sessionId'),
+    },
+  };
+}
+
+/** Checks options and puts them in the words of the addon. */
+export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | null, options: SessionGraphStoreOptions): CoreConfig {
+  checkObject(options, 'options');
+  const unknown = Object.keys(options).find((name) => !KNOWN.some((known) => known === name));
+  if (unknown !== undefined) throw bad('options', `an object with no other properties than ${KNOWN.join(', ')}`, unknown);
+  const { durability = 'full', busyTimeoutMs, maxReaders = 4, migrate = 'auto' } = options;
+  const gc = checkObject(options.gcPolicy ?? {}, 'options.gcPolicy');
+  const every = gc.autoRunEveryCommits ?? null;
+  return {
+    path: path === null ? null : fileOf(path),
+    readOnly: kind === 'readOnly',
+    synchronous: checkWord(durability, 'options.durability', ['full', 'normal']),
+    busyTimeoutMs: checkCount(busyTimeoutMs ?? (kind === 'readOnly' ? 1_000 : 15_000), 'options.busyTimeoutMs'),
+    maxReaders: guarded(() => checkPositiveInteger(maxReaders, 'options.maxReaders')),
+    migrates: checkWord(migrate, 'options.migrate', ['auto', 'never']) === 'auto',
+    blobProfile: checkWord(options.blobProfile ?? (kind === 'memory' ? 'lowLatency' : 'balanced'), 'options.blobProfile', [
+      'lowLatency',
+      'balanced',
+      'compact',
+    ]),
+    gc: {
+      // 0 is never, too.
+      everyCommits: (every === null ? 0 : checkCount(every, 'options.gcPolicy.autoRunEveryCommits')) || null,
+      minBlobAgeMs: checkCount(gc.minBlobAgeMs ?? 0, 'options.gcPolicy.minBlobAgeMs'),
+    },
+  };
+}
+
+function fileOf(path: string): string {
+  guarded(() => checkPath(path, 'path'));
+  // SQLite would open something else than a file of that name.
+  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use SessionGraphStore.memory()', path);
+  return resolve(path);
+}
+
+function guarded<T>(check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    throw asGraphError(error);
+  }
+}

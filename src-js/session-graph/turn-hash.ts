@@ -1,0 +1,40 @@
+/** The hash that makes two sendings of one turn the same. */
+import { checkFunctionOrUndefined } from '../check';
+import { asGraphError } from './errors';
+import { commitMessage } from './message';
+import { hashOf } from './native-store';
+import type { RuntimeCommit } from './commit-types';
+import type { JsonValue, SessionNodeRecord } from './value-types';
+
+/**
+ * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
+ * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
+ *
+ * @param commit The commit.
+ * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.
+ * @returns 64 hex digits.
+ * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
+ */
+export function turnCommitHash(commit: RuntimeCommit, options: { scrubPayload?: (payload: JsonValue) => JsonValue } = {}): string {
+  let scrub: ((payload: JsonValue) => JsonValue) | undefined;
+  try {
+    scrub = checkFunctionOrUndefined(options.scrubPayload, 'options.scrubPayload');
+  } catch (error) {
+    throw asGraphError(error);
+  }
+  const { text, bytes } = commitMessage(scrub === undefined ? commit : scrubbed(commit, scrub));
+  return hashOf(text, bytes[0]);
+}
+
+function scrubbed(commit: RuntimeCommit, scrub: (payload: JsonValue) => JsonValue): RuntimeCommit {
+  const rewrite = (node: SessionNodeRecord): SessionNodeRecord => ({ ...node, payload: scrub(node.payload) });
+  const { graph } = commit;
+  switch (graph.type) {
+    case 'append':
+      return { ...commit, graph: { ...graph, nodes: graph.nodes.map(rewrite) } };
+    case 'replaceFull':
+      return { ...commit, graph: { ...graph, graph: { ...graph.graph, nodes: graph.graph.nodes.map(rewrite) } } };
+    default:
+      return commit;
+  }
+}

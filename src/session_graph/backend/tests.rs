@@ -1,0 +1,351 @@
+//! What only this side can stage: panics in the middle, slices, and random operations against a plain model.
+
+use std::sync::mpsc;
+
+use super::{Config, GcPolicy, Reply, Store};
+use crate::error::{Code, HfError, Result};
+
+fn open(config: &Config) -> Store {
+    Store::open(config).unwrap()
+}
+
+fn write_with(store: &Store, command: &str, bytes: Vec<Vec<u8>>) -> Result<String> {
+    let (tell, told) = mpsc::channel();
+    store.write(command.to_owned(), bytes, Box::new(move |outcome| tell.send(outcome).unwrap()));
+    told.recv().unwrap()
+}
+
+fn write(store: &Store, command: &str) -> Result<String> {
+    write_with(store, command, Vec::new())
+}
+
+fn read(store: &Store, command: &str) -> Result<Reply> {
+    let (tell, told) = mpsc::channel();
+    store.read(command.to_owned(), Box::new(move |outcome| tell.send(outcome).unwrap()));
+    told.recv().unwrap()
+}
+
+fn close(store: &Store) {
+    let (tell, told) = mpsc::channel();
+    store.close(Box::new(move |outcome| tell.send(outcome).unwrap()));
+    told.recv().unwrap().unwrap();
+}
+
+fn node(id: &str, parent: Option<&str>) -> String {
+    let parent = parent.map_or_else(|| "null".to_owned(), |parent| format!("\"{parent}\""));
+    format!("{{\"nodeId\":\"{id}\",\"parentNodeId\":{parent},\"timestamp\":\"t\",\"payload\":{{\"of\":\"{id}\"}}}}")
+}
+
+fn commit(delta: &str, nodes: &[String], leaf: Option<&str>) -> String {
+    let leaf = leaf.map_or_else(|| "null".to_owned(), |leaf| format!("\"{leaf}\""));
+    format!(
+        "{{\"do\":\"commit\",\"sessionId\":\"s\",\"config\":{{}},\"agentFrames\":[],\"currentAgentFrameId\":\"\",\
+         \"delta\":\"{delta}\",\"nodes\":[{}],\"leafNodeId\":{leaf},\"checkpoint\":{{\"turnState\":{{}}}}}}",
+        nodes.join(",")
+    )
+}
+
+/// The ids of the nodes that a load returns.
+fn ids(store: &Store, path: bool, leaf: Option<&str>) -> Result<Vec<String>> {
+    let leaf = leaf.map_or_else(|| "null".to_owned(), |leaf| format!("\"{leaf}\""));
+    let text = format!("{{\"do\":\"load\",\"path\":{path},\"leafNodeId\":{leaf},\"tolerant\":false,\"checked\":true}}");
+    let reply = read(store, &text)?;
+    if reply.text == "null" {
+        return Ok(Vec::new());
+    }
+    let header: serde_json::Value = serde_json::from_str(&reply.text).unwrap();
+    let (mut at, mut out) = (0, Vec::new());
+    let slab = reply.parts.last().unwrap();
+    for length in header["slabs"].as_array().unwrap() {
+        let end = at + usize::try_from(length.as_u64().unwrap()).unwrap();
+        let nodes: Vec<serde_json::Value> = serde_json::from_slice(&slab[at..end]).unwrap();
+        out.extend(nodes.iter().map(|node| node["nodeId"].as_str().unwrap().to_owned()));
+        at = end;
+    }
+    assert_eq!(at, slab.len());
+    Ok(out)
+}
+
+fn problems(store: &Store) -> String {
+    read(store, "{\"do\":\"verify\",\"deep\":true}").unwrap().text
+}
+
+fn code<T: std::fmt::Debug>(outcome: Result<T>) -> Code {
+    outcome.map_err(|error: HfError| error.code()).unwrap_err()
+}
+
+/// A store in memory, and one in a file.
+fn both(test: impl Fn(&Store)) {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [None, Some(folder.path().join("s.db"))] {
+        let store = open(&Config { path, ..Config::default() });
+        test(&store);
+        assert_eq!(problems(&store), "[]");
+        close(&store);
+    }
+}
+
+#[test]
+fn check_10_a_panic_inside_a_commit_ends_that_call_alone() {
+    both(|store| {
+        write(store, &commit("append", &[node("a", None)], Some("a"))).unwrap();
+        let bad = commit("append", &[node("b", Some("a")), node("panic after insert", Some("b"))], Some("b"));
+        assert_eq!(code(write(store, &bad)), Code::Panic);
+        assert_eq!(ids(store, false, None).unwrap(), ["a"]);
+        write(store, &commit("append", &[node("c", Some("a"))], Some("c"))).unwrap();
+        assert_eq!(ids(store, true, None).unwrap(), ["a", "c"]);
+    });
+}
+
+#[test]
+fn a_failing_commit_in_a_group_undoes_itself_alone() {
+    both(|store| {
+        let (tell, told) = mpsc::channel();
+        let good = |id: &str| commit("append", &[node(id, None)], Some(id));
+        // The second fails after its first insert, the third panics there, and all of them may share one transaction.
+        let twice = commit("append", &[node("x", None), node("x", None)], Some("x"));
+        let panics = commit("append", &[node("panic after insert", None)], None);
+        for (index, text) in [good("a"), twice, panics, good("b"), good("c")].into_iter().enumerate() {
+            let tell = tell.clone();
+            store.write(text, Vec::new(), Box::new(move |outcome| tell.send((index, outcome)).unwrap()));
+        }
+        let mut outcomes: Vec<_> = told.iter().take(5).collect();
+        outcomes.sort_by_key(|(index, _)| *index);
+        let codes: Vec<_> = outcomes.iter().map(|(_, outcome)| outcome.as_ref().err().map(HfError::code)).collect();
+        assert_eq!(codes, [None, Some(Code::GraphNodeIdCollision), Some(Code::Panic), None, None]);
+        assert_eq!(ids(store, false, None).unwrap(), ["a", "b", "c"]);
+    });
+}
+
+#[test]
+fn writes_keep_their_order_around_a_claim_that_looks_first() {
+    both(|store| {
+        let enqueue = "{\"do\":\"enqueue\",\"sessionId\":\"s\",\"payloads\":[1],\"sourceKey\":null,\
+             \"deliveryPolicy\":\"earliestSafeBoundary\",\"slotPolicy\":\"join\",\"mergeKey\":\"never\",\"availableAtMs\":0}";
+        let claim = "{\"do\":\"claim\",\"request\":{\"sessionId\":\"s\",\"ownerId\":\"o\",\"leaseTtlMs\":60000,\
+             \"boundary\":\"idle\"},\"maxBatches\":1,\"batchIds\":null}";
+        for _ in 0..50 {
+            let batch: serde_json::Value = serde_json::from_str(&write(store, enqueue).unwrap()).unwrap();
+            let cancel = format!("{{\"do\":\"cancel\",\"sessionId\":\"s\",\"batchId\":{}}}", batch["batchId"]);
+            let (tell, told) = mpsc::channel();
+            for command in [claim, cancel.as_str(), claim] {
+                let tell = tell.clone();
+                store.write(command.to_owned(), Vec::new(), Box::new(move |outcome| tell.send(outcome).unwrap()));
+            }
+            let answers: Vec<String> = told.iter().take(3).map(|answer| answer.unwrap()).collect();
+            // The claim came first, so it has the batch, and there was nothing left to be cancelled.
+            assert!(answers.iter().any(|answer| answer.contains("claimId")), "{answers:?}");
+            assert_eq!(answers.iter().filter(|answer| *answer == "null").count(), 2, "{answers:?}");
+        }
+    });
+}
+
+#[test]
+fn collects_in_slices_and_keeps_what_is_named() {
+    both(|store| {
+        write(store, &commit("append", &[], None)).unwrap();
+        let (tell, told) = mpsc::channel();
+        for index in 0..1300_u32 {
+            let tell = tell.clone();
+            let command = "{\"do\":\"putBlob\",\"kind\":null,\"compressible\":false}".to_owned();
+            let done = Box::new(move |outcome: Result<String>| tell.send(outcome.map(drop)).unwrap());
+            store.write(command, vec![index.to_le_bytes().to_vec()], done);
+        }
+        told.iter().take(1300).for_each(|outcome| outcome.unwrap());
+        write_with(store, "{\"do\":\"putArtifact\",\"name\":\"m\"}", vec![7_u32.to_le_bytes().to_vec()]).unwrap();
+        let report = write(store, "{\"do\":\"gc\",\"minBlobAgeMs\":0}").unwrap();
+        let wanted = "{\"rootCount\":2,\"retainedBlobCount\":2,\"deletedBlobCount\":1299,\"freedBytes\":5196}";
+        assert_eq!(report, wanted);
+        let kept = read(store, "{\"do\":\"artifact\",\"key\":\"m\"}").unwrap();
+        assert_eq!(kept.parts, [7_u32.to_le_bytes()]);
+        assert_eq!(write(store, "{\"do\":\"vacuum\",\"reclaimSpace\":true}").unwrap(), "0");
+    });
+}
+
+#[test]
+fn an_old_collection_spares_young_blobs_and_the_policy_counts_commits_only() {
+    let store = open(&Config { gc: GcPolicy { every_commits: Some(2), min_blob_age_ms: 0 }, ..Config::default() });
+    let put = |text: &str| {
+        let command = "{\"do\":\"putBlob\",\"kind\":null,\"compressible\":false}";
+        write_with(&store, command, vec![text.as_bytes().to_vec()]).unwrap()
+    };
+    let there = |quoted: &str| {
+        let key: String = serde_json::from_str(quoted).unwrap();
+        !read(&store, &format!("{{\"do\":\"blob\",\"key\":\"{key}\"}}")).unwrap().parts.is_empty()
+    };
+    let orphan = put("orphan");
+    write(&store, "{\"do\":\"gc\",\"minBlobAgeMs\":60000}").unwrap();
+    assert!(there(&orphan));
+    write(&store, &commit("append", &[], None)).unwrap();
+    put("other");
+    assert!(there(&orphan));
+    write(&store, &commit("append", &[], None)).unwrap();
+    assert!(!there(&orphan));
+    close(&store);
+}
+
+mod model {
+    //! Random operations on a store and on a list of nodes.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Append(Vec<(u8, Option<u8>)>, Option<u8>),
+        Replace(Vec<(u8, Option<u8>)>, Option<u8>),
+        /// Keeps so many of the nodes that are there.
+        Rewrite(usize, Vec<(u8, Option<u8>)>, Option<u8>),
+        Tombstone(Vec<u8>),
+        Vacuum,
+        Reopen,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let nodes = || proptest::collection::vec((0..12_u8, proptest::option::of(0..12_u8)), 0..5);
+        let leaf = || proptest::option::of(0..12_u8);
+        prop_oneof![
+            4 => (nodes(), leaf()).prop_map(|(nodes, leaf)| Op::Append(nodes, leaf)),
+            1 => (nodes(), leaf()).prop_map(|(nodes, leaf)| Op::Replace(nodes, leaf)),
+            4 => (0..6_usize, nodes(), leaf()).prop_map(|(kept, nodes, leaf)| Op::Rewrite(kept, nodes, leaf)),
+            2 => proptest::collection::vec(0..12_u8, 0..3).prop_map(Op::Tombstone),
+            1 => Just(Op::Vacuum),
+            1 => Just(Op::Reopen),
+        ]
+    }
+
+    #[derive(Debug, Clone, Default)]
+    struct Model {
+        /// Id, parent, hidden.
+        nodes: Vec<(u8, Option<u8>, bool)>,
+        leaf: Option<u8>,
+        revision: u64,
+    }
+
+    impl Model {
+        fn find(&self, id: u8) -> Option<&(u8, Option<u8>, bool)> {
+            self.nodes.iter().find(|node| node.0 == id)
+        }
+
+        /// Stores nodes, or says what is wrong with them.
+        fn apply(&self, nodes: &[(u8, Option<u8>)], leaf: Option<u8>) -> std::result::Result<Self, ()> {
+            let mut next = self.clone();
+            for (id, parent) in nodes {
+                if next.find(*id).is_some() {
+                    return Err(());
+                }
+                next.nodes.push((*id, *parent, false));
+            }
+            for (id, ..) in &next.nodes {
+                let (mut at, mut steps) = (Some(*id), 0);
+                while let Some(node) = at.and_then(|id| next.find(id)) {
+                    at = node.1;
+                    steps += 1;
+                    if steps > next.nodes.len() {
+                        return Err(());
+                    }
+                }
+            }
+            if leaf.is_some_and(|leaf| next.find(leaf).is_none()) {
+                return Err(());
+            }
+            next.leaf = leaf;
+            next.revision += 1;
+            Ok(next)
+        }
+
+        fn path(&self, leaf: u8) -> Vec<String> {
+            let (mut path, mut at) = (Vec::new(), Some(leaf));
+            while let Some(node) = at.and_then(|id| self.find(id)).filter(|node| !node.2) {
+                path.push(node.0.to_string());
+                at = node.1;
+            }
+            path.reverse();
+            path
+        }
+    }
+
+    fn texts(nodes: &[(u8, Option<u8>)]) -> Vec<String> {
+        nodes.iter().map(|(id, parent)| node(&id.to_string(), parent.map(|p| p.to_string()).as_deref())).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 300, ..ProptestConfig::default() })]
+        #[test]
+        fn a_store_does_what_a_list_does(ops in proptest::collection::vec(op(), 1..25)) {
+            let folder = tempfile::tempdir().unwrap();
+            let config = Config {
+                path: Some(folder.path().join("s.db")),
+                synchronous: super::super::Synchronous::Normal,
+                ..Config::default()
+            };
+            let mut store = open(&config);
+            let mut model = Model::default();
+            for op in ops {
+                let op = match op {
+                    Op::Rewrite(kept, nodes, leaf) => {
+                        let old = model.nodes.iter().take(kept).map(|node| (node.0, node.1));
+                        Op::Replace(old.chain(nodes).collect(), leaf)
+                    }
+                    other => other,
+                };
+                match &op {
+                    Op::Append(nodes, leaf) | Op::Replace(nodes, leaf) => {
+                        let replaces = matches!(op, Op::Replace(..));
+                        let base = if replaces { Model { revision: model.revision, ..Model::default() } } else { model.clone() };
+                        let delta = if replaces { "replaceFull" } else { "append" };
+                        let leaf_text = leaf.map(|leaf| leaf.to_string());
+                        let outcome = write(&store, &commit(delta, &texts(nodes), leaf_text.as_deref()));
+                        match base.apply(nodes, *leaf) {
+                            Ok(next) => {
+                                let wanted = format!("{{\"headRevision\":{},", next.revision);
+                                prop_assert!(outcome.as_ref().is_ok_and(|text| text.starts_with(&wanted)), "{:?}", outcome);
+                                model = next;
+                            }
+                            Err(()) => prop_assert!(outcome.is_err(), "{:?}", outcome),
+                        }
+                    }
+                    Op::Tombstone(hidden) => {
+                        let quoted: Vec<String> = hidden.iter().map(|id| format!("\"{id}\"")).collect();
+                        write(&store, &format!("{{\"do\":\"tombstone\",\"ids\":[{}]}}", quoted.join(","))).unwrap();
+                        for node in model.nodes.iter_mut().filter(|node| hidden.contains(&node.0)) {
+                            node.2 = true;
+                        }
+                    }
+                    Op::Vacuum => {
+                        let removed = write(&store, "{\"do\":\"vacuum\",\"reclaimSpace\":false}").unwrap();
+                        let before = model.nodes.len();
+                        model.nodes.retain(|node| !node.2);
+                        prop_assert_eq!(removed, (before - model.nodes.len()).to_string());
+                    }
+                    Op::Reopen => {
+                        close(&store);
+                        store = open(&config);
+                    }
+                    Op::Rewrite(..) => unreachable!("it became a replacement"),
+                }
+                let shown = |nodes: &[(u8, Option<u8>, bool)]| -> Vec<String> {
+                    nodes.iter().filter(|node| !node.2).map(|node| node.0.to_string()).collect()
+                };
+                if model.revision > 0 {
+                    prop_assert_eq!(ids(&store, false, None).unwrap(), shown(&model.nodes));
+                    for leaf in 0..12_u8 {
+                        prop_assert_eq!(ids(&store, true, Some(&leaf.to_string())).unwrap(), model.path(leaf));
+                    }
+                    let of_head = model.leaf.map_or_else(Vec::new, |leaf| model.path(leaf));
+                    prop_assert_eq!(ids(&store, true, None).unwrap(), of_head);
+                }
+            }
+            // A leaf that was removed by `vacuum` is the only thing that may be missing.
+            let found = problems(&store);
+            let expected = if model.leaf.is_some_and(|leaf| model.find(leaf).is_none()) {
+                found.matches("\"kind\"").count() == 1 && found.contains("the leaf is no stored node")
+            } else {
+                found == "[]"
+            };
+            prop_assert!(expected, "{}", found);
+            close(&store);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Commands that only read.
+
+use serde::Deserialize;
+
+use super::{arguments, name_of, unknown};
+use crate::error::Result;
+use crate::session_graph::graph;
+use crate::session_graph::load::{self, Load, Reply};
+use crate::session_graph::queue;
+use crate::session_graph::sql::{Sql, first};
+use crate::session_graph::tables::{artifacts, attachments, blobs, head, info, meta, usage};
+use crate::session_graph::verify;
+
+/// A command that only reads.
+#[derive(Debug)]
+pub(crate) enum Read {
+    Load(Load),
+    Node(String),
+    Meta,
+    Blob(String),
+    Checkpoint(String),
+    Artifact(String),
+    UsageDeltas,
+    Ledger,
+    Queue(Queue),
+    Uncommitted(i64),
+    /// `deep`; the engine adds its own findings.
+    Verify(bool),
+    /// The engine adds its own figures.
+    Stats,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Queue {
+    session_id: String,
+    pending: bool,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: String,
+}
+
+#[derive(Deserialize)]
+struct Until {
+    until: i64,
+}
+
+#[derive(Deserialize)]
+struct Deep {
+    deep: bool,
+}
+
+impl Read {
+    /// Reads a command.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let name = name_of(text)?;
+        let key = || arguments::<Key>(text, &name).map(|key| key.key);
+        Ok(match name.as_ref() {
+            "load" => Self::Load(arguments(text, &name)?),
+            "node" => Self::Node(key()?),
+            "meta" => Self::Meta,
+            "blob" => Self::Blob(key()?),
+            "checkpoint" => Self::Checkpoint(key()?),
+            "artifact" => Self::Artifact(key()?),
+            "usageDeltas" => Self::UsageDeltas,
+            "ledger" => Self::Ledger,
+            "queue" => Self::Queue(arguments(text, &name)?),
+            "uncommitted" => Self::Uncommitted(arguments::<Until>(text, &name)?.until),
+            "verify" => Self::Verify(arguments::<Deep>(text, &name)?.deep),
+            "stats" => Self::Stats,
+            other => return Err(unknown(other)),
+        })
+    }
+
+    /// Runs it on one snapshot.
+    pub(crate) fn run(&self, sql: &mut dyn Sql) -> Result<Reply> {
+        let or_null = |text: Option<String>| Reply::text(text.unwrap_or_else(|| "null".to_owned()));
+        Ok(match self {
+            Self::Load(load) => load::load(sql, load)?,
+            Self::Node(id) => or_null(graph::stored_node(sql, id)?),
+            Self::Meta => or_null(meta::get(sql)?),
+            Self::Blob(reference) => Reply::bytes(blobs::get(sql, reference, "blob")?),
+            Self::Checkpoint(reference) => load::checkpoint(sql, reference)?,
+            Self::Artifact(name) => Reply::bytes(artifacts::get(sql, name)?),
+            Self::UsageDeltas => Reply::text(usage::deltas(sql)?),
+            Self::Ledger => Reply::text(usage::ledger(sql)?),
+            Self::Queue(queue) => Reply::text(queue::list(sql, &queue.session_id, queue.pending)?),
+            Self::Uncommitted(until) => Reply::text(attachments::uncommitted(sql, *until)?),
+            Self::Verify(deep) => Reply::text(format!("[{}]", verify::problems(sql, *deep)?.join(","))),
+            Self::Stats => Reply::text(stats(sql)?),
+        })
+    }
+}
+
+fn stats(sql: &mut dyn Sql) -> Result<String> {
+    let counted = info::get(sql)?;
+    let revision = head::get(sql)?.map_or(0, |head| head.revision);
+    let now = sql.now()?;
+    let depth = first(sql, "count work", "SELECT count(*) FROM queued_work_batches", &[], |row| row.int(0))?;
+    let oldest = first(
+        sql,
+        "look for work",
+        "SELECT enqueued_at_ms FROM queued_work_batches WHERE claim_token IS NULL ORDER BY enqueue_seq LIMIT 1",
+        &[],
+        |row| row.int(0),
+    )?;
+    let oldest = oldest.map_or_else(|| "null".to_owned(), |at| (now - at).max(0).to_string());
+    Ok(format!(
+        "{{\"headRevision\":{revision},\"liveNodes\":{},\"tombstonedNodes\":{},\"blobBytes\":{},\"queuedBatches\":{},\
+         \"oldestWaitingMs\":{oldest}",
+        counted.live_nodes,
+        counted.tombstoned_nodes,
+        counted.blob_bytes,
+        depth.unwrap_or(0)
+    ) + "}")
+}

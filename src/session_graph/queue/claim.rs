@@ -1,0 +1,211 @@
+//! Claims: who owns which batches until when. Times decide what may be claimed; the token decides who may renew and complete.
+
+use serde::Deserialize;
+
+use super::batch::{Batch, Delivery};
+use super::rows::{fill, random, ready};
+use crate::error::Result;
+use crate::json;
+use crate::session_graph::commit::message::Completion;
+use crate::session_graph::error::claim_expired;
+use crate::session_graph::sql::{Sql, Value, all};
+use crate::session_graph::tables::info;
+
+/// Batches that are looked at together.
+const PAGE: i64 = 16;
+/// Times beyond it are no safe integers of JavaScript.
+const TIME_MAX: i64 = (1 << 53) - 1;
+
+/// Where work is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Boundary {
+    ActiveTurnCheckpoint,
+    Idle,
+}
+
+/// Who asks.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Request {
+    pub(crate) session_id: String,
+    pub(crate) owner_id: String,
+    pub(crate) lease_ttl_ms: i64,
+    pub(crate) boundary: Boundary,
+}
+
+/// What is asked for: so many batches, or exactly these.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Claim {
+    pub(crate) request: Request,
+    pub(crate) max_batches: Option<i64>,
+    pub(crate) batch_ids: Option<Vec<String>>,
+}
+
+/// What identifies a claim.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Held {
+    session_id: String,
+    claim_id: String,
+    lease_token: String,
+}
+
+/// A longer (or shorter) lease.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Renewal {
+    #[serde(flatten)]
+    held: Held,
+    batch_ids: Vec<String>,
+    lease_ttl_ms: i64,
+}
+
+/// Whether a claim would find something. Reads only.
+pub(crate) fn is_something_ready(sql: &mut dyn Sql, claim: &Claim) -> Result<bool> {
+    let now = sql.now()?;
+    Ok(!select(sql, claim, now)?.is_empty())
+}
+
+/// The batches that a claim takes, in their order.
+fn select(sql: &mut dyn Sql, claim: &Claim, now: i64) -> Result<Vec<Batch>> {
+    let wanted = claim.batch_ids.as_ref().map_or(claim.max_batches.unwrap_or(0), |ids| ids.len() as i64);
+    let mut taken: Vec<Batch> = Vec::new();
+    let mut after = 0;
+    'pages: while (taken.len() as i64) < wanted {
+        let limit = PAGE.min(wanted);
+        let page = ready(sql, &claim.request.session_id, now, after, limit)?;
+        let is_last = (page.len() as i64) < limit;
+        for mut stored in page {
+            after = stored.seq;
+            fill(sql, &mut stored)?;
+            // A damaged batch is not there; it does not stop the others.
+            let Ok(batch) = stored.batch else { continue };
+            match taken.first() {
+                None if claim.request.boundary == Boundary::ActiveTurnCheckpoint
+                    && batch.delivery != Delivery::EarliestSafeBoundary =>
+                {
+                    return Ok(taken);
+                }
+                None => {}
+                Some(head) if batch.follows(head) => {}
+                Some(_) => break 'pages,
+            }
+            let goes_on = batch.takes_others();
+            taken.push(batch);
+            if !goes_on || taken.len() as i64 >= wanted {
+                break 'pages;
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    let fits = claim.batch_ids.as_ref().is_none_or(|ids| ids.iter().eq(taken.iter().map(|batch| &batch.id)));
+    Ok(if fits { taken } else { Vec::new() })
+}
+
+/// Claims batches; returns the claim as JSON, `null` if there is nothing.
+pub(crate) fn claim(sql: &mut dyn Sql, claim: &Claim) -> Result<String> {
+    let now = sql.now()?;
+    let batches = select(sql, claim, now)?;
+    let Some(head) = batches.first() else { return Ok("null".to_owned()) };
+    let request = &claim.request;
+    let fencing = info::next_fencing(sql)?;
+    let claim_id = format!("qwc:{}:{fencing}", head.seq);
+    let token = random();
+    let expires = now.saturating_add(request.lease_ttl_ms).min(TIME_MAX);
+    for batch in &batches {
+        sql.run(
+            "claim a batch",
+            "UPDATE queued_work_batches SET claim_id = ?2, claim_owner_id = ?3, claim_token = ?4, claim_fencing_token = ?5,
+             claim_claimed_at_ms = ?6, claim_expires_at_ms = ?7 WHERE enqueue_seq = ?1",
+            &[
+                Value::Int(batch.seq),
+                Value::Text(&claim_id),
+                Value::Text(&request.owner_id),
+                Value::Text(&token),
+                Value::Int(fencing),
+                Value::Int(now),
+                Value::Int(expires),
+            ],
+        )?;
+    }
+    let texts: Vec<String> = batches.iter().map(Batch::text).collect();
+    Ok(format!(
+        "{{\"sessionId\":{},\"claimId\":{},\"ownerId\":{},\"leaseToken\":\"{token}\",\"fencingToken\":{fencing},\
+         \"claimedAtEpochMs\":{now},\"expiresAtEpochMs\":{expires},\"batches\":[{}]}}",
+        json::quote(&request.session_id),
+        json::quote(&claim_id),
+        json::quote(&request.owner_id),
+        texts.join(",")
+    ))
+}
+
+/// The batches that carry a claim.
+fn carriers(sql: &mut dyn Sql, session: &str, claim: &str, token: &str) -> Result<Vec<String>> {
+    all(
+        sql,
+        "look for a claim",
+        "SELECT batch_id FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
+        &[Value::Text(session), Value::Text(claim), Value::Text(token)],
+        |row| row.string(0),
+    )
+}
+
+/// Whether the batches that carry a claim are exactly these, each once.
+fn holds(sql: &mut dyn Sql, session: &str, claim: &str, token: &str, ids: &[String]) -> Result<bool> {
+    let mut carried = carriers(sql, session, claim, token)?;
+    let mut ids = ids.to_vec();
+    carried.sort_unstable();
+    ids.sort_unstable();
+    Ok(!ids.is_empty() && carried == ids)
+}
+
+/// Moves the end of a lease; returns it.
+pub(crate) fn renew(sql: &mut dyn Sql, renewal: &Renewal) -> Result<String> {
+    let Held { session_id, claim_id, lease_token } = &renewal.held;
+    if !holds(sql, session_id, claim_id, lease_token, &renewal.batch_ids)? {
+        return Err(claim_expired(session_id, claim_id));
+    }
+    let expires = sql.now()?.saturating_add(renewal.lease_ttl_ms).min(TIME_MAX);
+    sql.run(
+        "renew a claim",
+        "UPDATE queued_work_batches SET claim_expires_at_ms = ?4
+         WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
+        &[Value::Text(session_id), Value::Text(claim_id), Value::Text(lease_token), Value::Int(expires)],
+    )?;
+    Ok(expires.to_string())
+}
+
+/// Frees what still carries the claim.
+pub(crate) fn abandon(sql: &mut dyn Sql, held: &Held) -> Result<()> {
+    sql.run(
+        "abandon a claim",
+        "UPDATE queued_work_batches SET claim_id = NULL, claim_owner_id = NULL, claim_token = NULL,
+         claim_fencing_token = 0, claim_claimed_at_ms = 0, claim_expires_at_ms = 0
+         WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
+        &[Value::Text(&held.session_id), Value::Text(&held.claim_id), Value::Text(&held.lease_token)],
+    )
+    .map(drop)
+}
+
+/// Requires that completed work is still owned: in the session of the commit, and exactly what the claim took.
+pub(crate) fn check_completion(sql: &mut dyn Sql, session: &str, completion: &Completion) -> Result<()> {
+    let Completion { session_id, claim_id, lease_token, batch_ids } = completion;
+    if session_id == session && holds(sql, session_id, claim_id, lease_token, batch_ids)? {
+        return Ok(());
+    }
+    Err(claim_expired(session_id, claim_id))
+}
+
+/// Removes completed work.
+pub(crate) fn complete(sql: &mut dyn Sql, completion: &Completion) -> Result<()> {
+    sql.run(
+        "complete a claim",
+        "DELETE FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
+        &[Value::Text(&completion.session_id), Value::Text(&completion.claim_id), Value::Text(&completion.lease_token)],
+    )
+    .map(drop)
+}

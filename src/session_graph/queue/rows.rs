@@ -1,0 +1,285 @@
+//! The rows of batches and of their items.
+
+use std::collections::HashMap;
+
+use super::batch::{Batch, Delivery, Draft, MergeKey, Slot};
+use crate::error::Result;
+use crate::ids;
+use crate::json;
+use crate::session_graph::error::{bug, queue_corrupt};
+use crate::session_graph::sql::{Row, Sql, Value, all, first};
+
+/// A row as it stands, and what it means.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) seq: i64,
+    pub(super) id: String,
+    /// What is wrong with it, if it means nothing.
+    pub(super) batch: std::result::Result<Batch, String>,
+    pub(super) token: Option<String>,
+    pub(super) expires_at_ms: i64,
+}
+
+impl Stored {
+    /// Whether somebody holds it.
+    pub(super) fn is_live(&self, now: i64) -> bool {
+        self.token.is_some() && self.expires_at_ms > now
+    }
+
+    fn read(row: &dyn Row) -> Result<Self> {
+        let (seq, id) = (row.int(0)?, row.string(1)?);
+        Ok(Self { seq, batch: meaning(row, seq, &id), id, token: row.opt_string(9)?, expires_at_ms: row.int(10)? })
+    }
+}
+
+fn meaning(row: &dyn Row, seq: i64, id: &str) -> std::result::Result<Batch, String> {
+    let bad = |what: &'static str| move |_: crate::error::HfError| format!("its {what} cannot be read");
+    let text = |column: usize, what: &'static str| row.text(column).map_err(bad(what));
+    Ok(Batch {
+        seq,
+        id: id.to_owned(),
+        session_id: text(2, "session_id")?.to_owned(),
+        source_key: row.opt_string(3).map_err(bad("source_key"))?,
+        delivery: Delivery::read(text(4, "delivery_policy")?).ok_or("its delivery_policy is none of the known ones")?,
+        slot: Slot::read(text(5, "slot_policy")?).ok_or("its slot_policy is none of the known ones")?,
+        merge_key: MergeKey::read(text(6, "merge_key_json")?).ok_or("its merge_key_json is none of the known ones")?,
+        available_at_ms: row.int(7).map_err(bad("available_at_ms"))?,
+        enqueued_at_ms: row.int(8).map_err(bad("enqueued_at_ms"))?,
+        items: Vec::new(),
+    })
+}
+
+/// The columns of [`Stored`].
+macro_rules! columns {
+    () => {
+        "enqueue_seq, batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms,
+         enqueued_at_ms, claim_token, claim_expires_at_ms"
+    };
+}
+
+/// Ready batches behind `after`, at most `limit`, in their order. Three streams, each found by an index of its own: what can go at
+/// once, what had to wait for a time that has come, and what somebody held for too long.
+pub(super) fn ready(sql: &mut dyn Sql, session: &str, now: i64, after: i64, limit: i64) -> Result<Vec<Stored>> {
+    all(
+        sql,
+        "look for work",
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM queued_work_batches WHERE enqueue_seq IN (
+               SELECT a.enqueue_seq FROM (
+                 SELECT b.enqueue_seq FROM (SELECT enqueue_seq FROM queued_work_batches
+                   WHERE session_id = ?1 AND claim_token IS NULL AND available_at_ms = 0 AND enqueue_seq > ?3
+                   ORDER BY enqueue_seq LIMIT ?4) AS b
+                 UNION ALL
+                 SELECT c.enqueue_seq FROM (SELECT enqueue_seq FROM queued_work_batches
+                   WHERE session_id = ?1 AND claim_token IS NULL AND available_at_ms > 0 AND available_at_ms <= ?2
+                     AND enqueue_seq > ?3
+                   ORDER BY enqueue_seq LIMIT ?4) AS c
+                 UNION ALL
+                 SELECT d.enqueue_seq FROM (SELECT enqueue_seq FROM queued_work_batches
+                   WHERE session_id = ?1 AND claim_token IS NOT NULL AND claim_expires_at_ms <= ?2
+                     AND available_at_ms <= ?2 AND enqueue_seq > ?3
+                   ORDER BY enqueue_seq LIMIT ?4) AS d
+               ) AS a ORDER BY a.enqueue_seq LIMIT ?4)
+             ORDER BY enqueue_seq"
+        ),
+        &[Value::Text(session), Value::Int(now), Value::Int(after), Value::Int(limit)],
+        Stored::read,
+    )
+}
+
+/// Reads the items of a batch into it.
+pub(super) fn fill(sql: &mut dyn Sql, stored: &mut Stored) -> Result<()> {
+    let Ok(batch) = &mut stored.batch else { return Ok(()) };
+    let items = all(
+        sql,
+        "read a batch",
+        "SELECT item_index, item_id, payload_json FROM queued_work_items WHERE batch_id = ?1 ORDER BY item_index",
+        &[Value::Text(&stored.id)],
+        |row| Ok(item(row, 0)),
+    )?;
+    match collect(items) {
+        Ok(items) => batch.items = items,
+        Err(why) => stored.batch = Err(why),
+    }
+    Ok(())
+}
+
+type Item = std::result::Result<(i64, String, String), String>;
+
+fn item(row: &dyn Row, first: usize) -> Item {
+    let read =
+        || -> Result<(i64, String, String)> { Ok((row.int(first)?, row.string(first + 1)?, row.string(first + 2)?)) };
+    let item = read().map_err(|_| "an item cannot be read".to_owned())?;
+    if json::validate(item.2.as_bytes()).is_err() {
+        return Err(format!("the payload of item {} is no JSON", item.0));
+    }
+    Ok(item)
+}
+
+fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, String> {
+    let mut out = Vec::with_capacity(items.len());
+    for (place, item) in (0_i64..).zip(items) {
+        let (index, id, payload) = item?;
+        if index != place {
+            return Err(format!("item {place} is missing"));
+        }
+        out.push((id, payload));
+    }
+    Ok(out)
+}
+
+/// Stores a batch, or finds the one with the same source key. Returns its JSON.
+pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
+    if let Some(key) = &draft.source_key
+        && let Some(mut known) = first(
+            sql,
+            "look for a source key",
+            concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND source_key = ?2"),
+            &[Value::Text(&draft.session_id), Value::Text(key)],
+            Stored::read,
+        )?
+    {
+        fill(sql, &mut known)?;
+        return match known.batch {
+            Ok(batch) => Ok(batch.text()),
+            Err(why) => Err(queue_corrupt(&known.id, &why)),
+        };
+    }
+    let id = format!("qwb:{}", random());
+    let now = sql.now()?;
+    let seqs = all(
+        sql,
+        "enqueue a batch",
+        "INSERT INTO queued_work_batches
+         (batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms, enqueued_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING enqueue_seq",
+        &[
+            Value::Text(&id),
+            Value::Text(&draft.session_id),
+            Value::OptText(draft.source_key.as_deref()),
+            Value::Text(draft.delivery_policy.stored()),
+            Value::Text(draft.slot_policy.stored()),
+            Value::Text(&draft.merge_key.stored()),
+            Value::Int(draft.available_at_ms),
+            Value::Int(now),
+        ],
+        |row| row.int(0),
+    )?;
+    let seq = seqs.first().copied().ok_or_else(|| bug("a batch was stored without a number"))?;
+    let mut items = Vec::with_capacity(draft.payloads.len());
+    for (index, payload) in (0_i64..).zip(&draft.payloads) {
+        let item_id = format!("{id}:item:{index}");
+        sql.run(
+            "enqueue an item",
+            "INSERT INTO queued_work_items (batch_id, item_index, item_id, payload_json) VALUES (?1, ?2, ?3, ?4)",
+            &[Value::Text(&id), Value::Int(index), Value::Text(&item_id), Value::Text(payload.get())],
+        )?;
+        items.push((item_id, payload.get().to_owned()));
+    }
+    let batch = Batch {
+        seq,
+        id,
+        session_id: draft.session_id.clone(),
+        source_key: draft.source_key.clone(),
+        delivery: draft.delivery_policy,
+        slot: draft.slot_policy,
+        merge_key: draft.merge_key.clone(),
+        available_at_ms: draft.available_at_ms,
+        enqueued_at_ms: now,
+        items,
+    };
+    Ok(batch.text())
+}
+
+/// 32 random hex digits.
+pub(super) fn random() -> String {
+    ids::uuid().replace('-', "")
+}
+
+/// Removes a batch that nobody holds, and returns its JSON; `null` for all others. A damaged one comes back without items.
+pub(crate) fn cancel(sql: &mut dyn Sql, session: &str, id: &str) -> Result<String> {
+    let found = first(
+        sql,
+        "look for a batch",
+        concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND batch_id = ?2"),
+        &[Value::Text(session), Value::Text(id)],
+        Stored::read,
+    )?;
+    let now = sql.now()?;
+    let Some(mut stored) = found.filter(|stored| !stored.is_live(now)) else { return Ok("null".to_owned()) };
+    fill(sql, &mut stored)?;
+    sql.run("cancel a batch", "DELETE FROM queued_work_batches WHERE batch_id = ?1", &[Value::Text(id)])?;
+    let batch = stored.batch.unwrap_or_else(|_| Batch {
+        seq: stored.seq,
+        id: id.to_owned(),
+        session_id: session.to_owned(),
+        source_key: None,
+        delivery: Delivery::EarliestSafeBoundary,
+        slot: Slot::Exclusive,
+        merge_key: MergeKey::Never,
+        available_at_ms: 0,
+        enqueued_at_ms: 0,
+        items: Vec::new(),
+    });
+    Ok(batch.text())
+}
+
+fn every(sql: &mut dyn Sql, session: Option<&str>) -> Result<Vec<Stored>> {
+    let mut rows = all(
+        sql,
+        "list work",
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM queued_work_batches WHERE (?1 IS NULL OR session_id = ?1) ORDER BY enqueue_seq"
+        ),
+        &[Value::OptText(session)],
+        Stored::read,
+    )?;
+    let mut items: HashMap<String, Vec<Item>> = HashMap::new();
+    sql.rows(
+        "list work",
+        "SELECT i.batch_id, i.item_index, i.item_id, i.payload_json FROM queued_work_items i
+         JOIN queued_work_batches b ON b.batch_id = i.batch_id WHERE (?1 IS NULL OR b.session_id = ?1)
+         ORDER BY i.batch_id, i.item_index",
+        &[Value::OptText(session)],
+        &mut |row| {
+            items.entry(row.string(0)?).or_default().push(item(row, 1));
+            Ok(true)
+        },
+    )?;
+    for stored in &mut rows {
+        let Ok(batch) = &mut stored.batch else { continue };
+        match collect(items.remove(&stored.id).unwrap_or_default()) {
+            Ok(items) => batch.items = items,
+            Err(why) => stored.batch = Err(why),
+        }
+    }
+    Ok(rows)
+}
+
+/// All batches of a session as a JSON array; `pending`: without those that somebody holds.
+pub(crate) fn list(sql: &mut dyn Sql, session: &str, pending: bool) -> Result<String> {
+    let now = sql.now()?;
+    let mut out = String::from("[");
+    for stored in every(sql, Some(session))? {
+        if pending && stored.is_live(now) {
+            continue;
+        }
+        let batch = stored.batch.map_err(|why| queue_corrupt(&stored.id, &why))?;
+        if out.len() > 1 {
+            out.push(',');
+        }
+        out.push_str(&batch.text());
+    }
+    out.push(']');
+    Ok(out)
+}
+
+/// Damaged batches of all sessions: their ids, and what is wrong.
+pub(crate) fn problems(sql: &mut dyn Sql) -> Result<Vec<(String, String)>> {
+    let damaged = |stored: Stored| stored.batch.err().map(|why| (stored.id, why));
+    Ok(every(sql, None)?.into_iter().filter_map(damaged).collect())
+}

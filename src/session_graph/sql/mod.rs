@@ -1,0 +1,102 @@
+//! One transaction, or one snapshot, on whichever database: the statements of this module are written once.
+//!
+//! Placeholders are `?1`, `?2` …; both databases know all that is used besides (`ON CONFLICT DO NOTHING`, `RETURNING`, `WITH
+//! RECURSIVE`). Times are milliseconds since 1970.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+
+use crate::error::{Code, HfError, Result};
+
+/// A parameter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Value<'a> {
+    Int(i64),
+    OptInt(Option<i64>),
+    Text(&'a str),
+    OptText(Option<&'a str>),
+    Bytes(&'a [u8]),
+}
+
+/// A row of an answer; columns are counted from 0. A column that holds something else is `HF_CORRUPT`.
+pub(crate) trait Row {
+    fn opt_int(&self, column: usize) -> Result<Option<i64>>;
+    fn opt_text(&self, column: usize) -> Result<Option<&str>>;
+    fn bytes(&self, column: usize) -> Result<&[u8]>;
+
+    fn int(&self, column: usize) -> Result<i64> {
+        self.opt_int(column)?.ok_or_else(|| unreadable(column))
+    }
+
+    fn text(&self, column: usize) -> Result<&str> {
+        self.opt_text(column)?.ok_or_else(|| unreadable(column))
+    }
+
+    fn string(&self, column: usize) -> Result<String> {
+        self.text(column).map(str::to_owned)
+    }
+
+    fn opt_string(&self, column: usize) -> Result<Option<String>> {
+        Ok(self.opt_text(column)?.map(str::to_owned))
+    }
+}
+
+fn unreadable(column: usize) -> HfError {
+    HfError::new(
+        Code::Corrupt,
+        format!("column {column} of an answer holds something else than belongs there; put back a backup"),
+    )
+}
+
+/// What a row is handed to; `false` ends the reading.
+pub(crate) type Each<'a> = &'a mut dyn FnMut(&dyn Row) -> Result<bool>;
+
+/// What a body is handed to, with the `seq` of its node; `None` where it is missing.
+pub(crate) type EachBody<'a> = &'a mut dyn FnMut(i64, Result<Option<&str>>) -> Result<()>;
+
+/// One transaction, or one snapshot.
+pub(crate) trait Sql {
+    /// Runs a statement; tells how many rows it changed. `doing` is for messages ("store a node").
+    fn run(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>]) -> Result<u64>;
+
+    /// Hands the rows of an answer to `each`.
+    fn rows(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>], each: Each<'_>) -> Result<()>;
+
+    /// Hands the bodies of these nodes to `each`, in this order.
+    fn bodies(&mut self, seqs: &[i64], each: EachBody<'_>) -> Result<()>;
+
+    /// The wall clock, in milliseconds since 1970.
+    fn now(&mut self) -> Result<i64>;
+}
+
+/// Reads the first row of an answer.
+pub(crate) fn first<T>(
+    sql: &mut dyn Sql,
+    doing: &'static str,
+    statement: &'static str,
+    params: &[Value<'_>],
+    read: impl Fn(&dyn Row) -> Result<T>,
+) -> Result<Option<T>> {
+    let mut found = None;
+    sql.rows(doing, statement, params, &mut |row| {
+        found = Some(read(row)?);
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+/// Reads all rows of an answer.
+pub(crate) fn all<T>(
+    sql: &mut dyn Sql,
+    doing: &'static str,
+    statement: &'static str,
+    params: &[Value<'_>],
+    read: impl Fn(&dyn Row) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    sql.rows(doing, statement, params, &mut |row| {
+        found.push(read(row)?);
+        Ok(true)
+    })?;
+    Ok(found)
+}

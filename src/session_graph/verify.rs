@@ -1,0 +1,103 @@
+//! Is what is stored sound?
+
+use super::error::missing_blob;
+use super::graph;
+use super::load::{is_about_a_row, problem};
+use super::manifest::Manifest;
+use super::queue;
+use super::sql::{Sql, all, first};
+use super::tables::{blobs, head, info, usage};
+use crate::error::Result;
+use crate::json;
+
+/// Everything that is wrong, as JSON objects. `deep` compares each blob with its hash and looks at each node.
+pub(crate) fn problems(sql: &mut dyn Sql, deep: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    counters(sql, &mut found)?;
+    roots(sql, &mut found)?;
+    for id in graph::circles(sql)? {
+        found.push(problem("node", &id, "it is its own ancestor"));
+    }
+    graph::full(sql, &mut |seq, text| {
+        let wrong = match text {
+            Ok(Some(text)) if deep && json::validate(text.as_bytes()).is_err() => "it is no JSON",
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => "its contents are missing",
+            Err(_) => "its contents are no text",
+        };
+        found.push(problem("node", &seq.to_string(), wrong));
+        Ok(())
+    })?;
+    for (id, why) in queue::problems(sql)? {
+        found.push(problem("queue", &id, &why));
+    }
+    if let Err(error) = usage::ledger(sql) {
+        if !is_about_a_row(&error) {
+            return Err(error);
+        }
+        found.push(problem("usage", "usage_totals", error.message()));
+    }
+    if deep {
+        for hash in all(sql, "list blobs", "SELECT hash FROM blobs ORDER BY hash", &[], |row| row.string(0))? {
+            match blobs::get(sql, &hash, "verify") {
+                Err(error) if is_about_a_row(&error) => found.push(problem("blob", &hash, error.message())),
+                other => drop(other?),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn counters(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
+    let counted = info::get(sql)?;
+    let nodes = "SELECT CAST(COALESCE(sum(1 - tombstoned), 0) AS BIGINT), CAST(COALESCE(sum(tombstoned), 0) AS BIGINT)
+                 FROM graph_nodes";
+    let (live, hidden) =
+        first(sql, "count nodes", nodes, &[], |row| Ok((row.int(0)?, row.int(1)?)))?.unwrap_or_default();
+    let bytes = "SELECT CAST(COALESCE(sum(length(content)), 0) AS BIGINT) FROM blobs";
+    let bytes = first(sql, "count bytes", bytes, &[], |row| row.int(0))?.unwrap_or_default();
+    for (name, counted, actual) in [
+        ("live_nodes", counted.live_nodes, live),
+        ("tombstoned_nodes", counted.tombstoned_nodes, hidden),
+        ("blob_bytes", counted.blob_bytes, bytes),
+    ] {
+        if counted != actual {
+            found.push(problem("head", name, &format!("it says {counted}, and there are {actual}")));
+        }
+    }
+    Ok(())
+}
+
+fn roots(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
+    let Some(head) = head::get(sql)? else { return Ok(()) };
+    let mut references = Vec::new();
+    match head.contents() {
+        Ok(contents) => references.extend(contents.retained_blob_refs),
+        Err(error) => found.push(problem("head", "1", error.message())),
+    }
+    if let Some(leaf) = &head.leaf
+        && graph::seq_of(sql, leaf)?.is_none()
+    {
+        found.push(problem("head", leaf, "the leaf is no stored node"));
+    }
+    let manifest = match blobs::get(sql, &head.checkpoint_ref, "checkpoint") {
+        Ok(Some(bytes)) => Manifest::decode(&head.checkpoint_ref, &bytes),
+        Ok(None) => Err(missing_blob(&head.checkpoint_ref, "checkpoint")),
+        Err(error) => Err(error),
+    };
+    match manifest {
+        Ok(manifest) => references.extend(manifest.components().map(|(_, part)| part.to_owned())),
+        Err(error) if is_about_a_row(&error) => {
+            found.push(problem("manifest", &head.checkpoint_ref, error.message()));
+        }
+        Err(error) => return Err(error),
+    }
+    references.extend(all(sql, "list names", "SELECT blob_ref FROM artifact_refs", &[], |row| row.string(0))?);
+    for reference in references {
+        match blobs::require(sql, &reference, "reference") {
+            Err(error) if is_about_a_row(&error) => found.push(problem("blob", &reference, error.message())),
+            other => other?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! A database that this process only looks at.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::connection::{beside, explained, immutable, set};
+use super::{Options, migrate, sql_error};
+use crate::durable::{IoContext, atomic};
+use crate::error::{Code, HfError, Result};
+
+/// Connections that are kept while nobody reads.
+const IDLE_MAX: usize = 4;
+
+/// A file that is opened to be read: it is neither made, nor migrated, nor changed. What other processes commit is seen by the next
+/// read. SQLite may make its `-wal` and `-shm` beside it; where it cannot, and there is no log with something in it, the file is
+/// taken for one that never changes.
+pub struct ReadOnly {
+    path: PathBuf,
+    options: Options,
+    frozen: bool,
+    idle: Mutex<Option<Vec<Connection>>>,
+}
+
+impl std::fmt::Debug for ReadOnly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ReadOnly").field(&self.path).finish()
+    }
+}
+
+impl ReadOnly {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Code::Io`] with Node's `ENOENT` where there is none; [`Code::InvalidArgument`] for a folder, or the file of another
+    /// application; [`Code::FormatTooNew`]; [`Code::Corrupt`]; [`Code::Database`] if migrations are missing; [`Code::Busy`].
+    pub fn open(path: &Path, options: Options) -> Result<Self> {
+        let path = std::path::absolute(path).at("resolve", path)?;
+        let path = path.canonicalize().at("open", &path)?;
+        if !std::fs::metadata(&path).at("stat", &path)?.is_file() {
+            return Err(HfError::new(
+                Code::InvalidArgument,
+                format!("cannot open {} as a database: it is no file; choose the path of one", path.display()),
+            )
+            .with_field("path", path.to_string_lossy()));
+        }
+        let log = std::fs::metadata(beside(&path, "-wal")).is_ok_and(|metadata| metadata.len() > 0);
+        let frozen = !log && !writable(atomic::folder_of(&path));
+        let this = Self { path, options, frozen, idle: Mutex::new(Some(Vec::new())) };
+        this.read(|db| {
+            let found = migrate::identify(db)?;
+            migrate::verify(found, &this.options, &this.path)?;
+            let complete = found.application_id == this.options.application_id
+                && found.user_version == this.options.migrations.last().map_or(0, |last| last.version);
+            if complete { Ok(()) } else { Err(migrate::missing(found, &this.options, &this.path)) }
+        })?;
+        Ok(this)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Vec<Connection>>> {
+        // Nothing that can panic runs under this lock.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let db = if self.frozen {
+            immutable(&self.path)?
+        } else {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags(&self.path, flags)
+                .map_err(|error| explained(sql_error("open the database for reading", error), &self.path))?
+        };
+        let patience = if self.frozen { Duration::ZERO } else { self.options.busy_timeout };
+        db.busy_timeout(patience)
+            .and_then(|()| set(&db, &self.options))
+            .map_err(|error| explained(sql_error("open the database for reading", error), &self.path))?;
+        Ok(db)
+    }
+
+    /// Reads on the calling thread. For several statements that must see the same, begin with `unchecked_transaction`.
+    ///
+    /// # Errors
+    /// What `f` returns, [`Code::Closed`], or a connection that cannot be opened.
+    pub fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let kept = match &mut *self.idle() {
+            Some(idle) => idle.pop(),
+            None => {
+                return Err(HfError::new(Code::Closed, format!("{} is closed; open it again", self.path.display())));
+            }
+        };
+        let db = kept.map_or_else(|| self.connect(), Ok)?;
+        let result = f(&db).map_err(|error| super::error::located(error, Some(&self.path)));
+        let mut idle = self.idle();
+        match &mut *idle {
+            Some(idle) if idle.len() < IDLE_MAX && db.is_autocommit() => idle.push(db),
+            // Closed after the lock is given back.
+            _ => {
+                drop(idle);
+                drop(db);
+            }
+        }
+        result
+    }
+
+    /// Closes all connections that nobody uses, and the others when their read is over. Later reads fail.
+    pub fn close(&self) {
+        let idle = self.idle().take();
+        drop(idle);
+    }
+
+    /// Returns where the file is, with links followed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks the whole file, as [`Database::check`](super::Database::check).
+    ///
+    /// # Errors
+    /// As [`ReadOnly::read`].
+    pub fn check(&self) -> Result<Vec<String>> {
+        self.read(super::check::everything)
+    }
+}
+
+/// Whether SQLite can make files in `folder`.
+fn writable(folder: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::fs::{Access, access};
+        access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+    }
+    #[cfg(not(unix))]
+    {
+        !std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().readonly())
+    }
+}
