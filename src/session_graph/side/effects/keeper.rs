@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 
 use crate::durable::timer;
 use crate::error::{Code, HfError, Result};
+use crate::session_graph::backend::Done;
 
 /// Leases are not renewed more often than that.
 const SHORTEST: Duration = Duration::from_millis(5);
+/// Nor less often: times that far ahead are no times on every system.
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// Runs a command that renews, and calls back.
-pub(crate) type Renew = Box<dyn Fn(String, Box<dyn FnOnce(Result<String>) + Send>) + Send + Sync>;
+type Renew = Box<dyn Fn(String, Done<String>) + Send + Sync>;
 /// Called once: with an error if the lease is lost, without when it was let go.
-pub(crate) type Ended = Box<dyn FnOnce(Option<HfError>) + Send>;
+pub type Ended = Box<dyn FnOnce(Option<HfError>) + Send>;
 
-/// Renews leases until they are let go, or lost.
-pub(crate) struct Keeper(Arc<Inner>);
+/// Renews leases until they are let go, or lost. When it is dropped, all are let go.
+pub struct Keeper(Arc<Inner>);
 
 struct Inner {
     renew: Renew,
@@ -31,15 +34,21 @@ struct Lease {
     ended: Ended,
 }
 
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("held", &self.0.held().len()).finish()
+    }
+}
+
 impl Keeper {
     /// Keeps leases through `renew`.
-    pub(crate) fn new(renew: Renew) -> Self {
+    pub(in crate::session_graph::side) fn new(renew: Renew) -> Self {
         Self(Arc::new(Inner { renew, held: Mutex::default() }))
     }
 
     /// Runs `command` every third of `ttl` until `token` is let go.
-    pub(crate) fn hold(&self, token: String, command: String, ttl: Duration, ended: Ended) {
-        let every = (ttl / 3).max(SHORTEST);
+    pub fn hold(&self, token: String, command: String, ttl: Duration, ended: Ended) {
+        let every = (ttl / 3).clamp(SHORTEST, LONGEST);
         // Under the mutex, so that the timer finds the lease.
         let mut held = self.0.held();
         let timer = schedule(&self.0, &token, Instant::now() + every);
@@ -47,7 +56,7 @@ impl Keeper {
     }
 
     /// Renews it no more.
-    pub(crate) fn let_go(&self, token: &str) {
+    pub fn let_go(&self, token: &str) {
         if let Some(lease) = self.0.take(token) {
             timer::cancel(lease.timer);
             (lease.ended)(None);
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn a_lease_is_renewed_until_it_is_let_go() {
         let (asked, commands) = channel();
-        let renew = move |command: String, done: Box<dyn FnOnce(Result<String>) + Send>| {
+        let renew = move |command: String, done: Done<String>| {
             let _ = asked.send(command);
             // What fails for another reason is tried again.
             done(Err(HfError::new(Code::Busy, "busy")));
@@ -144,7 +153,7 @@ mod tests {
     #[test]
     fn a_lost_lease_is_told_and_not_renewed_again() {
         let (asked, commands) = channel();
-        let renew = move |command: String, done: Box<dyn FnOnce(Result<String>) + Send>| {
+        let renew = move |command: String, done: Done<String>| {
             let _ = asked.send(command);
             done(Err(HfError::new(Code::GraphEffectReplayLeaseLost, "lost")));
         };

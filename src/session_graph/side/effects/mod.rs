@@ -8,25 +8,25 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use keeper::{Ended, Keeper};
+pub use keeper::{Ended, Keeper};
 
-use crate::error::{Code, HfError, Result};
-use crate::session_graph::command::arguments;
+use crate::error::Result;
+use crate::session_graph::command::{arguments, unknown};
 use crate::session_graph::sql::Sql;
 use crate::sqlite::Migration;
 
 /// Marks the files of effects: "HFEF".
-pub const APPLICATION_ID: i32 = 0x4846_4546;
+pub(super) const APPLICATION_ID: i32 = 0x4846_4546;
 
 /// The versions of the tables.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "effects",
-    sql: include_str!("../../../../migrations/sqlite/session_graph_effects/0001_effects.sql"),
+    sql: include_str!("../../../../migrations/sqlite/session_graph/effects/0001_effects.sql"),
 }];
 
 /// Runs a command that may write, in one transaction; returns JSON.
-pub(crate) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
+pub(super) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
     match name {
         "claimEffect" => rows::claim(sql, &arguments(text, name)?),
         "renewEffect" => rows::renew(sql, &arguments(text, name)?),
@@ -39,13 +39,9 @@ pub(crate) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String>
 }
 
 /// Runs a command that only reads, on one snapshot; returns JSON.
-pub(crate) fn read(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
+pub(super) fn read(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
     match name {
         "lookEffect" => rows::look(sql, &arguments(text, name)?),
         _ => Err(unknown(name)),
     }
-}
-
-fn unknown(name: &str) -> HfError {
-    HfError::new(Code::InvalidArgument, format!("effects know no command {name:?} of this kind; please report it"))
 }

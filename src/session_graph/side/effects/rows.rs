@@ -138,12 +138,7 @@ pub(super) fn renew(sql: &mut dyn Sql, renewal: &Renewal) -> Result<String> {
         "renew an effect",
         "UPDATE runtime_effect_replay SET lease_expires_at_ms = ?4
          WHERE scope_id = ?1 AND replay_key = ?2 AND lease_token = ?3 AND status = 'in_progress'",
-        &[
-            Value::Text(&key.scope.text()),
-            Value::Text(&key.replay_key),
-            Value::Text(lease_token),
-            Value::Int(expires),
-        ],
+        &[Value::Text(&key.scope.text()), Value::Text(&key.replay_key), Value::Text(lease_token), Value::Int(expires)],
     )?;
     owned(changed, key)
 }
@@ -160,13 +155,7 @@ pub(super) fn fail(sql: &mut dyn Sql, end: &End<'_>) -> Result<String> {
     finish(sql, &end.held, "failed", None, Some(error))
 }
 
-fn finish(
-    sql: &mut dyn Sql,
-    held: &Held,
-    status: &str,
-    outcome: Option<&str>,
-    error: Option<&str>,
-) -> Result<String> {
+fn finish(sql: &mut dyn Sql, held: &Held, status: &str, outcome: Option<&str>, error: Option<&str>) -> Result<String> {
     let Held { key, lease_token } = held;
     let now = sql.now()?;
     let changed = sql.run(

@@ -10,22 +10,22 @@ mod tests;
 
 use crate::error::{Code, HfError, Result};
 use crate::json;
-use crate::session_graph::command::arguments;
+use crate::session_graph::command::{arguments, unknown};
 use crate::session_graph::sql::Sql;
 use crate::sqlite::Migration;
 
 /// Marks the files of host events: "HFEV".
-pub const APPLICATION_ID: i32 = 0x4846_4556;
+pub(super) const APPLICATION_ID: i32 = 0x4846_4556;
 
 /// The versions of the tables.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "host_events",
-    sql: include_str!("../../../../migrations/sqlite/session_graph_host_events/0001_host_events.sql"),
+    sql: include_str!("../../../../migrations/sqlite/session_graph/host_events/0001_host_events.sql"),
 }];
 
 /// Runs a command that may write, in one transaction; returns JSON.
-pub(crate) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
+pub(super) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
     match name {
         "subscribe" => subscriptions::register(sql, &arguments(text, name)?),
         "unsubscribe" => subscriptions::cancel(sql, &arguments(text, name)?),
@@ -39,7 +39,7 @@ pub(crate) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String>
 }
 
 /// Runs a command that only reads, on one snapshot; returns JSON.
-pub(crate) fn read(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
+pub(super) fn read(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> {
     match name {
         "subscriptions" => subscriptions::list(sql, &arguments(text, name)?),
         "unstarted" => deliveries::unstarted(sql),
@@ -61,8 +61,4 @@ fn hash_of(text: &str) -> Result<String> {
     let canonical = json::canonical(text)
         .map_err(|error| HfError::new(Code::InvalidArgument, format!("what is to be hashed is no JSON: {error}")))?;
     Ok(blake3::hash(canonical.as_bytes()).to_hex().to_string())
-}
-
-fn unknown(name: &str) -> HfError {
-    HfError::new(Code::InvalidArgument, format!("host events know no command {name:?} of this kind; please report it"))
 }

@@ -64,11 +64,8 @@ pub(super) fn read(row: &dyn Row, at: usize) -> Result<String> {
 /// Records an occurrence, unless its key has one: then that is the answer, if it is the same.
 pub(super) fn record(sql: &mut dyn Sql, request: &Request<'_>) -> Result<String> {
     let record = request.record();
-    let hash = hash_of(&format!(
-        "[{},{},{record}]",
-        json::quote(&request.source_type),
-        json::quote(&request.source_key)
-    ))?;
+    let hash =
+        hash_of(&format!("[{},{},{record}]", json::quote(&request.source_type), json::quote(&request.source_key)))?;
     // The key gives the id: also what was pruned and is told again starts the same processes, whose registry knows them.
     let id = format!("occurrence:{}", hash_of(&json::quote(&request.idempotency_key))?);
     let now = sql.now()?;
