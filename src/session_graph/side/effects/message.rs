@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Code, HfError, Result};
 use crate::json;
+use crate::session_graph::command::present;
 
 /// Stands first in what is hashed.
 const VERSION: u32 = 1;
@@ -98,7 +99,7 @@ pub(super) struct Renewal {
 pub(super) struct End<'a> {
     pub(super) held: Held,
     /// The outcome or the error; absent where there is none.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     pub(super) result: Option<&'a RawValue>,
 }
 

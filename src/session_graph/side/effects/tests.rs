@@ -157,6 +157,11 @@ fn a_damaged_row_is_told() {
     let claimed = db.claim(&it, 0).unwrap();
     db.write("completeEffect", &json!({ "held": held(&key, &claimed) })).unwrap();
     assert_eq!(db.look(&it).unwrap(), json!({ "state": "completed" }));
+    let nothing = json!({ "scope": key["scope"], "replayKey": "null" });
+    let claimed = db.claim(&asked(&nothing, 1, false), 0).unwrap();
+    db.write("completeEffect", &json!({ "held": held(&nothing, &claimed), "result": null })).unwrap();
+    let answer = db.look(&asked(&nothing, 1, false)).unwrap();
+    assert_eq!(answer, json!({ "state": "completed", "outcome": null }));
     for damage in ["outcome_json = '{'", "status = 'failed', outcome_json = NULL"] {
         db.0.execute_batch(&format!("UPDATE runtime_effect_replay SET {damage}")).unwrap();
         assert_eq!(db.look(&it).unwrap_err().code(), Code::GraphEffectReplayCorruptRow);

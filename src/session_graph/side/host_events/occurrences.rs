@@ -8,6 +8,7 @@ use super::hash_of;
 use super::subscriptions::Prune;
 use crate::error::Result;
 use crate::json;
+use crate::session_graph::command::present;
 use crate::session_graph::error::record_decode;
 use crate::session_graph::sql::{Row, Sql, Value, first};
 
@@ -18,9 +19,9 @@ pub(super) struct Request<'a> {
     source_type: String,
     source_key: String,
     idempotency_key: String,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     payload: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     source: Option<&'a RawValue>,
 }
 

@@ -87,6 +87,14 @@ fn an_occurrence_is_recorded_once() {
         assert_eq!(error.code(), Code::GraphHostEvent);
         assert_eq!(error.message(), "host event occurrence idempotency conflict for `x`");
     }
+    // `null` is a payload, and none is none.
+    let bare = |key: &str| json!({ "sourceType": "cron", "sourceKey": "k", "idempotencyKey": key });
+    let mut nothing = bare("n");
+    nothing["payload"] = Value::Null;
+    let stored = db.write("occur", &nothing).unwrap();
+    assert!(stored.as_object().unwrap().contains_key("payload") && !stored.as_object().unwrap().contains_key("source"));
+    assert_eq!(db.write("occur", &bare("n")).unwrap_err().code(), Code::GraphHostEvent);
+    assert!(!db.write("occur", &bare("m")).unwrap().as_object().unwrap().contains_key("payload"));
     assert_ne!(db.occur("y", "k", 1).unwrap()["occurrenceId"], first["occurrenceId"]);
 }
 
