@@ -100,6 +100,7 @@ export const ERROR_CODES = [
   'HF_GRAPH_QUEUE_ROW_CORRUPT',
   'HF_GRAPH_READ_ONLY',
   'HF_GRAPH_STORE_NOT_FOUND',
+  'HF_GRAPH_PROCESS_REGISTRY',
 ] as const;
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */

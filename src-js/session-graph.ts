@@ -3,7 +3,10 @@ export type * from './session-graph/value-types';
 export type * from './session-graph/commit-types';
 export type * from './session-graph/queue-types';
 export type * from './session-graph/store-types';
+export type * from './session-graph/side-types';
+export type * from './session-graph/process-types';
 export { SessionGraphStore } from './session-graph/store';
+export { ProcessRegistryStore } from './session-graph/process-registry';
 export { SessionGraphStoreFactory } from './session-graph/factory';
 export { turnCommitHash } from './session-graph/turn-hash';
 export { completionOf } from './session-graph/queue';
@@ -18,6 +21,7 @@ export {
   MigrationError,
   MissingBlobError,
   NodeIdCollisionError,
+  ProcessRegistryError,
   QueueRowCorruptError,
   QueuedWorkClaimExpiredError,
   ReadOnlyStoreError,

@@ -70,6 +70,15 @@ export function checkBytes(value: unknown, argument: string): Uint8Array {
   return value as Uint8Array;
 }
 
+/** Requires a signal, or nothing. One of another realm will do. */
+export function checkSignal(value: AbortSignal | null | undefined, argument: string): AbortSignal | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'object' || typeof value.aborted !== 'boolean' || typeof value.addEventListener !== 'function') {
+    throw bad(argument, 'an AbortSignal or undefined', value);
+  }
+  return value;
+}
+
 /** Prints a command. What JSON cannot say is a bad argument; what a caller's `toJSON` throws passes unchanged. */
 export function print(command: object, argument: string): string {
   try {
