@@ -4,9 +4,11 @@ export type * from './session-graph/commit-types';
 export type * from './session-graph/queue-types';
 export type * from './session-graph/store-types';
 export type * from './session-graph/side-types';
+export type * from './session-graph/process-types';
 export type * from './session-graph/effect-types';
 export type * from './session-graph/host-event-types';
 export { SessionGraphStore } from './session-graph/store';
+export { ProcessRegistryStore } from './session-graph/process-registry';
 export { SessionGraphStoreFactory } from './session-graph/factory';
 export { EffectReplayStore } from './session-graph/effects';
 export { HostEventStore } from './session-graph/host-events';
@@ -25,6 +27,7 @@ export {
   MigrationError,
   MissingBlobError,
   NodeIdCollisionError,
+  ProcessRegistryError,
   QueueRowCorruptError,
   QueuedWorkClaimExpiredError,
   ReadOnlyStoreError,

@@ -208,6 +208,8 @@ codes! {
     GraphReadOnly = "HF_GRAPH_READ_ONLY",
     /// A store that was to be read does not exist.
     GraphStoreNotFound = "HF_GRAPH_STORE_NOT_FOUND",
+    /// A process, its events, its handles or its lease are not what a call needs.
+    GraphProcessRegistry = "HF_GRAPH_PROCESS_REGISTRY",
     /// A replay asks for an effect that never happened.
     GraphEffectReplayMissing = "HF_GRAPH_EFFECT_REPLAY_MISSING",
     /// A replay key belongs to another effect.

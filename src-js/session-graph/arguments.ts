@@ -70,6 +70,15 @@ export function checkBytes(value: unknown, argument: string): Uint8Array {
   return value as Uint8Array;
 }
 
+/** Requires a signal, or nothing. One of another realm will do. */
+export function checkSignal(value: AbortSignal | null | undefined, argument: string): AbortSignal | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'object' || typeof value.aborted !== 'boolean' || typeof value.addEventListener !== 'function') {
+    throw bad(argument, 'an AbortSignal or undefined', value);
+  }
+  return value;
+}
+
 /** Runs a common check; its refusals get the class of this module. */
 export function guarded<T>(check: () => T): T {
   try {

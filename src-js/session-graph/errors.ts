@@ -192,6 +192,27 @@ export class StoreNotFoundError extends HoldfastError {
   }
 }
 
+/** A process, its events, its handles or its lease are not what a call needs; nothing was written. */
+export class ProcessRegistryError extends HoldfastError {
+  /** The process. */
+  declare readonly processId?: string;
+  /** The type of the event. */
+  declare readonly eventType?: string;
+  /** The key of the event. */
+  declare readonly replayKey?: string;
+  /** The JSON pointer that leads nowhere. */
+  declare readonly pointer?: string;
+  /** Whose lease it is. */
+  declare readonly ownerId?: string;
+  /** Until when. */
+  declare readonly expiresAtEpochMs?: number;
+  /** The session that has no handle. */
+  declare readonly sessionId?: string;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_GRAPH_PROCESS_REGISTRY' });
+  }
+}
+
 /** A bug in the engine ended this call; nothing of it was kept, and the store goes on. */
 export class InternalPanicError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions) {
@@ -199,7 +220,7 @@ export class InternalPanicError extends HoldfastError {
   }
 }
 
-/** The file is no session database that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
+/** The file is no database of this kind that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
 export class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   declare readonly kind: string;
@@ -241,6 +262,7 @@ const OWN: Readonly<Record<string, GraphErrorClass>> = {
   HostEventError,
   ReadOnlyStoreError,
   StoreNotFoundError,
+  ProcessRegistryError,
   InternalPanicError,
   UnsupportedSchemaError,
   StoreIoError,

@@ -2,6 +2,7 @@
 //! per kind.
 
 mod effects;
+mod hash;
 mod host_events;
 mod job;
 mod kind;
