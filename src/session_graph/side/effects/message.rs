@@ -3,12 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::error::{Code, HfError, Result};
+use crate::error::Result;
 use crate::json;
 use crate::session_graph::command::present;
-
-/// Stands first in what is hashed.
-const VERSION: u32 = 1;
+use crate::session_graph::side::hash::canonical_hash;
 
 /// What effects belong to.
 #[derive(Debug, Clone, Deserialize)]
@@ -59,9 +57,7 @@ pub(super) struct Asked<'a> {
 impl Asked<'_> {
     /// The hash of the envelope, in hex.
     pub(super) fn hash(&self) -> Result<String> {
-        let canonical = json::canonical(self.envelope.get())
-            .map_err(|error| HfError::new(Code::InvalidArgument, format!("the envelope is no JSON: {error}")))?;
-        Ok(blake3::hash(format!("{VERSION}{canonical}").as_bytes()).to_hex().to_string())
+        canonical_hash(self.envelope.get())
     }
 }
 

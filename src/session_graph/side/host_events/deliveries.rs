@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use super::error::{unknown_delivery, unknown_occurrence};
-use super::{hash_of, occurrences, subscriptions};
+use super::{occurrences, subscriptions};
 use crate::error::Result;
 use crate::json;
+use crate::session_graph::side::hash::canonical_hash;
 use crate::session_graph::sql::{Row, Sql, Value, all, first};
 
 /// Which occurrence.
@@ -66,7 +67,7 @@ pub(super) fn reserve(sql: &mut dyn Sql, reserve: &Reserve) -> Result<String> {
     )?;
     let mut out = Vec::with_capacity(fresh.len());
     for subscription in fresh {
-        let hash = hash_of(&format!("[{},{}]", json::quote(id), json::quote(&subscription)))?;
+        let hash = canonical_hash(&format!("[{},{}]", json::quote(id), json::quote(&subscription)))?;
         let process_id = format!("process:host-event:{hash}");
         sql.run(
             "reserve a delivery",

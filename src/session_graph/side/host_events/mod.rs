@@ -8,9 +8,10 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Code, HfError, Result};
+use crate::error::Result;
 use crate::json;
 use crate::session_graph::command::{arguments, unknown};
+use crate::session_graph::side::hash::canonical_hash;
 use crate::session_graph::sql::Sql;
 use crate::sqlite::Migration;
 
@@ -53,12 +54,5 @@ pub(super) fn read(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String> 
 /// `HF_INVALID_ARGUMENT`: it is none.
 pub fn source_key(source_type: &str, source: &str) -> Result<String> {
     let text = format!("[{},{source}]", json::quote(source_type));
-    Ok(format!("source:{source_type}:{}", hash_of(&text)?))
-}
-
-/// The hash of JSON, the same for every way to print it.
-fn hash_of(text: &str) -> Result<String> {
-    let canonical = json::canonical(text)
-        .map_err(|error| HfError::new(Code::InvalidArgument, format!("what is to be hashed is no JSON: {error}")))?;
-    Ok(blake3::hash(canonical.as_bytes()).to_hex().to_string())
+    Ok(format!("source:{source_type}:{}", canonical_hash(&text)?))
 }

@@ -4,12 +4,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::idempotency_conflict;
-use super::hash_of;
 use super::subscriptions::Prune;
 use crate::error::Result;
 use crate::json;
 use crate::session_graph::command::present;
-use crate::session_graph::error::record_decode;
+use crate::session_graph::error::row_damaged;
+use crate::session_graph::side::hash::canonical_hash;
 use crate::session_graph::sql::{Row, Sql, Value, first};
 
 /// What is told.
@@ -49,7 +49,7 @@ pub(super) fn read(row: &dyn Row, at: usize) -> Result<String> {
     let record = row.text(at + 5)?;
     let sound = json::validate(record.as_bytes()).is_ok() && record.starts_with('{');
     let Some(rest) = record.get(1..).filter(|_| sound) else {
-        return Err(record_decode("occurrences", id, "its record is no JSON object"));
+        return Err(row_damaged("occurrences", id, "its record is no JSON object"));
     };
     let comma = if rest == "}" { "" } else { "," };
     Ok(format!(
@@ -65,10 +65,13 @@ pub(super) fn read(row: &dyn Row, at: usize) -> Result<String> {
 /// Records an occurrence, unless its key has one: then that is the answer, if it is the same.
 pub(super) fn record(sql: &mut dyn Sql, request: &Request<'_>) -> Result<String> {
     let record = request.record();
-    let hash =
-        hash_of(&format!("[{},{},{record}]", json::quote(&request.source_type), json::quote(&request.source_key)))?;
+    let hash = canonical_hash(&format!(
+        "[{},{},{record}]",
+        json::quote(&request.source_type),
+        json::quote(&request.source_key)
+    ))?;
     // The key gives the id: also what was pruned and is told again starts the same processes, whose registry knows them.
-    let id = format!("occurrence:{}", hash_of(&json::quote(&request.idempotency_key))?);
+    let id = format!("occurrence:{}", canonical_hash(&json::quote(&request.idempotency_key))?);
     let now = sql.now()?;
     sql.run(
         "record an occurrence",
@@ -94,7 +97,7 @@ pub(super) fn record(sql: &mut dyn Sql, request: &Request<'_>) -> Result<String>
     match stored {
         Some((text, stored)) if stored == hash => Ok(text),
         Some(_) => Err(idempotency_conflict(&request.idempotency_key)),
-        None => Err(record_decode("occurrences", &id, "another one has its id")),
+        None => Err(row_damaged("occurrences", &id, "another one has its id")),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::error::Result;
 use crate::json;
-use crate::session_graph::error::record_decode;
+use crate::session_graph::error::row_damaged;
 use crate::session_graph::sql::{Row, Sql, Value, all, first};
 
 /// What is wanted.
@@ -60,7 +60,7 @@ pub(super) fn read(row: &dyn Row, at: usize) -> Result<String> {
     let record = row.text(at + 9)?;
     let sound = json::validate(record.as_bytes()).is_ok() && record.len() > 2 && record.starts_with('{');
     let Some(rest) = record.get(1..).filter(|_| sound) else {
-        return Err(record_decode("subscriptions", id, "its record is no JSON object"));
+        return Err(row_damaged("subscriptions", id, "its record is no JSON object"));
     };
     let mut out = format!(
         "{{\"subscriptionId\":{},\"handle\":{},\"sessionId\":{}",
@@ -91,7 +91,7 @@ pub(super) fn register(sql: &mut dyn Sql, draft: &Draft<'_>) -> Result<String> {
         &[],
         |row| row.int(0),
     )?;
-    let number = *numbers.first().ok_or_else(|| record_decode("host_event_info", "1", "it is missing"))?;
+    let number = *numbers.first().ok_or_else(|| row_damaged("host_event_info", "1", "it is missing"))?;
     let now = sql.now()?;
     let record = format!("{{\"source\":{},\"target\":{}}}", draft.source.get(), draft.target.get());
     sql.run(
@@ -118,7 +118,7 @@ pub(super) fn register(sql: &mut dyn Sql, draft: &Draft<'_>) -> Result<String> {
         &[Value::Int(number)],
         |row| read(row, 0),
     )?;
-    stored.ok_or_else(|| record_decode("subscriptions", &number.to_string(), "it is missing"))
+    stored.ok_or_else(|| row_damaged("subscriptions", &number.to_string(), "it is missing"))
 }
 
 /// Ends a subscription; tells whether it was on. It is kept, and so is its number.
