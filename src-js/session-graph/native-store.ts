@@ -1,7 +1,9 @@
 /** The store in the addon: commands as text with bytes beside it, and what ends when it is closed. */
 import { HandleState } from '../handle-state';
+import { unlessAborted } from './abort';
 import { call, callSync, native } from '../native';
 import { ReadOnlyStoreError, asGraphError } from './errors';
+import type { QueueDefaults } from './queue';
 
 /** A text, and bytes that belong to it. */
 export interface Reply {
@@ -51,6 +53,8 @@ export interface CoreConfig {
   migrates: boolean;
   blobProfile: string;
   gc: { everyCommits: number | null; minBlobAgeMs: number };
+  /** Of the facade alone. */
+  queue: QueueDefaults;
   postgres?: PostgresConfig;
 }
 
@@ -98,9 +102,9 @@ export class GraphCore {
     return this.#run(() => this.#inner.write(command, bytes));
   }
 
-  /** Runs a command that only reads, on one snapshot. */
-  read(command: string): Promise<Reply> {
-    return this.#run(() => this.#inner.read(command));
+  /** Runs a command that only reads, on one snapshot. An abort rejects at once with the signal's reason; what is read then is dropped. */
+  read(command: string, signal?: AbortSignal): Promise<Reply> {
+    return unlessAborted(signal, () => this.#run(() => this.#inner.read(command)));
   }
 
   backup(path: string): Promise<string> {

@@ -6,11 +6,12 @@ import { deriveTls } from '../tls';
 import { bad, checkCount, checkId, checkObject, checkWord } from './arguments';
 import { asGraphError } from './errors';
 import type { CoreConfig } from './native-store';
+import { attemptsOf } from './queue';
 import type { PostgresSessionGraphOptions, SessionGraphStoreOptions } from './store-types';
 
-const KNOWN = ['blobProfile', 'gcPolicy', 'durability', 'busyTimeoutMs', 'maxReaders', 'migrate'] as const satisfies (keyof SessionGraphStoreOptions)[];
+const KNOWN = ['blobProfile', 'gcPolicy', 'durability', 'busyTimeoutMs', 'maxReaders', 'migrate', 'queue'] as const satisfies (keyof SessionGraphStoreOptions)[];
 
-const SHARED = ['blobProfile', 'gcPolicy', 'busyTimeoutMs', 'migrate'] as const satisfies (keyof PostgresSessionGraphOptions)[];
+const SHARED = ['blobProfile', 'gcPolicy', 'busyTimeoutMs', 'migrate', 'queue'] as const satisfies (keyof PostgresSessionGraphOptions)[];
 const POSTGRES = [...SHARED, 'connectionString', 'sessionId', 'schema', 'poolSize', 'ssl'] as const satisfies (keyof PostgresSessionGraphOptions)[];
 
 /** Checks the options of a store in PostgreSQL and puts them in the words of the addon. */
@@ -46,6 +47,8 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
   const { durability = 'full', busyTimeoutMs, maxReaders = 4, migrate = 'auto' } = options;
   const gc = checkObject(options.gcPolicy ?? {}, 'options.gcPolicy');
   const every = gc.autoRunEveryCommits ?? null;
+  const queue = checkObject(options.queue ?? {}, 'options.queue');
+  const retain = queue.retainFinishedMs ?? null;
   return {
     path: path === null ? null : fileOf(path),
     readOnly: kind === 'readOnly',
@@ -58,6 +61,10 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
       'balanced',
       'compact',
     ]),
+    queue: {
+      maxAttempts: attemptsOf(queue.maxAttempts, 'options.queue.maxAttempts'),
+      retainMs: retain === null ? null : checkCount(retain, 'options.queue.retainFinishedMs'),
+    },
     gc: {
       // 0 is never, too.
       everyCommits: (every === null ? 0 : checkCount(every, 'options.gcPolicy.autoRunEveryCommits')) || null,

@@ -15,10 +15,12 @@ export interface SessionGraphStoreOptions {
   maxReaders?: number;
   /** `never`: a file that is missing, or of an older version, is refused. Default `auto`. */
   migrate?: 'auto' | 'never';
+  /** What batches are enqueued with by this handle unless their drafts say something else; default no limit, and nothing is remembered. */
+  queue?: { maxAttempts?: number | null; retainFinishedMs?: number | null };
 }
 
 /** How a store in PostgreSQL is opened. */
-export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, 'blobProfile' | 'gcPolicy' | 'busyTimeoutMs' | 'migrate'> {
+export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, 'blobProfile' | 'gcPolicy' | 'busyTimeoutMs' | 'migrate' | 'queue'> {
   /** `postgres://user:password@host:port/database`. Stores of this process with the same connection share their connections. */
   connectionString: string;
   /** Which store of the schema; made when it is missing. One per session. */

@@ -23,6 +23,8 @@ pub(crate) enum Read {
     UsageDeltas,
     Ledger,
     Queue(Queue),
+    DeadLetters(String),
+    QueueState(QueueState),
     Uncommitted(i64),
     /// `deep`; the engine adds its own findings.
     Verify(bool),
@@ -35,6 +37,13 @@ pub(crate) enum Read {
 pub(crate) struct Queue {
     session_id: String,
     pending: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct QueueState {
+    session_id: String,
+    batch_id: String,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +76,8 @@ impl Read {
             "usageDeltas" => Self::UsageDeltas,
             "ledger" => Self::Ledger,
             "queue" => Self::Queue(arguments(text, &name)?),
+            "deadLetters" => Self::DeadLetters(key()?),
+            "queueState" => Self::QueueState(arguments(text, &name)?),
             "uncommitted" => Self::Uncommitted(arguments::<Until>(text, &name)?.until),
             "verify" => Self::Verify(arguments::<Deep>(text, &name)?.deep),
             "stats" => Self::Stats,
@@ -87,6 +98,8 @@ impl Read {
             Self::UsageDeltas => Reply::text(usage::deltas(sql)?),
             Self::Ledger => Reply::text(usage::ledger(sql)?),
             Self::Queue(queue) => Reply::text(queue::list(sql, &queue.session_id, queue.pending)?),
+            Self::DeadLetters(session) => Reply::text(queue::dead_letters(sql, session)?),
+            Self::QueueState(of) => Reply::text(queue::state(sql, &of.session_id, &of.batch_id)?),
             Self::Uncommitted(until) => Reply::text(attachments::uncommitted(sql, *until)?),
             Self::Verify(deep) => Reply::text(format!("[{}]", verify::problems(sql, *deep)?.join(","))),
             Self::Stats => Reply::text(stats(sql)?),

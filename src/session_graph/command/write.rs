@@ -10,7 +10,7 @@ use crate::session_graph::commit::message::{Checkpoint, ReadyCheckpoint};
 use crate::session_graph::commit::{Commit, store_checkpoint};
 use crate::session_graph::error::bug;
 use crate::session_graph::graph;
-use crate::session_graph::queue::{self, Claim, Draft, Held, Renewal};
+use crate::session_graph::queue::{self, Abandonment, Cancel, Claim, Draft, Renewal, Requeue};
 use crate::session_graph::sql::Sql;
 use crate::session_graph::tables::attachments::{self, Intent};
 use crate::session_graph::tables::meta::{self, Meta};
@@ -29,8 +29,9 @@ pub(crate) enum Write {
     Enqueue(Draft),
     Claim(Claim),
     Renew(Renewal),
-    Abandon(Held),
+    Abandon(Abandonment),
     Cancel(Cancel),
+    Requeue(Requeue),
     Tombstone(Vec<String>),
     Vacuum,
     RecordIntent(Intent),
@@ -49,13 +50,6 @@ pub(crate) struct Answer {
 pub(crate) struct SaveMeta {
     meta: Meta,
     replaces: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Cancel {
-    session_id: String,
-    batch_id: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,6 +123,7 @@ impl Write {
             "renew" => Self::Renew(arguments(text, &name)?),
             "abandon" => Self::Abandon(arguments(text, &name)?),
             "cancel" => Self::Cancel(arguments(text, &name)?),
+            "requeue" => Self::Requeue(arguments(text, &name)?),
             "tombstone" => Self::Tombstone(arguments::<Ids>(text, &name)?.ids),
             "vacuum" => Self::Vacuum,
             "recordIntent" => Self::RecordIntent(arguments(text, &name)?),
@@ -166,8 +161,9 @@ impl Write {
             Self::Enqueue(draft) => queue::enqueue(sql, draft)?,
             Self::Claim(claim) => queue::claim(sql, claim)?,
             Self::Renew(renewal) => queue::renew(sql, renewal)?,
-            Self::Abandon(held) => nothing(queue::abandon(sql, held)?),
-            Self::Cancel(cancel) => queue::cancel(sql, &cancel.session_id, &cancel.batch_id)?,
+            Self::Abandon(given_back) => nothing(queue::abandon(sql, given_back)?),
+            Self::Cancel(cancel) => queue::cancel(sql, cancel)?,
+            Self::Requeue(dead) => queue::requeue(sql, dead)?,
             Self::Tombstone(ids) => nothing(graph::tombstone(sql, ids)?),
             Self::Vacuum => graph::vacuum(sql)?.to_string(),
             Self::RecordIntent(intent) => nothing(attachments::record(sql, intent)?),
