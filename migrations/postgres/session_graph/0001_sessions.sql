@@ -113,9 +113,10 @@ CREATE TABLE {schema}.all_session_meta (
   model TEXT COLLATE "C" NOT NULL,
   cwd TEXT COLLATE "C",
   relation_json TEXT COLLATE "C",
+  summary_json TEXT COLLATE "C",
   PRIMARY KEY (store_no)
 );
-CREATE VIEW {schema}.session_meta AS SELECT singleton, session_id, session_name, created_at, model, cwd, relation_json
+CREATE VIEW {schema}.session_meta AS SELECT singleton, session_id, session_name, created_at, model, cwd, relation_json, summary_json
   FROM {schema}.all_session_meta WHERE store_no = current_setting('holdfast.store')::bigint;
 
 CREATE TABLE {schema}.all_runtime_turn_commits (
@@ -211,6 +212,21 @@ CREATE TABLE {schema}.all_artifact_refs (
 );
 CREATE VIEW {schema}.artifact_refs AS SELECT artifact_ref, blob_ref
   FROM {schema}.all_artifact_refs WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_checkpoint_pins (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  pin_name TEXT COLLATE "C" NOT NULL,
+  checkpoint_ref TEXT COLLATE "C" NOT NULL,
+  node_id TEXT COLLATE "C",
+  head_revision BIGINT,
+  pinned_at_ms BIGINT NOT NULL,
+  retained_json TEXT COLLATE "C" NOT NULL,
+  head_json TEXT COLLATE "C",
+  PRIMARY KEY (store_no, pin_name)
+);
+CREATE VIEW {schema}.checkpoint_pins AS SELECT pin_name, checkpoint_ref, node_id, head_revision, pinned_at_ms, retained_json, head_json
+  FROM {schema}.all_checkpoint_pins WHERE store_no = current_setting('holdfast.store')::bigint;
 
 CREATE INDEX graph_nodes_dangling ON {schema}.all_graph_nodes
   (store_no, parent_node_id) WHERE parent_seq IS NULL AND parent_node_id IS NOT NULL;

@@ -80,7 +80,9 @@ CREATE TABLE session_meta (
   created_at TEXT NOT NULL,
   model TEXT NOT NULL,
   cwd TEXT,
-  relation_json TEXT
+  relation_json TEXT,
+  -- What else a list of sessions shows; the host's own.
+  summary_json TEXT
 ) STRICT;
 
 CREATE TABLE runtime_turn_commits (
@@ -166,4 +168,18 @@ CREATE INDEX attachment_manifest_uncommitted ON attachment_manifest (intent_at_m
 CREATE TABLE artifact_refs (
   artifact_ref TEXT PRIMARY KEY NOT NULL,
   blob_ref TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Checkpoints that are kept though the head moved on.
+CREATE TABLE checkpoint_pins (
+  pin_name TEXT PRIMARY KEY NOT NULL,
+  checkpoint_ref TEXT NOT NULL,
+  node_id TEXT,
+  -- NULL where a checkpoint was named, not the head pinned.
+  head_revision INTEGER,
+  pinned_at_ms INTEGER NOT NULL,
+  -- Blobs that are kept with it: an array of references.
+  retained_json TEXT NOT NULL,
+  -- The text of the head that was pinned.
+  head_json TEXT
 ) STRICT, WITHOUT ROWID;

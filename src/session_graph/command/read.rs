@@ -6,9 +6,10 @@ use super::{arguments, name_of, unknown};
 use crate::error::Result;
 use crate::session_graph::graph;
 use crate::session_graph::load::{self, Load, Reply};
+use crate::session_graph::pages;
 use crate::session_graph::queue;
-use crate::session_graph::sql::{Sql, first};
-use crate::session_graph::tables::{artifacts, attachments, blobs, head, info, meta, usage};
+use crate::session_graph::sql::{Sql, Value, first};
+use crate::session_graph::tables::{artifacts, attachments, blobs, head, info, meta, pins, usage};
 use crate::session_graph::verify;
 
 /// A command that only reads.
@@ -25,6 +26,8 @@ pub(crate) enum Read {
     Queue(Queue),
     DeadLetters(String),
     QueueState(QueueState),
+    Pins(Option<String>),
+    Nodes(pages::Page),
     Uncommitted(i64),
     /// `deep`; the engine adds its own findings.
     Verify(bool),
@@ -44,6 +47,11 @@ pub(crate) struct Queue {
 pub(crate) struct QueueState {
     session_id: String,
     batch_id: String,
+}
+
+#[derive(Deserialize)]
+struct PinName {
+    name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +85,8 @@ impl Read {
             "ledger" => Self::Ledger,
             "queue" => Self::Queue(arguments(text, &name)?),
             "deadLetters" => Self::DeadLetters(key()?),
+            "pins" => Self::Pins(arguments::<PinName>(text, &name)?.name),
+            "nodes" => Self::Nodes(arguments(text, &name)?),
             "queueState" => Self::QueueState(arguments(text, &name)?),
             "uncommitted" => Self::Uncommitted(arguments::<Until>(text, &name)?.until),
             "verify" => Self::Verify(arguments::<Deep>(text, &name)?.deep),
@@ -99,6 +109,8 @@ impl Read {
             Self::Ledger => Reply::text(usage::ledger(sql)?),
             Self::Queue(queue) => Reply::text(queue::list(sql, &queue.session_id, queue.pending)?),
             Self::DeadLetters(session) => Reply::text(queue::dead_letters(sql, session)?),
+            Self::Pins(name) => Reply::text(pins::list(sql, name.as_deref())?),
+            Self::Nodes(page) => pages::page(sql, page)?,
             Self::QueueState(of) => Reply::text(queue::state(sql, &of.session_id, &of.batch_id)?),
             Self::Uncommitted(until) => Reply::text(attachments::uncommitted(sql, *until)?),
             Self::Verify(deep) => Reply::text(format!("[{}]", verify::problems(sql, *deep)?.join(","))),
@@ -119,10 +131,23 @@ fn stats(sql: &mut dyn Sql) -> Result<String> {
         &[],
         |row| row.int(0),
     )?;
+    let ready =
+        "SELECT count(*), min(CASE WHEN available_at_ms > enqueued_at_ms THEN available_at_ms ELSE enqueued_at_ms END)
+                 FROM queued_work_batches WHERE available_at_ms <= ?1 AND last_attempt = 0
+                   AND (claim_token IS NULL OR claim_expires_at_ms <= ?1)";
+    let ready = first(sql, "look for work", ready, &[Value::Int(now)], |row| Ok((row.int(0)?, row.opt_int(1)?)))?;
+    let (ready, ready_since) = ready.unwrap_or_default();
+    let held = "SELECT CAST(COALESCE(sum(CASE WHEN claim_expires_at_ms > ?1 THEN 1 ELSE 0 END), 0) AS BIGINT),
+                CAST(COALESCE(sum(CASE WHEN last_attempt = 1 AND claim_expires_at_ms <= ?1 THEN 1 ELSE 0 END), 0) AS BIGINT)
+                FROM queued_work_batches WHERE claim_token IS NOT NULL OR last_attempt = 1";
+    let held = first(sql, "look for work", held, &[Value::Int(now)], |row| Ok((row.int(0)?, row.int(1)?)))?;
+    let (claimed, dead) = held.unwrap_or_default();
+    let ready_for = ready_since.map_or_else(|| "null".to_owned(), |since| (now - since).max(0).to_string());
     let oldest = oldest.map_or_else(|| "null".to_owned(), |at| (now - at).max(0).to_string());
     Ok(format!(
         "{{\"headRevision\":{revision},\"liveNodes\":{},\"tombstonedNodes\":{},\"blobBytes\":{},\"queuedBatches\":{},\
-         \"oldestWaitingMs\":{oldest}",
+         \"oldestWaitingMs\":{oldest},\"readyBatches\":{ready},\"oldestReadyMs\":{ready_for},\"claimedBatches\":{claimed},\
+         \"deadLetters\":{dead}",
         counted.live_nodes,
         counted.tombstoned_nodes,
         counted.blob_bytes,

@@ -13,5 +13,5 @@ pub(crate) use claim::{
     Abandonment, Claim, Renewal, abandon, check_completion, claim, complete, is_something_ready, renew,
 };
 pub(crate) use dead::{Requeue, dead_letters, requeue};
-pub(crate) use finished::state;
+pub(crate) use finished::{clear as clear_finished, state};
 pub(crate) use rows::{enqueue, list, problems};
