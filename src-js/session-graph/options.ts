@@ -76,7 +76,7 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
 function fileOf(path: string): string {
   guarded(() => checkPath(path, 'path'));
   // SQLite would open something else than a file of that name.
-  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use SessionGraphStore.memory()', path);
+  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use memory()', path);
   return resolve(path);
 }
 

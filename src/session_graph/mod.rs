@@ -13,6 +13,7 @@ mod manifest;
 mod pages;
 mod prune;
 mod queue;
+pub mod side;
 mod sql;
 mod tables;
 mod turn;

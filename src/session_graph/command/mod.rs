@@ -54,7 +54,7 @@ pub(crate) fn refused(name: &str, error: &serde_json::Error) -> HfError {
     HfError::new(Code::InvalidArgument, format!("{name}: {what}"))
 }
 
-fn unknown(name: &str) -> HfError {
+pub(crate) fn unknown(name: &str) -> HfError {
     HfError::new(Code::InvalidArgument, format!("there is no command {name:?} of this kind; please report it"))
 }
 
