@@ -3,6 +3,7 @@ export type * from './session-graph/value-types';
 export type * from './session-graph/commit-types';
 export type * from './session-graph/queue-types';
 export type * from './session-graph/store-types';
+export type * from './session-graph/upkeep-types';
 export { SessionGraphStore } from './session-graph/store';
 export { SessionGraphStoreFactory } from './session-graph/factory';
 export { turnCommitHash } from './session-graph/turn-hash';
@@ -10,6 +11,7 @@ export { completionOf } from './session-graph/queue';
 export { BlobDescriptors, QUEUED_WORK_CLAIM_TTL_MS, SESSION_SCHEMA_VERSION } from './session-graph/constants';
 export {
   BlobCorruptError,
+  CommitTooLargeError,
   GraphCorruptError,
   GraphCycleError,
   HeadRevisionConflictError,

@@ -11,12 +11,21 @@ export interface Reply {
   parts: Uint8Array[];
 }
 
+/** Somebody who waits for writes. */
+export interface NativeWatch {
+  /** `true` once somebody has written since the last call or since it began; `false` when it ends. */
+  next(): Promise<boolean>;
+  end(): void;
+}
+
 interface NativeSessionGraph {
   /** `{ path, schemaVersion }` */
   open(): Promise<string>;
   write(command: string, bytes?: Uint8Array[]): Promise<string>;
   read(command: string): Promise<Reply>;
   backup(path: string): Promise<string>;
+  fork(path: string, command: string): Promise<string>;
+  watch(): NativeWatch;
   close(): Promise<void>;
 }
 
@@ -55,6 +64,9 @@ export interface CoreConfig {
   gc: { everyCommits: number | null; minBlobAgeMs: number };
   /** Of the facade alone. */
   queue: QueueDefaults;
+  commitLimits: { maxBytes: number; maxNodes: number };
+  /** Leaves nothing beside a file that is looked at. */
+  peeks?: boolean;
   postgres?: PostgresConfig;
 }
 
@@ -74,6 +86,7 @@ export class GraphCore {
   schemaVersion = 0;
   readonly #inner: NativeSessionGraph;
   readonly #state: HandleState;
+  readonly #watches = new Set<NativeWatch>();
   #closed: Promise<void> | undefined;
 
   constructor(config: CoreConfig) {
@@ -111,13 +124,37 @@ export class GraphCore {
     return this.#run(() => this.#inner.backup(path));
   }
 
+  /** Makes a new file of what a command says; what it is as text. */
+  fork(path: string, command: string): Promise<string> {
+    return this.#run(() => this.#inner.fork(path, command));
+  }
+
+  /** Begins to listen for writes; `undefined` when the store is closed. {@link unwatch} must follow. */
+  watch(): NativeWatch | undefined {
+    if (this.#closed !== undefined) return undefined;
+    const watch = callSync(() => this.#inner.watch());
+    this.#watches.add(watch);
+    return watch;
+  }
+
+  unwatch(watch: NativeWatch): void {
+    this.#watches.delete(watch);
+    watch.end();
+  }
+
+  get closed(): boolean {
+    return this.#closed !== undefined;
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#end();
     return this.#closed;
   }
 
   async #end(): Promise<void> {
-    await this.#state.close();
+    const quiet = this.#state.close();
+    for (const watch of this.#watches) watch.end();
+    await quiet;
     try {
       await call(this.#inner.close());
     } catch (error) {

@@ -3,9 +3,10 @@ import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkObject, checkT
 import { coreOf, put, question } from './base-store';
 import type { PersistedSessionRead, RuntimeCommit, RuntimeCommitResult, SessionReadScope } from './commit-types';
 import { UnsupportedReadScopeError } from './errors';
-import { checkpointMessage, commitMessage, usageOf } from './message';
+import { checkLimits, checkpointMessage, commitMessage, usageOf } from './message';
 import { GraphCore } from './native-store';
 import { configOf, postgresConfigOf } from './options';
+import { preflightOf, type PreflightReport } from './preflight';
 import { DamagedNodes, checkpointOfReply, sessionOf } from './reading';
 import type {
   AttachmentIntent,
@@ -75,6 +76,22 @@ export class SessionGraphStore extends SessionGraphUpkeep {
   }
 
   /**
+   * Says whether a file can be opened by this version, and whether what is in it can be read; opens nothing for writing, and changes nothing.
+   * For a look before a start that would otherwise fail again and again.
+   *
+   * @param opts `deep`: compares each blob with its hash and looks at each node; default yes. Without it, too, SQLite checks all of the file.
+   */
+  static async preflight(path: string, opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<PreflightReport> {
+    const deep = opts.deep === undefined || checkBooleanOf(opts.deep, 'opts.deep');
+    return preflightOf(path, () => SessionGraphStore.peek(path), deep, opts.signal);
+  }
+
+  /** Opens a file for a look that leaves nothing beside it. @internal */
+  static async peek(path: string): Promise<SessionGraphStore> {
+    return opened(new GraphCore({ ...configOf('readOnly', path, {}), peeks: true }));
+  }
+
+  /**
    * Opens a store in a schema of a PostgreSQL database, for runtimes on several machines: one store per session, any number of them in one
    * schema. A resolved write is as durable as the server's `synchronous_commit` says.
    *
@@ -88,6 +105,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    * Applies all of a turn, or nothing of it. With a `turnCommit` it can be sent again when nobody knows whether it landed.
    *
    * @returns The new revision, and the checkpoint as it was stored.
+   * @throws {CommitTooLargeError} It is larger than `commitLimits` of the options allow.
    * @throws {HeadRevisionConflictError} Somebody else committed first.
    * @throws {RuntimeTurnCommitConflictError} The turn was committed with other contents.
    * @throws {QueuedWorkClaimExpiredError} Completed work belongs to somebody else by now.
@@ -96,17 +114,18 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    */
   async commitRuntimeState(commit: RuntimeCommit): Promise<RuntimeCommitResult> {
     coreOf(this).requireWritable('commitRuntimeState');
-    const { text, bytes } = commitMessage(commit);
-    return JSON.parse(await coreOf(this).write(text, bytes)) as RuntimeCommitResult;
+    const message = commitMessage(commit);
+    checkLimits(commit, message, coreOf(this).config.commitLimits);
+    return JSON.parse(await coreOf(this).write(message.text, message.bytes)) as RuntimeCommitResult;
   }
 
   /**
    * Reads the session as it is at one moment; `null` before the first commit.
    *
    * @param scope Everything, or the path to a leaf.
-   * @param opts `tolerant` skips what is damaged, and lists it in `problems`.
+   * @param opts `tolerant` skips what is damaged, and lists it in `problems`. An abort of `signal` rejects at once with its reason.
    */
-  async loadSession(scope: SessionReadScope, opts: { tolerant?: boolean } = {}): Promise<PersistedSessionRead | null> {
+  async loadSession(scope: SessionReadScope, opts: { tolerant?: boolean; signal?: AbortSignal } = {}): Promise<PersistedSessionRead | null> {
     const name = (scope as { scope?: unknown } | null | undefined)?.scope;
     if (name !== 'fullGraph' && name !== 'activePath') {
       const shown = typeof name === 'string' ? name : String(JSON.stringify(scope));
@@ -118,11 +137,11 @@ export class SessionGraphStore extends SessionGraphUpkeep {
     const leafNodeId = leaf === undefined || leaf === null ? null : checkId(leaf, 'scope.leafNodeId');
     const load = { do: 'load', path, leafNodeId, tolerant };
     try {
-      return await sessionOf(await coreOf(this).read(JSON.stringify({ ...load, checked: false })), tolerant);
+      return await sessionOf(await coreOf(this).read(JSON.stringify({ ...load, checked: false }), opts.signal), tolerant);
     } catch (error) {
       if (!(error instanceof DamagedNodes)) throw error;
       // Once more, slowly: this time the addon names the row.
-      return sessionOf(await coreOf(this).read(JSON.stringify({ ...load, checked: true })), tolerant);
+      return sessionOf(await coreOf(this).read(JSON.stringify({ ...load, checked: true }), opts.signal), tolerant);
     }
   }
 
@@ -144,7 +163,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
 
   async #saveMeta(meta: SessionMeta, replaces: boolean): Promise<void> {
     checkObject(meta, 'meta');
-    const { cwd, relation } = meta;
+    const { cwd, relation, summary } = meta;
     const checked = {
       sessionId: checkId(meta.sessionId, 'meta.sessionId'),
       sessionName: checkText(meta.sessionName, 'meta.sessionName'),
@@ -152,6 +171,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
       model: checkText(meta.model, 'meta.model'),
       cwd: cwd === undefined || cwd === null ? null : checkText(cwd, 'meta.cwd'),
       relation,
+      summary,
     };
     await coreOf(this).write(print({ do: 'saveMeta', meta: checked, replaces }, 'meta'));
   }

@@ -28,6 +28,7 @@ pub(crate) enum Read {
     QueueState(QueueState),
     Pins(Option<String>),
     Nodes(pages::Page),
+    Pulse,
     Uncommitted(i64),
     /// `deep`; the engine adds its own findings.
     Verify(bool),
@@ -86,6 +87,7 @@ impl Read {
             "queue" => Self::Queue(arguments(text, &name)?),
             "deadLetters" => Self::DeadLetters(key()?),
             "pins" => Self::Pins(arguments::<PinName>(text, &name)?.name),
+            "pulse" => Self::Pulse,
             "nodes" => Self::Nodes(arguments(text, &name)?),
             "queueState" => Self::QueueState(arguments(text, &name)?),
             "uncommitted" => Self::Uncommitted(arguments::<Until>(text, &name)?.until),
@@ -110,6 +112,7 @@ impl Read {
             Self::Queue(queue) => Reply::text(queue::list(sql, &queue.session_id, queue.pending)?),
             Self::DeadLetters(session) => Reply::text(queue::dead_letters(sql, session)?),
             Self::Pins(name) => Reply::text(pins::list(sql, name.as_deref())?),
+            Self::Pulse => Reply::text(pulse(sql)?),
             Self::Nodes(page) => pages::page(sql, page)?,
             Self::QueueState(of) => Reply::text(queue::state(sql, &of.session_id, &of.batch_id)?),
             Self::Uncommitted(until) => Reply::text(attachments::uncommitted(sql, *until)?),
@@ -117,6 +120,22 @@ impl Read {
             Self::Stats => Reply::text(stats(sql)?),
         })
     }
+}
+
+/// The revision, and what differs whenever the queue was changed; leases that lapse change nothing.
+fn pulse(sql: &mut dyn Sql) -> Result<String> {
+    let statement = "SELECT head_revision FROM session_head";
+    let revision = first(sql, "look for changes", statement, &[], |row| row.int(0))?.unwrap_or(0);
+    let statement = "SELECT next_fencing FROM store_info";
+    let fencing = first(sql, "look for changes", statement, &[], |row| row.int(0))?.unwrap_or(0);
+    let statement = "SELECT count(*), count(claim_token), COALESCE(max(enqueue_seq), 0),
+                     CAST(COALESCE(sum(last_attempt), 0) AS BIGINT) FROM queued_work_batches";
+    let queue =
+        first(sql, "look for changes", statement, &[], |row| Ok((row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?)))?;
+    let (queued, claimed, last, dying) = queue.unwrap_or_default();
+    Ok(format!(
+        "{{\"headRevision\":{revision},\"queuedBatches\":{queued},\"queue\":\"{queued}:{claimed}:{last}:{dying}:{fencing}\"}}"
+    ))
 }
 
 fn stats(sql: &mut dyn Sql) -> Result<String> {
