@@ -3,8 +3,7 @@ import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { checkNonEmptyString, checkPath, checkPositiveInteger } from '../check';
 import { deriveTls } from '../tls';
-import { bad, checkCount, checkId, checkObject, checkWord } from './arguments';
-import { asGraphError } from './errors';
+import { bad, checkCount, checkId, checkObject, checkWord, guarded } from './arguments';
 import type { CoreConfig } from './native-store';
 import type { PostgresSessionGraphOptions, SessionGraphStoreOptions } from './store-types';
 
@@ -69,14 +68,6 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
 function fileOf(path: string): string {
   guarded(() => checkPath(path, 'path'));
   // SQLite would open something else than a file of that name.
-  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use SessionGraphStore.memory()', path);
+  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use memory()', path);
   return resolve(path);
-}
-
-function guarded<T>(check: () => T): T {
-  try {
-    return check();
-  } catch (error) {
-    throw asGraphError(error);
-  }
 }

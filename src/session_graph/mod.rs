@@ -10,6 +10,7 @@ mod graph;
 mod load;
 mod manifest;
 mod queue;
+pub mod side;
 mod sql;
 mod tables;
 mod turn;

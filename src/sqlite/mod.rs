@@ -35,6 +35,7 @@ mod room;
 mod shared;
 mod shrink;
 mod turn;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use network::refuse_network;
 pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
 pub use read_only::ReadOnly;
 pub use shrink::give_back;
+pub use watch::Watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

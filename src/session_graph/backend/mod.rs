@@ -4,7 +4,7 @@ mod config;
 mod place;
 mod postgres;
 mod read_only;
-mod sqlite;
+pub(super) mod sqlite;
 #[cfg(test)]
 mod tests;
 
@@ -55,7 +55,7 @@ impl Store {
             None if config.read_only => read_only::open(config),
             None => sqlite::open(config),
         };
-        opened.map(Self).map_err(unsupported)
+        opened.map(Self).map_err(|error| unsupported(error, "session"))
     }
 
     /// Runs a command that may write, in one transaction. `done` gets its answer once that is durable.
@@ -86,8 +86,8 @@ impl Store {
     }
 }
 
-/// Says it in the words of the format, where a file is not ours to use.
-fn unsupported(error: HfError) -> HfError {
+/// Says it in the words of the format, where a file is not ours to use; `kind` is what it should be.
+pub(super) fn unsupported(error: HfError, kind: &str) -> HfError {
     if !matches!(error.code(), Code::InvalidArgument | Code::FormatTooNew | Code::Database) {
         return error;
     }
@@ -95,16 +95,16 @@ fn unsupported(error: HfError) -> HfError {
     let (Some(found), Some(expected)) = (number("found"), number("expected")) else { return error };
     let reason = error.fields().get("reason").and_then(serde_json::Value::as_str).unwrap_or("older");
     let (code, advice) = match reason {
-        "newer" => (Code::FormatTooNew, "It was written by a newer build."),
-        "foreign" => (Code::GraphUnsupportedSchema, "It is not a holdfast session database."),
-        _ => (Code::GraphUnsupportedSchema, "There is no migration from that version."),
+        "newer" => (Code::FormatTooNew, "It was written by a newer build.".to_owned()),
+        "foreign" => (Code::GraphUnsupportedSchema, format!("It is not a holdfast {kind} database.")),
+        _ => (Code::GraphUnsupportedSchema, "There is no migration from that version.".to_owned()),
     };
     let text = format!(
-        "Unsupported holdfast session schema: this build supports schema version {expected}, but the database reports \
+        "Unsupported holdfast {kind} schema: this build supports schema version {expected}, but the database reports \
          version {found}. {advice} The file was not changed."
     );
     let made = HfError::new(code, text)
-        .with_field("kind", "session")
+        .with_field("kind", kind)
         .with_field("reason", reason)
         .with_field("found", found)
         .with_field("expected", expected);

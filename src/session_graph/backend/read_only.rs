@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Config;
-use super::sqlite::{APPLICATION_ID, MIGRATIONS, STATEMENTS, reply_of};
+use super::sqlite::open::STATEMENTS;
+use super::sqlite::{APPLICATION_ID, MIGRATIONS, reply_of};
 use super::{Backend, Done, Reply};
 use crate::durable::pool;
 use crate::durable::turns::Turns;

@@ -2,21 +2,20 @@
 
 mod chain;
 mod job;
+pub(in crate::session_graph) mod open;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use serde::Deserialize;
 
 use self::chain::{Collect, Reclaim};
 use self::job::Job;
-use super::config::{Config, GcPolicy, Synchronous};
-use super::{Backend, Done, Profile, Reply, place};
+use super::config::{Config, GcPolicy};
+use super::{Backend, Done, Profile, Reply};
 use crate::durable::pool;
 use crate::durable::turns::Turns;
 use crate::error::{HfError, Result};
@@ -25,7 +24,7 @@ use crate::session_graph::error::bug;
 use crate::session_graph::load::problem;
 use crate::session_graph::queue::{self, Claim};
 use crate::session_graph::sql::sqlite::Sqlite;
-use crate::sqlite::{Database, Migrate, Migration, Options, Target, sql_error};
+use crate::sqlite::{Database, Migration, sql_error};
 
 /// Marks the files of this module: "HFSG".
 pub const APPLICATION_ID: i32 = 0x4846_5347;
@@ -36,11 +35,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     name: "session",
     sql: include_str!("../../../migrations/sqlite/session_graph/0003_session.sql"),
 }];
-
-/// Statements that a connection keeps prepared: all of this module.
-pub(super) const STATEMENTS: usize = 160;
-/// Commits in one transaction, at most: a commit may be large, and the log is to stay bounded.
-const MAX_BATCH: usize = 64;
 
 /// A store in a SQLite database.
 #[derive(Clone)]
@@ -77,33 +71,8 @@ struct Shared {
 
 /// Opens file and tables. Blocks.
 pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
-    let target = match &config.path {
-        Some(path) => {
-            if config.migrates {
-                place::make(path)?;
-            }
-            Target::File(path.clone())
-        }
-        None => Target::Memory,
-    };
-    let options = Options {
-        synchronous: match config.synchronous {
-            Synchronous::Full => crate::sqlite::Synchronous::Full,
-            Synchronous::Normal => crate::sqlite::Synchronous::Normal,
-        },
-        busy_timeout: Duration::from_millis(config.busy_timeout_ms),
-        migrate: if config.migrates { Migrate::Auto } else { Migrate::Check },
-        max_batch: MAX_BATCH,
-        shrinks: true,
-        setup: |db| {
-            db.set_prepared_statement_cache_capacity(STATEMENTS);
-            // Otherwise a statement that a partial index might serve is compiled again for each value.
-            db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
-        },
-        ..Options::new(APPLICATION_ID, MIGRATIONS)
-    };
     let shared = Shared {
-        database: Database::open(&target, options)?,
+        database: open::database(config, APPLICATION_ID, MIGRATIONS)?,
         profile: config.blob_profile,
         gc: config.gc,
         commits: AtomicU64::new(0),
