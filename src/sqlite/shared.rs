@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -74,6 +75,13 @@ impl Shared {
     /// Begins a transaction that writes, in turn with other processes.
     pub(super) fn begin(&self, db: &Connection) -> rusqlite::Result<()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, self.options.busy_timeout)
+    }
+
+    /// As [`Shared::begin`], without waiting.
+    pub(super) fn begin_at_once(&self, db: &Connection) -> rusqlite::Result<()> {
+        let begun = self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, Duration::ZERO);
+        db.busy_timeout(self.options.busy_timeout)?;
+        begun
     }
 
     pub(super) fn is_poisoned(&self) -> bool {

@@ -5,7 +5,7 @@ mod job;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ struct Shared {
     commits: AtomicU64,
     /// Writes that were handed in and are not through.
     pending: AtomicUsize,
+    /// Whether the last that was heard of the queue was that work is there.
+    expects_work: AtomicBool,
 }
 
 /// Opens file and tables. Blocks.
@@ -95,6 +97,7 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         migrate: if config.migrates { Migrate::Auto } else { Migrate::Check },
         max_batch: MAX_BATCH,
         shrinks: true,
+        log_ahead: true,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
             // Otherwise a statement that a partial index might serve is compiled again for each value.
@@ -108,6 +111,7 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         gc: config.gc,
         commits: AtomicU64::new(0),
         pending: AtomicUsize::new(0),
+        expects_work: AtomicBool::new(false),
     };
     Ok(Arc::new(SqliteStore {
         shared: Arc::new(shared),
@@ -206,6 +210,10 @@ impl SqliteStore {
             Ok("claim") => return self.claim(command, done),
             Ok("vacuum") => self.vacuum(command, done),
             Ok("gc") => self.gc(&command, done),
+            Ok("enqueue") => {
+                self.shared.expects_work.store(true, Ordering::Relaxed);
+                self.push(command, bytes, done);
+            }
             Ok(_) => self.push(command, bytes, done),
             Err(error) => done(Err(HfError::clone(error))),
         }
@@ -213,11 +221,18 @@ impl SqliteStore {
     }
 
     /// Looks without the write lock whether there is something to claim: who asks again and again is in nobody's way. Where writes
-    /// are on their way the answer would be stale.
+    /// are on their way the answer would be stale, and where there was work a moment ago there probably still is.
     fn claim(&self, command: String, done: Done<String>) -> bool {
-        let idle = self.shared.pending.load(Ordering::Acquire) == 0 && self.shared.database.path().is_some();
+        let shared = Arc::clone(&self.shared);
+        let done: Done<String> = Box::new(move |answer| {
+            shared.expects_work.store(answer.as_ref().is_ok_and(|answer| answer != "null"), Ordering::Relaxed);
+            done(answer);
+        });
+        let looks = self.shared.pending.load(Ordering::Acquire) == 0
+            && !self.shared.expects_work.load(Ordering::Relaxed)
+            && self.shared.database.path().is_some();
         let parsed = arguments::<Claim>(&command, "claim");
-        let (true, Ok(claim)) = (idle, parsed) else {
+        let (true, Ok(claim)) = (looks, parsed) else {
             self.push(command, Vec::new(), done);
             return false;
         };
