@@ -157,12 +157,12 @@ export async function lock(path: string, milliseconds: number): Promise<{ ended:
   return { ended };
 }
 
-const fixture = fileURLToPath(new URL('./fixtures/graph-child.mjs', import.meta.url));
-
 export interface Child {
   /** Waits for a line that begins with `start`; resolves to the rest of it. */
   line(start: string): Promise<string>;
   lines: string[];
+  /** Writes to its stdin. */
+  write(text: string): void;
   kill(): Promise<void>;
   /** Exit code and what stands on stderr. */
   ended: Promise<{ code: number | null; err: string }>;
@@ -170,6 +170,12 @@ export interface Child {
 
 /** Starts `fixtures/graph-child.mjs` on the runtime that runs the tests; killed after 45 seconds. */
 export function start(...args: string[]): Child {
+  return startFixture('graph-child.mjs', ...args);
+}
+
+/** Starts a file of `fixtures` likewise. */
+export function startFixture(name: string, ...args: string[]): Child {
+  const fixture = fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url));
   const child = spawn(process.execPath, [fixture, ...args], { timeout: 45_000, killSignal: 'SIGKILL' });
   const lines: string[] = [];
   let [err, rest] = ['', ''];
@@ -206,7 +212,8 @@ export function start(...args: string[]): Child {
     child.kill('SIGKILL');
     await ended;
   };
-  return { line, lines, kill, ended };
+  const write = (text: string): void => void child.stdin.write(text);
+  return { line, lines, write, kill, ended };
 }
 
 /** Runs the child to its end; what it printed after `answer`, as JSON. */

@@ -3,8 +3,7 @@ import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { checkNonEmptyString, checkPath, checkPositiveInteger } from '../check';
 import { deriveTls } from '../tls';
-import { bad, checkCount, checkId, checkObject, checkWord } from './arguments';
-import { asGraphError } from './errors';
+import { bad, checkCount, checkId, checkObject, checkWord, guarded } from './arguments';
 import type { CoreConfig } from './native-store';
 import { attemptsOf } from './queue';
 import type { PostgresSessionGraphOptions, SessionGraphStoreOptions } from './store-types';
@@ -86,12 +85,4 @@ function limitsOf(limits: NonNullable<SessionGraphStoreOptions['commitLimits']>)
   const limit = (value: number | null | undefined, name: string): number =>
     value === null || value === undefined ? Number.MAX_SAFE_INTEGER : checkCount(value, `options.commitLimits.${name}`);
   return { maxBytes: limit(maxBytes, 'maxBytes'), maxNodes: limit(maxNodes, 'maxNodes') };
-}
-
-function guarded<T>(check: () => T): T {
-  try {
-    return check();
-  } catch (error) {
-    throw asGraphError(error);
-  }
 }
