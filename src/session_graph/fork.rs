@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::blob::{self, Packed};
+use super::blob;
 use super::command;
 use super::commit::message;
 use super::error::{missing_blob, record_decode, unknown_leaf};
 use super::graph;
 use super::manifest::Manifest;
-use super::sql::{Sql, Value, all, first};
+use super::sql::{Sql, Value, all};
 use super::tables::head::{self, Head};
 use super::tables::usage::{self, Usage};
 use super::tables::{blobs, gc, meta, pins};
@@ -172,21 +172,7 @@ fn copy(
     if !copied.insert(reference.to_owned()) {
         return Ok(());
     }
-    let found = first(
-        from,
-        "read a blob",
-        "SELECT kind, codec, raw_len, content FROM blobs WHERE hash = ?1",
-        &[Value::Text(reference)],
-        |row| {
-            Ok(Packed {
-                hash: reference.to_owned(),
-                kind: row.string(0)?,
-                codec: row.int(1)?,
-                raw_len: row.int(2)?,
-                content: row.bytes(3)?.to_vec(),
-            })
-        },
-    )?;
+    let found = blobs::packed(from, reference)?;
     let packed = found.ok_or_else(|| missing_blob(reference, component))?;
     blob::unpack(reference, component, packed.codec, packed.raw_len, &packed.content)?;
     blobs::put(to, &packed, now)

@@ -52,3 +52,22 @@ pub(crate) fn require(sql: &mut dyn Sql, reference: &str, component: &str) -> Re
         None => Err(missing_blob(reference, component)),
     }
 }
+
+/// Reads a blob as it is stored, without comparing it with its name.
+pub(crate) fn packed(sql: &mut dyn Sql, reference: &str) -> Result<Option<Packed>> {
+    first(
+        sql,
+        "read a blob",
+        "SELECT kind, codec, raw_len, content FROM blobs WHERE hash = ?1",
+        &[Value::Text(reference)],
+        |row| {
+            Ok(Packed {
+                hash: reference.to_owned(),
+                kind: row.string(0)?,
+                codec: row.int(1)?,
+                raw_len: row.int(2)?,
+                content: row.bytes(3)?.to_vec(),
+            })
+        },
+    )
+}
