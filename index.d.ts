@@ -151,7 +151,15 @@ export declare const ERROR_CODES: readonly [
   "HF_GRAPH_RECORD_DECODE",
   "HF_GRAPH_QUEUE_ROW_CORRUPT",
   "HF_GRAPH_READ_ONLY",
-  "HF_GRAPH_STORE_NOT_FOUND"
+  "HF_GRAPH_STORE_NOT_FOUND",
+  "HF_GRAPH_PROCESS_REGISTRY",
+  "HF_GRAPH_EFFECT_REPLAY_MISSING",
+  "HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT",
+  "HF_GRAPH_EFFECT_REPLAY_LEASE_LOST",
+  "HF_GRAPH_EFFECT_REPLAY_KEY_MISSING",
+  "HF_GRAPH_EFFECT_REPLAY_CORRUPT_ROW",
+  "HF_GRAPH_EFFECT_REPLAY_STORE",
+  "HF_GRAPH_HOST_EVENT"
 ];
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -5800,6 +5808,335 @@ export interface SessionGraphStats {
   /** How often a reader kept the log from being written back. */
   checkpointsHeld?: number;
 }
+
+/** How a store of processes, of effects, or of host events is opened. */
+export type SideStoreOptions = Pick<SessionGraphStoreOptions, "durability" | "busyTimeoutMs" | "maxReaders" | "migrate">;
+
+/** A session, or one agent frame of it. Its id is `session:<s>` or `session:<s>/frame:<f>`. */
+export interface ProcessScope {
+  /** Not empty; must not contain `/frame:`. */
+  sessionId: string;
+  agentFrameId?: string;
+}
+
+/**
+ * What is taken from a payload: all of it, the value that a JSON pointer (RFC 6901) leads to, a constant, whether a pointer leads anywhere, or
+ * a text in which each `{name}` is replaced by that field's text. Strings are taken as they are, all else as JSON where text is needed.
+ */
+export type Selector = "payload" | {
+  pointer: string;
+} | {
+  const: JsonValue;
+} | {
+  present: string;
+} | {
+  template: string;
+  fields: Record<string, Selector>;
+};
+
+/** How a process ends. */
+export type ProcessTerminalState = "completed" | "failed" | "cancelled";
+
+/** A kind of event that a process may append. */
+export interface ProcessEventType {
+  name: string;
+  /** Checked before an event is stored: a JSON Schema, of which type, required, properties, items, enum, const and additionalProperties count. */
+  payloadSchema?: JsonValue;
+  /** The event ends the process. `awaitOutput` takes an {@link AwaitOutput} of that state from the payload; default `success` with the payload. */
+  terminal?: {
+    state: ProcessTerminalState;
+    awaitOutput?: Selector;
+  };
+  /** The event wakes somebody. */
+  wake?: {
+    /** Only if this is something (not null, false, `""`, `[]` or `{}`); default always. */
+    when?: Selector;
+    /** What he is told. */
+    input: Selector;
+    /** Wakes of one target with equal keys have one `wakeId`. Default `eventIdentity`: `<process id>:<sequence>`. */
+    dedupeKey?: "eventIdentity" | {
+      selector: Selector;
+    } | {
+      const: string;
+    };
+  };
+}
+
+/** A process that is to be known. */
+export interface ProcessRegistration {
+  id: string;
+  input: JsonValue;
+  /** `process.cancel_requested`, `process.completed`, `process.failed` and `process.cancelled` are added where they are missing. */
+  eventTypes?: ProcessEventType[];
+  provenance: {
+    ownerScope: ProcessScope;
+    hostProfileId: string;
+    causedBy?: JsonValue;
+  };
+}
+
+/** What somebody gets who waits for a process. */
+export type AwaitOutput = {
+  type: "success";
+  value: JsonValue;
+} | {
+  type: "failure";
+  class: string;
+  code: string;
+  message: string;
+  raw?: JsonValue;
+} | {
+  type: "cancelled";
+  message: string;
+  raw?: JsonValue;
+};
+
+/** A process as it is stored. */
+export interface ProcessRecord extends ProcessRegistration {
+  eventTypes: ProcessEventType[];
+  /** Over id, input, event types and provenance, whatever their order. */
+  registrationHash: string;
+  createdAtMs: number;
+  /** When the reference or the status changed last. */
+  updatedAtMs: number;
+  /** Where it runs, as `setExternalRef` said. */
+  externalRef?: JsonValue;
+  status: "running" | ProcessTerminalState;
+  /** Of a process that has ended. */
+  awaitOutput?: AwaitOutput;
+}
+
+/** An event that is to be appended. */
+export interface ProcessEventAppend {
+  eventType: string;
+  payload: JsonValue;
+  /** Makes the event one that can be appended again; needed for those that end a process and for `process.cancel_requested`. */
+  replayKey?: string;
+  /** Whom the event wakes; needed if its type wakes somebody. */
+  wakeTargetScope?: ProcessScope;
+}
+
+/** An event of a process. */
+export interface ProcessEvent {
+  processId: string;
+  /** 1, 2, 3 … per process. */
+  sequence: number;
+  eventType: string;
+  payload: JsonValue;
+  occurredAtMs: number;
+  replayKey?: string;
+  terminal?: {
+    state: ProcessTerminalState;
+    awaitOutput: AwaitOutput;
+  };
+  wake?: {
+    input: string;
+    dedupeKey: string;
+  };
+}
+
+/** A wake on its way to its target. */
+export interface WakeDelivery {
+  /** `wake:` and a hash of target scope and dedupe key. */
+  wakeId: string;
+  targetSessionId: string;
+  targetScopeId: string;
+  processId: string;
+  sequence: number;
+  eventType: string;
+  dedupeKey: string;
+  input: string;
+  createdAtMs: number;
+  /** `provenance.causedBy` of the process. */
+  processCausedBy?: JsonValue;
+}
+
+/** A scope's right to deal with a process. */
+export interface HandleGrant {
+  sessionId: string;
+  /** Only of a grant to a frame. */
+  agentFrameId?: string;
+  processId: string;
+  descriptor: {
+    kind?: string;
+    label?: string;
+  };
+}
+
+/** What became of the processes of a session that was deleted. */
+export interface SessionProcessStateDeletion {
+  sessionId: string;
+  revokedHandleCount: number;
+  /** Always 0: wakes belong to processes. */
+  deletedWakeCount: number;
+  /** Running processes that nobody has a handle of any more. Nothing was cancelled: that is the host's to do. */
+  cancelProcessIds: string[];
+  /** Running processes that somebody else has a handle of. */
+  preservedProcessIds: string[];
+}
+
+/** The right to run a process until a time. Plain data: it may cross processes. */
+export interface ProcessLease {
+  schemaVersion: 1;
+  processId: string;
+  ownerId: string;
+  leaseToken: string;
+  /** Larger with each claim of the process. */
+  fencingToken: number;
+  claimedAtEpochMs: number;
+  expiresAtEpochMs: number;
+}
+
+/** How a process registry is opened. */
+export interface ProcessRegistryOptions extends SideStoreOptions {
+  /**
+   * Replaces the check of payloads against the `payloadSchema` of their type; called before each write of such an event. Says what does not fit, or
+   * throws it; returns nothing if all is well.
+   */
+  validatePayload?: (schema: JsonValue, payload: JsonValue) => string | undefined | void | Promise<string | undefined | void>;
+}
+
+/** How a wait may end. */
+export interface ProcessWaitOptions {
+  /** Ends it with its reason. */
+  signal?: AbortSignal;
+}
+
+/** How an {@link EffectReplayStore} is opened. */
+export interface EffectReplayStoreOptions extends SideStoreOptions {
+  /**
+   * How long an effect belongs to a process that no longer says that it is at it: so long others wait after it was killed. The lease is
+   * renewed every third of that while the effect runs. Milliseconds of 1 or more; default 30 000.
+   */
+  leaseTtlMs?: number;
+}
+
+/** What effects belong to. Effects of two scopes never meet, also where their ids are equal. */
+export interface EffectScope {
+  /** What it is. */
+  type: "turn" | "process" | "queueDrain" | "sessionDelete" | "runtimeOperation";
+  /** The session, where there is one. */
+  sessionId?: string | null;
+  /** Its id, such as that of the turn. */
+  id: string;
+}
+
+/** One effect. All of it is the same each time that the effect is asked for, `effectId` too. */
+export interface EffectEnvelope {
+  /** What it is called. */
+  effectId: string;
+  /** What kind of effect it is. `'sleep'` is done by the store itself: `command` is `{ durationMs }`. */
+  kind: string;
+  /** Which effect of its scope it is. */
+  replayKey: string;
+  /** What is to be done. */
+  command: JsonValue;
+}
+
+/**
+ * Does an effect. Its outcome is JSON or nothing; what it throws is recorded as well, unless that has `transient: true`.
+ *
+ * @param envelope The effect. Of a sleep, `durationMs` is 0: it is over.
+ * @param signal Aborted when the effect belongs to somebody else by now, or when the store is closed.
+ */
+export type RunEffect<T extends JsonValue | void = JsonValue> = (envelope: EffectEnvelope, signal: AbortSignal) => T | Promise<T>;
+
+/** Effects of one scope. */
+export interface ScopedEffects {
+  /**
+   * Does an effect that was never done, or returns what it came to. Whoever asks while somebody is at it waits, and gets the same.
+   *
+   * @param envelope The effect.
+   * @param run Does it.
+   * @returns The outcome as it is stored: a copy of what `run` returned.
+   * @throws {EffectReplayError} `hfCode` says which: `HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT`, `_MISSING` (in a replay), `_LEASE_LOST`,
+   *   `_STORE` (it was done, and could not be recorded), `_CORRUPT_ROW`, `_KEY_MISSING`.
+   * @throws What the effect threw, when it was done; afterwards an `Error` with the same name, message and code.
+   */
+  execute<T extends JsonValue | void = JsonValue>(envelope: EffectEnvelope, run: RunEffect<T>): Promise<T>;
+}
+
+/** What is to be subscribed to. */
+export interface HostEventSubscriptionDraft {
+  /** Whose it is. */
+  sessionId: string;
+  /** What people call it. */
+  name?: string | null;
+  /** What kind of source it has, such as `'cron'`. */
+  sourceType: string;
+  /** Which source: what {@link HostEventStore.sourceKey} returns, or any other text that occurrences will name. */
+  sourceKey: string;
+  /** The source, for those who list subscriptions; never interpreted. */
+  source: JsonValue;
+  /** What is to be started; never interpreted. */
+  target: JsonValue;
+}
+
+/** A subscription as it is stored. */
+export interface HostEventSubscription extends HostEventSubscriptionDraft {
+  /** `subscription:<n>`, with a number that no other subscription of the file ever has. */
+  subscriptionId: string;
+  /** `trigger:<n>`, with the same number: what the session calls it. */
+  handle: string;
+  /** Whether it was not cancelled. */
+  enabled: boolean;
+  /** When it was registered, in milliseconds since 1970. */
+  createdAtMs: number;
+  /** When it was registered or cancelled. */
+  updatedAtMs: number;
+}
+
+/** Which subscriptions: those that fit all that is given. */
+export interface HostEventSubscriptionFilter {
+  sessionId?: string | null;
+  handle?: string | null;
+  name?: string | null;
+  sourceType?: string | null;
+  sourceKey?: string | null;
+  enabled?: boolean | null;
+}
+
+/** What happened. */
+export interface HostEventOccurrenceRequest {
+  /** What kind of source it comes from. */
+  sourceType: string;
+  /** Which source: subscriptions with the same type and key get it. */
+  sourceKey: string;
+  /** The same for each telling of the same occurrence, and for no other one. */
+  idempotencyKey: string;
+  /** What is known of it; never interpreted. */
+  payload?: JsonValue;
+  /** Where it comes from; never interpreted. */
+  source?: JsonValue;
+}
+
+/** An occurrence as it is stored. */
+export interface HostEventOccurrence extends HostEventOccurrenceRequest {
+  /** `occurrence:<hash of the idempotency key>`. */
+  occurrenceId: string;
+  /** When it was recorded first, in milliseconds since 1970. */
+  occurredAtMs: number;
+}
+
+/** One occurrence for one subscription: a process that is to be started. */
+export interface HostEventDelivery {
+  /** What happened. */
+  occurrence: HostEventOccurrence;
+  /** Who wanted to hear of it, as it is now. */
+  subscription: HostEventSubscription;
+  /** The id of the process: `process:host-event:<hash of both ids>`, the same whenever it is computed. */
+  processId: string;
+  /** When it was reserved, in milliseconds since 1970. */
+  reservedAtMs: number;
+}
+
+/** What is forgotten: what is given. */
+export interface HostEventPruneOptions {
+  /** Occurrences recorded so long ago whose deliveries were reserved and are all started. */
+  occurrencesOlderThanMs?: number | null;
+  /** Subscriptions cancelled so long ago without an unstarted delivery. */
+  subscriptionsOlderThanMs?: number | null;
+}
 interface Reply {
   text: string;
   parts: Uint8Array[];
@@ -6009,6 +6346,174 @@ export declare class SessionGraphStore implements AsyncDisposable {
   /** Figures, for those who look after the store. */
   stats(): Promise<SessionGraphStats>;
 }
+interface NativeLeases {
+  /** Runs a command every third of the time until the token is let go; rejects when the lease is lost. */
+  hold(token: string, command: string, ttlMs: number): Promise<void>;
+  letGo(token: string): void;
+}
+type SideKind = "processes" | "effects" | "hostEvents";
+interface UntilOptions {
+  /** Ends the wait with its reason. */
+  signal?: AbortSignal;
+  /** Asks again after so many milliseconds also if nothing was written; default never. */
+  everyMs?: number;
+}
+declare class SideCore {
+  #private;
+  /** Where the file is, with links followed; `null` in memory. */
+  path: string | null;
+  /** The version of the file. */
+  schemaVersion: number;
+  private constructor();
+  /**
+   * Opens a file, or makes a private store in memory where `path` is `null`.
+   *
+   * @param own Options that the class has besides those of {@link SideStoreOptions}; it checks them itself.
+   */
+  static open(kind: SideKind, path: string | null, options: SideStoreOptions, own?: readonly string[]): Promise<SideCore>;
+  /** What a resolved write survives. */
+  durabilityTier(): DurabilityTier;
+  /** Runs a command that may write, as one transaction, in the order of the calls; its answer as text. */
+  write(command: string): Promise<string>;
+  /** Runs a command that only reads, on one snapshot; its answer as text. */
+  read(command: string): Promise<string>;
+  /**
+   * Asks until there is an answer that is not `undefined`: again after each write of anybody, in this process or another. Keeps Node alive
+   * meanwhile. Rejects with the reason of an aborted signal, and when the store is closed.
+   */
+  until<T>(ask: () => Promise<T | undefined>, { signal, everyMs }?: UntilOptions): Promise<T>;
+  /** Runs a command that changes so many rows at most and says how many, until there are no more; the sum. Others write in between. */
+  writeInSlices(command: string, limit: number): Promise<number>;
+  /** Makes who renews leases. */
+  leases(): NativeLeases;
+  /** Finishes what was called, then closes the file; waits end. Closing again is fine. */
+  close(): Promise<void>;
+}
+type Validate = NonNullable<ProcessRegistryOptions["validatePayload"]>;
+
+/**
+ * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
+ * number of threads and processes may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ *
+ * @example
+ * ```ts
+ * await using processes = await ProcessRegistryStore.open('processes.db');
+ * await processes.registerProcess({ id: 'build', input: { target: 'all' }, provenance: { ownerScope: { sessionId: 'chat' }, hostProfileId: 'local' } });
+ * const lease = await processes.claimProcessLease('build', 'worker-1', 30_000);
+ * await processes.completeProcess('build', { type: 'success', value: { exitCode: 0 } });
+ * await processes.completeProcessLease(lease);
+ * ```
+ */
+export declare class ProcessRegistryStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, core: SideCore, validate: Validate | undefined);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no process registry, or of a version that this build cannot use; it was not touched.
+   * @throws {StoreBusyError} Others kept it to themselves for longer than `busyTimeoutMs`.
+   */
+  static open(path: string, options?: ProcessRegistryOptions): Promise<ProcessRegistryStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: ProcessRegistryOptions): Promise<ProcessRegistryStore>;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives; `inline` in memory. */
+  durabilityTier(): DurabilityTier;
+  /** Finishes what was called, then closes the file. Waits and later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+  /**
+   * Makes a process known. The same registration again, by anybody, returns the stored record.
+   *
+   * @throws {ProcessRegistryError} The id is known with other contents, or the registration makes no sense.
+   */
+  registerProcess(registration: ProcessRegistration): Promise<ProcessRecord>;
+  /** Reads a process; `null` if there is none. */
+  getProcess(id: string): Promise<ProcessRecord | null>;
+  /** The processes that have not ended, the oldest first. */
+  listNonTerminal(): Promise<ProcessRecord[]>;
+  /** Notes where a process runs, for whoever looks for it after a restart; `null` forgets it. */
+  setExternalRef(id: string, ref: JsonValue): Promise<ProcessRecord>;
+  /**
+   * Appends an event. With a `replayKey` it can be appended again when nobody knows whether it landed: the stored event comes back, with the wake
+   * that it made.
+   *
+   * @returns The event, and whom it wakes.
+   * @throws {ProcessRegistryError} The process or the type is unknown, the payload does not fit, the replay key belongs to another event, the
+   *   process has ended already, or a wake has no target.
+   */
+  appendEvent(id: string, req: ProcessEventAppend): Promise<{
+    event: ProcessEvent;
+    wakeDelivery?: WakeDelivery;
+  }>;
+  /** The events with a larger sequence, in order. */
+  eventsAfter(id: string, seq: number): Promise<ProcessEvent[]>;
+  /** Those of them that wake somebody and were not acknowledged. */
+  wakeEventsAfter(id: string, seq: number): Promise<ProcessEvent[]>;
+  /** Notes that the wake of this one event has arrived; again, or of an event that wakes nobody, changes nothing. */
+  ackWake(id: string, seq: number): Promise<void>;
+  /**
+   * Waits for the first event of a type with a larger sequence, whichever process appends it. Keeps Node alive meanwhile.
+   *
+   * @throws {InvalidArgumentError} The process declares no such type.
+   */
+  waitEventAfter(id: string, type: string, seq: number, opts?: ProcessWaitOptions): Promise<ProcessEvent>;
+  /** Waits until a process has ended, however; returns its output. Keeps Node alive meanwhile. */
+  awaitProcess(id: string, opts?: ProcessWaitOptions): Promise<AwaitOutput>;
+  /**
+   * Ends a process: appends `process.completed`, `process.failed` or `process.cancelled`. The same output again is fine.
+   *
+   * @throws {ProcessRegistryError} It has ended in another way.
+   */
+  completeProcess(id: string, output: AwaitOutput): Promise<ProcessRecord>;
+  /** Lets a scope deal with a process; a second grant replaces the descriptor. */
+  grantHandle(scope: ProcessScope, id: string, d: {
+    kind?: string;
+    label?: string;
+  }): Promise<HandleGrant>;
+  /** Takes a handle back; none is fine. */
+  revokeHandle(scope: ProcessScope, id: string): Promise<void>;
+  /** Whether exactly this scope has a handle: one of the session is none of its frames. */
+  hasHandleGrant(scope: ProcessScope, id: string): Promise<boolean>;
+  /**
+   * Moves handles to another scope, with their descriptors: all of them or none.
+   *
+   * @throws {ProcessRegistryError} `from` lacks one of them.
+   */
+  transferHandleGrants(from: ProcessScope, to: ProcessScope, ids: string[]): Promise<void>;
+  /** The handles of a process, by session, then scope id. */
+  handleGrantsForProcess(id: string): Promise<HandleGrant[]>;
+  /** The handles of a scope with their processes, by process id; with `liveOnly` without those that have ended. */
+  listHandleGrants(scope: ProcessScope, opts?: {
+    liveOnly?: boolean;
+  }): Promise<{
+    grant: HandleGrant;
+    record: ProcessRecord;
+  }[]>;
+  /** Takes back all handles of a session and its frames. Says which running processes nobody holds any more; it cancels none. */
+  deleteSessionProcessState(sessionId: string): Promise<SessionProcessStateDeletion>;
+  /**
+   * Claims the running of a process for `leaseTtlMs`: one that is free, whose lease has lapsed, or that is the owner's own.
+   *
+   * @throws {ProcessRegistryError} Another owner has a lease that has not lapsed.
+   */
+  claimProcessLease(id: string, ownerId: string, leaseTtlMs: number): Promise<ProcessLease>;
+  /**
+   * Lets a lease end `leaseTtlMs` from now.
+   *
+   * @throws {ProcessRegistryError} It has lapsed, or is no longer the current one.
+   */
+  renewProcessLease(lease: ProcessLease, leaseTtlMs: number): Promise<ProcessLease>;
+  /** Gives a lease back; one that is no longer the current one changes nothing. */
+  completeProcessLease(c: {
+    processId: string;
+    leaseToken: string;
+  }): Promise<void>;
+}
 
 /** Makes, finds and removes the files of sessions. */
 export declare class SessionGraphStoreFactory {
@@ -6033,33 +6538,6 @@ export declare class SessionGraphStoreFactory {
   /** Removes the file of a session and what SQLite keeps beside it; none is fine. Close its stores first. */
   deleteSession(sessionId: string): Promise<void>;
 }
-
-/**
- * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
- * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
- *
- * @param commit The commit.
- * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.
- * @returns 64 hex digits.
- * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
- */
-export declare function turnCommitHash(commit: RuntimeCommit, options?: {
-  scrubPayload?: (payload: JsonValue) => JsonValue;
-}): string;
-
-/** Says that all work of a claim is done, for `completedQueueClaims` of a commit. */
-export declare function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion;
-
-/** The version of the files that this version of holdfast writes. */
-export declare const SESSION_SCHEMA_VERSION = 3;
-
-/** A lease that fits most turns: 15 minutes, in milliseconds. */
-export declare const QUEUED_WORK_CLAIM_TTL_MS = 900000;
-
-/** What is usually stored. */
-export declare const BlobDescriptors: {
-  readonly [K in "checkpointManifest" | "toolState" | "pluginSessionSnapshot" | "executionStateSnapshot" | "module"]: BlobArtifactDescriptor;
-};
 
 /** The store belongs to another session; nothing was written. */
 export declare class SessionBindingMismatchError extends HoldfastError {
@@ -6177,6 +6655,30 @@ export declare class QueueRowCorruptError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
+/** An effect cannot be done or replayed; `hfCode` says why, and so does the first word of the message. */
+export declare class EffectReplayError extends HoldfastError {
+  /** The scope, as it is stored. */
+  readonly scope?: unknown;
+  /** Which effect of it. */
+  readonly replayKey?: string;
+  /** What the effect threw, where that could not be recorded. */
+  readonly thrown?: unknown;
+  constructor(message: string, options?: StoreErrorOptions & {
+    hfCode?: HoldfastErrorCode;
+  });
+}
+
+/** An event of the host, or what belongs to it, cannot be recorded; nothing was written. */
+export declare class HostEventError extends HoldfastError {
+  /** The key of the occurrence. */
+  readonly idempotencyKey?: string;
+  /** The occurrence that there is none of. */
+  readonly occurrenceId?: string;
+  /** The process of the delivery that there is none of. */
+  readonly processId?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
 /** The store was opened for reading. */
 export declare class ReadOnlyStoreError extends HoldfastError {
   /** What was called. */
@@ -6191,12 +6693,31 @@ export declare class StoreNotFoundError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
+/** A process, its events, its handles or its lease are not what a call needs; nothing was written. */
+export declare class ProcessRegistryError extends HoldfastError {
+  /** The process. */
+  readonly processId?: string;
+  /** The type of the event. */
+  readonly eventType?: string;
+  /** The key of the event. */
+  readonly replayKey?: string;
+  /** The JSON pointer that leads nowhere. */
+  readonly pointer?: string;
+  /** Whose lease it is. */
+  readonly ownerId?: string;
+  /** Until when. */
+  readonly expiresAtEpochMs?: number;
+  /** The session that has no handle. */
+  readonly sessionId?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
 /** A bug in the engine ended this call; nothing of it was kept, and the store goes on. */
 export declare class InternalPanicError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
-/** The file is no session database that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
+/** The file is no database of this kind that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
 export declare class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   readonly kind: string;
@@ -6217,6 +6738,189 @@ export declare class StoreIoError extends HoldfastError {
     hfCode?: HoldfastErrorCode;
   });
 }
+interface Replaying {
+  core: SideCore;
+  leases: NativeLeases;
+  ownerId: string;
+  leaseTtlMs: number;
+  /** Whether what is not in the history fails. */
+  strict: boolean;
+  /** Effects that run, so that closing the store can end them. */
+  running: Set<AbortController>;
+  /** Why nothing runs any more, once it is closed. */
+  ended: StoreClosedError | undefined;
+}
+
+/**
+ * Effects of a runtime (calls of a model or a tool, sleeps), each done once. The first who asks for an effect does it; whoever asks later, in
+ * this process or another, gets its recorded outcome; whoever asks meanwhile waits for it. When a process dies over an effect, the next one
+ * who asks takes it over once its lease has lapsed: an effect is done at least once, and its outcome is recorded once.
+ *
+ * @example
+ * ```ts
+ * await using effects = await EffectReplayStore.open('effects.db');
+ * const turn = effects.scoped({ type: 'turn', sessionId: 'chat', id: 'turn-1' });
+ * const answer = await turn.execute({ effectId: 'e1', kind: 'model', replayKey: 'call-1', command: { prompt } }, (_, signal) => ask(prompt, signal));
+ * ```
+ */
+export declare class EffectReplayStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, store: Replaying);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no file of effects, or of a version that this build cannot use; it was not touched.
+   */
+  static open(path: string, options?: EffectReplayStoreOptions): Promise<EffectReplayStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: EffectReplayStoreOptions): Promise<EffectReplayStore>;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a recorded outcome survives. */
+  durabilityTier(): DurabilityTier;
+  /**
+   * From now on what is executed through this handle must be in the history: an effect that was never begun fails with
+   * `HF_GRAPH_EFFECT_REPLAY_MISSING`, and is not done. One that was begun, and that nobody is at, is taken over.
+   */
+  startReplay(): void;
+  /**
+   * Effects of a scope.
+   *
+   * @throws {EffectReplayError} `HF_GRAPH_EFFECT_REPLAY_KEY_MISSING`: it has no id.
+   */
+  scoped(scope: EffectScope): ScopedEffects;
+  /**
+   * Forgets effects that are over, or that nobody is at, for `olderThanMs`; never one that sleeps. What is forgotten is done again when it is
+   * asked for, so forget only what no one replays any more, such as a scope whose turn is committed. Nothing is ever forgotten by itself.
+   *
+   * @param opts `scope`: only of that one.
+   * @returns How many.
+   */
+  prune(opts: {
+    olderThanMs: number;
+    scope?: EffectScope | null;
+  }): Promise<number>;
+  /**
+   * Ends: waits for what is being recorded, then closes the file. Effects that still run are told by their signals, and reject with
+   * {@link StoreClosedError}; what they come to is not recorded, and others may take them over once their leases have lapsed. Closing again
+   * is fine.
+   */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Subscriptions of sessions to events of their host, and what became of them. An occurrence is recorded once, however often it is told; each
+ * pair of an occurrence and a subscription is handed out once, as a process to be started under an id that depends on nothing but the pair;
+ * and a pair whose process nobody started, because who was about to do it died, can be found.
+ *
+ * @example
+ * ```ts
+ * await using events = await HostEventStore.open('host-events.db');
+ * const source = { at: '09:00' };
+ * const sourceKey = HostEventStore.sourceKey('cron', source);
+ * await events.registerSubscription({ sessionId: 'chat', sourceType: 'cron', sourceKey, source, target: { prompt: 'good morning' } });
+ * const { occurrenceId } = await events.recordOccurrence({ sourceType: 'cron', sourceKey, idempotencyKey: '2026-11-22T09:00' });
+ * for (const { processId, subscription } of await events.reserveMatchingDeliveries(occurrenceId)) {
+ *   await startProcess(processId, subscription.target);
+ *   await events.markDeliveryStarted(processId);
+ * }
+ * ```
+ */
+export declare class HostEventStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, core: SideCore);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no file of host events, or of a version that this build cannot use; it was not touched.
+   */
+  static open(path: string, options?: SideStoreOptions): Promise<HostEventStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: SideStoreOptions): Promise<HostEventStore>;
+  /** The key of a source: `source:<type>:<hash of type and source>`; the order of members does not matter. */
+  static sourceKey(sourceType: string, source: JsonValue): string;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives. */
+  durabilityTier(): DurabilityTier;
+  /** Registers a subscription; each call makes a new one, with a number that was never used in this file. */
+  registerSubscription(draft: HostEventSubscriptionDraft): Promise<HostEventSubscription>;
+  /** Ends a subscription of a session; `true` if it was on. It stays in the lists, and no occurrence is reserved for it any more. */
+  cancelSubscription(sessionId: string, handle: string): Promise<boolean>;
+  /** Lists subscriptions, also cancelled ones, by session and then by number. */
+  listSubscriptions(filter?: HostEventSubscriptionFilter): Promise<HostEventSubscription[]>;
+  /**
+   * Records that something happened; told again under the same key, it answers what was recorded then.
+   *
+   * @throws {HostEventError} The key has an occurrence with other contents, or something is missing or blank.
+   */
+  recordOccurrence(request: HostEventOccurrenceRequest): Promise<HostEventOccurrence>;
+  /**
+   * Reserves an occurrence for each subscription that is on and has its source, and returns what was not reserved before, by any process: each
+   * pair once, ever. Start the processes, and say so with {@link markDeliveryStarted}.
+   *
+   * @throws {HostEventError} There is no such occurrence.
+   */
+  reserveMatchingDeliveries(occurrenceId: string): Promise<HostEventDelivery[]>;
+  /**
+   * Notes that the process of a delivery was started; `false` if that was noted before.
+   *
+   * @throws {HostEventError} There is no delivery of that process.
+   */
+  markDeliveryStarted(processId: string): Promise<boolean>;
+  /**
+   * Deliveries that were reserved and not marked as started, the oldest first: after a crash, start these. Who reserved one a moment ago may
+   * be about to start it; starting it twice is harmless where processes are registered by id.
+   */
+  listUnstartedDeliveries(): Promise<HostEventDelivery[]>;
+  /**
+   * Forgets what is old, never by itself. An occurrence that is told again after it was forgotten is recorded and reserved again, with the
+   * same ids: choose a time that no sender waits for. Numbers of subscriptions do not come back.
+   *
+   * @returns How many of each.
+   */
+  prune(opts: HostEventPruneOptions): Promise<{
+    occurrences: number;
+    subscriptions: number;
+  }>;
+  /** Finishes what was called, then closes the file. Later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
+ * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
+ *
+ * @param commit The commit.
+ * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.
+ * @returns 64 hex digits.
+ * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
+ */
+export declare function turnCommitHash(commit: RuntimeCommit, options?: {
+  scrubPayload?: (payload: JsonValue) => JsonValue;
+}): string;
+
+/** Says that all work of a claim is done, for `completedQueueClaims` of a commit. */
+export declare function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion;
+
+/** The version of the files that this version of holdfast writes. */
+export declare const SESSION_SCHEMA_VERSION = 3;
+
+/** A lease that fits most turns: 15 minutes, in milliseconds. */
+export declare const QUEUED_WORK_CLAIM_TTL_MS = 900000;
+
+/** What is usually stored. */
+export declare const BlobDescriptors: {
+  readonly [K in "checkpointManifest" | "toolState" | "pluginSessionSnapshot" | "executionStateSnapshot" | "module"]: BlobArtifactDescriptor;
+};
 
 export {
   contentHash as computeRuntimeStoreContentHash,

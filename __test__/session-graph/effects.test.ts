@@ -287,9 +287,9 @@ test('two processes that ask at once: one run', async () => {
 
 test('a process whose thread is blocked keeps its effect', async () => {
   const path = newFile();
-  const child = start(path, 'occupied', '150', '900');
+  const child = start(path, 'occupied', '300', '700');
   await child.line('running');
-  const store = await open(path, 150);
+  const store = await open(path, 300);
   expect(await store.scoped(TURN).execute(effect(), never)).toBe('child');
   expect((await child.ended).code).toBe(0);
 });
