@@ -151,7 +151,8 @@ export declare const ERROR_CODES: readonly [
   "HF_GRAPH_RECORD_DECODE",
   "HF_GRAPH_QUEUE_ROW_CORRUPT",
   "HF_GRAPH_READ_ONLY",
-  "HF_GRAPH_STORE_NOT_FOUND"
+  "HF_GRAPH_STORE_NOT_FOUND",
+  "HF_GRAPH_PROCESS_REGISTRY"
 ];
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -5800,6 +5801,199 @@ export interface SessionGraphStats {
   /** How often a reader kept the log from being written back. */
   checkpointsHeld?: number;
 }
+
+/** How a store of processes, of effects, or of host events is opened. */
+export type SideStoreOptions = Pick<SessionGraphStoreOptions, "durability" | "busyTimeoutMs" | "maxReaders" | "migrate">;
+
+/** A session, or one agent frame of it. Its id is `session:<s>` or `session:<s>/frame:<f>`. */
+export interface ProcessScope {
+  /** Not empty; must not contain `/frame:`. */
+  sessionId: string;
+  agentFrameId?: string;
+}
+
+/**
+ * What is taken from a payload: all of it, the value that a JSON pointer (RFC 6901) leads to, a constant, whether a pointer leads anywhere, or
+ * a text in which each `{name}` is replaced by that field's text. Strings are taken as they are, all else as JSON where text is needed.
+ */
+export type Selector = "payload" | {
+  pointer: string;
+} | {
+  const: JsonValue;
+} | {
+  present: string;
+} | {
+  template: string;
+  fields: Record<string, Selector>;
+};
+
+/** How a process ends. */
+export type ProcessTerminalState = "completed" | "failed" | "cancelled";
+
+/** A kind of event that a process may append. */
+export interface ProcessEventType {
+  name: string;
+  /** Checked before an event is stored: a JSON Schema, of which type, required, properties, items, enum, const and additionalProperties count. */
+  payloadSchema?: JsonValue;
+  /** The event ends the process. `awaitOutput` takes an {@link AwaitOutput} of that state from the payload; default `success` with the payload. */
+  terminal?: {
+    state: ProcessTerminalState;
+    awaitOutput?: Selector;
+  };
+  /** The event wakes somebody. */
+  wake?: {
+    /** Only if this is something (not null, false, `""`, `[]` or `{}`); default always. */
+    when?: Selector;
+    /** What he is told. */
+    input: Selector;
+    /** Wakes of one target with equal keys have one `wakeId`. Default `eventIdentity`: `<process id>:<sequence>`. */
+    dedupeKey?: "eventIdentity" | {
+      selector: Selector;
+    } | {
+      const: string;
+    };
+  };
+}
+
+/** A process that is to be known. */
+export interface ProcessRegistration {
+  id: string;
+  input: JsonValue;
+  /** `process.cancel_requested`, `process.completed`, `process.failed` and `process.cancelled` are added where they are missing. */
+  eventTypes?: ProcessEventType[];
+  provenance: {
+    ownerScope: ProcessScope;
+    hostProfileId: string;
+    causedBy?: JsonValue;
+  };
+}
+
+/** What somebody gets who waits for a process. */
+export type AwaitOutput = {
+  type: "success";
+  value: JsonValue;
+} | {
+  type: "failure";
+  class: string;
+  code: string;
+  message: string;
+  raw?: JsonValue;
+} | {
+  type: "cancelled";
+  message: string;
+  raw?: JsonValue;
+};
+
+/** A process as it is stored. */
+export interface ProcessRecord extends ProcessRegistration {
+  eventTypes: ProcessEventType[];
+  /** Over id, input, event types and provenance, whatever their order. */
+  registrationHash: string;
+  createdAtMs: number;
+  /** When the reference or the status changed last. */
+  updatedAtMs: number;
+  /** Where it runs, as `setExternalRef` said. */
+  externalRef?: JsonValue;
+  status: "running" | ProcessTerminalState;
+  /** Of a process that has ended. */
+  awaitOutput?: AwaitOutput;
+}
+
+/** An event that is to be appended. */
+export interface ProcessEventAppend {
+  eventType: string;
+  payload: JsonValue;
+  /** Makes the event one that can be appended again; needed for those that end a process and for `process.cancel_requested`. */
+  replayKey?: string;
+  /** Whom the event wakes; needed if its type wakes somebody. */
+  wakeTargetScope?: ProcessScope;
+}
+
+/** An event of a process. */
+export interface ProcessEvent {
+  processId: string;
+  /** 1, 2, 3 … per process. */
+  sequence: number;
+  eventType: string;
+  payload: JsonValue;
+  occurredAtMs: number;
+  replayKey?: string;
+  terminal?: {
+    state: ProcessTerminalState;
+    awaitOutput: AwaitOutput;
+  };
+  wake?: {
+    input: string;
+    dedupeKey: string;
+  };
+}
+
+/** A wake on its way to its target. */
+export interface WakeDelivery {
+  /** `wake:` and a hash of target scope and dedupe key. */
+  wakeId: string;
+  targetSessionId: string;
+  targetScopeId: string;
+  processId: string;
+  sequence: number;
+  eventType: string;
+  dedupeKey: string;
+  input: string;
+  createdAtMs: number;
+  /** `provenance.causedBy` of the process. */
+  processCausedBy?: JsonValue;
+}
+
+/** A scope's right to deal with a process. */
+export interface HandleGrant {
+  sessionId: string;
+  /** Only of a grant to a frame. */
+  agentFrameId?: string;
+  processId: string;
+  descriptor: {
+    kind?: string;
+    label?: string;
+  };
+}
+
+/** What became of the processes of a session that was deleted. */
+export interface SessionProcessStateDeletion {
+  sessionId: string;
+  revokedHandleCount: number;
+  /** Always 0: wakes belong to processes. */
+  deletedWakeCount: number;
+  /** Running processes that nobody has a handle of any more. Nothing was cancelled: that is the host's to do. */
+  cancelProcessIds: string[];
+  /** Running processes that somebody else has a handle of. */
+  preservedProcessIds: string[];
+}
+
+/** The right to run a process until a time. Plain data: it may cross processes. */
+export interface ProcessLease {
+  schemaVersion: 1;
+  processId: string;
+  ownerId: string;
+  leaseToken: string;
+  /** Larger with each claim of the process. */
+  fencingToken: number;
+  claimedAtEpochMs: number;
+  expiresAtEpochMs: number;
+}
+
+/** How a process registry is opened. */
+export interface ProcessRegistryOptions extends SideStoreOptions {
+  /**
+   * Replaces the check of payloads against the `payloadSchema` of their type; called before each write of such an event. Says what does not fit, or
+   * throws it; returns nothing if all is well.
+   */
+  validatePayload?: (schema: JsonValue, payload: JsonValue) => string | undefined | void | Promise<string | undefined | void>;
+}
+
+/** How a wait may end. */
+export interface ProcessWaitOptions {
+  /** Ends it with its reason. */
+  signal?: AbortSignal;
+}
 interface Reply {
   text: string;
   parts: Uint8Array[];
@@ -6009,6 +6203,165 @@ export declare class SessionGraphStore implements AsyncDisposable {
   /** Figures, for those who look after the store. */
   stats(): Promise<SessionGraphStats>;
 }
+type SideKind = "processes" | "effects" | "hostEvents";
+interface UntilOptions {
+  /** Ends the wait with its reason. */
+  signal?: AbortSignal;
+  /** Asks again after so many milliseconds also if nothing was written; default never. */
+  everyMs?: number;
+}
+declare class SideCore {
+  #private;
+  /** Where the file is, with links followed; `null` in memory. */
+  path: string | null;
+  /** The version of the file. */
+  schemaVersion: number;
+  private constructor();
+  /**
+   * Opens a file, or makes a private store in memory where `path` is `null`.
+   *
+   * @param own Options that the class has besides those of {@link SideStoreOptions}; it checks them itself.
+   */
+  static open(kind: SideKind, path: string | null, options: SideStoreOptions, own?: readonly string[]): Promise<SideCore>;
+  /** What a resolved write survives. */
+  durabilityTier(): DurabilityTier;
+  /** Runs a command that may write, as one transaction, in the order of the calls; its answer as text. */
+  write(command: string): Promise<string>;
+  /** Runs a command that only reads, on one snapshot; its answer as text. */
+  read(command: string): Promise<string>;
+  /**
+   * Asks until there is an answer that is not `undefined`: again after each write of anybody, in this process or another. Keeps Node alive
+   * meanwhile. Rejects with the reason of an aborted signal, and when the store is closed.
+   */
+  until<T>(ask: () => Promise<T | undefined>, { signal, everyMs }?: UntilOptions): Promise<T>;
+  /** Finishes what was called, then closes the file; waits end. Closing again is fine. */
+  close(): Promise<void>;
+}
+type Validate = NonNullable<ProcessRegistryOptions["validatePayload"]>;
+
+/**
+ * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
+ * number of threads and processes may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ *
+ * @example
+ * ```ts
+ * await using processes = await ProcessRegistryStore.open('processes.db');
+ * await processes.registerProcess({ id: 'build', input: { target: 'all' }, provenance: { ownerScope: { sessionId: 'chat' }, hostProfileId: 'local' } });
+ * const lease = await processes.claimProcessLease('build', 'worker-1', 30_000);
+ * await processes.completeProcess('build', { type: 'success', value: { exitCode: 0 } });
+ * await processes.completeProcessLease(lease);
+ * ```
+ */
+export declare class ProcessRegistryStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, core: SideCore, validate: Validate | undefined);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no process registry, or of a version that this build cannot use; it was not touched.
+   * @throws {StoreBusyError} Others kept it to themselves for longer than `busyTimeoutMs`.
+   */
+  static open(path: string, options?: ProcessRegistryOptions): Promise<ProcessRegistryStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: ProcessRegistryOptions): Promise<ProcessRegistryStore>;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives; `inline` in memory. */
+  durabilityTier(): DurabilityTier;
+  /** Finishes what was called, then closes the file. Waits and later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+  /**
+   * Makes a process known. The same registration again, by anybody, returns the stored record.
+   *
+   * @throws {ProcessRegistryError} The id is known with other contents, or the registration makes no sense.
+   */
+  registerProcess(registration: ProcessRegistration): Promise<ProcessRecord>;
+  /** Reads a process; `null` if there is none. */
+  getProcess(id: string): Promise<ProcessRecord | null>;
+  /** The processes that have not ended, the oldest first. */
+  listNonTerminal(): Promise<ProcessRecord[]>;
+  /** Notes where a process runs, for whoever looks for it after a restart; `null` forgets it. */
+  setExternalRef(id: string, ref: JsonValue): Promise<ProcessRecord>;
+  /**
+   * Appends an event. With a `replayKey` it can be appended again when nobody knows whether it landed: the stored event comes back, with the wake
+   * that it made.
+   *
+   * @returns The event, and whom it wakes.
+   * @throws {ProcessRegistryError} The process or the type is unknown, the payload does not fit, the replay key belongs to another event, the
+   *   process has ended already, or a wake has no target.
+   */
+  appendEvent(id: string, req: ProcessEventAppend): Promise<{
+    event: ProcessEvent;
+    wakeDelivery?: WakeDelivery;
+  }>;
+  /** The events with a larger sequence, in order. */
+  eventsAfter(id: string, seq: number): Promise<ProcessEvent[]>;
+  /** Those of them that wake somebody and were not acknowledged. */
+  wakeEventsAfter(id: string, seq: number): Promise<ProcessEvent[]>;
+  /** Notes that the wake of this one event has arrived; again, or of an event that wakes nobody, changes nothing. */
+  ackWake(id: string, seq: number): Promise<void>;
+  /**
+   * Waits for the first event of a type with a larger sequence, whichever process appends it. Keeps Node alive meanwhile.
+   *
+   * @throws {InvalidArgumentError} The process declares no such type.
+   */
+  waitEventAfter(id: string, type: string, seq: number, opts?: ProcessWaitOptions): Promise<ProcessEvent>;
+  /** Waits until a process has ended, however; returns its output. Keeps Node alive meanwhile. */
+  awaitProcess(id: string, opts?: ProcessWaitOptions): Promise<AwaitOutput>;
+  /**
+   * Ends a process: appends `process.completed`, `process.failed` or `process.cancelled`. The same output again is fine.
+   *
+   * @throws {ProcessRegistryError} It has ended in another way.
+   */
+  completeProcess(id: string, output: AwaitOutput): Promise<ProcessRecord>;
+  /** Lets a scope deal with a process; a second grant replaces the descriptor. */
+  grantHandle(scope: ProcessScope, id: string, d: {
+    kind?: string;
+    label?: string;
+  }): Promise<HandleGrant>;
+  /** Takes a handle back; none is fine. */
+  revokeHandle(scope: ProcessScope, id: string): Promise<void>;
+  /** Whether exactly this scope has a handle: one of the session is none of its frames. */
+  hasHandleGrant(scope: ProcessScope, id: string): Promise<boolean>;
+  /**
+   * Moves handles to another scope, with their descriptors: all of them or none.
+   *
+   * @throws {ProcessRegistryError} `from` lacks one of them.
+   */
+  transferHandleGrants(from: ProcessScope, to: ProcessScope, ids: string[]): Promise<void>;
+  /** The handles of a process, by session, then scope id. */
+  handleGrantsForProcess(id: string): Promise<HandleGrant[]>;
+  /** The handles of a scope with their processes, by process id; with `liveOnly` without those that have ended. */
+  listHandleGrants(scope: ProcessScope, opts?: {
+    liveOnly?: boolean;
+  }): Promise<{
+    grant: HandleGrant;
+    record: ProcessRecord;
+  }[]>;
+  /** Takes back all handles of a session and its frames. Says which running processes nobody holds any more; it cancels none. */
+  deleteSessionProcessState(sessionId: string): Promise<SessionProcessStateDeletion>;
+  /**
+   * Claims the running of a process for `leaseTtlMs`: one that is free, whose lease has lapsed, or that is the owner's own.
+   *
+   * @throws {ProcessRegistryError} Another owner has a lease that has not lapsed.
+   */
+  claimProcessLease(id: string, ownerId: string, leaseTtlMs: number): Promise<ProcessLease>;
+  /**
+   * Lets a lease end `leaseTtlMs` from now.
+   *
+   * @throws {ProcessRegistryError} It has lapsed, or is no longer the current one.
+   */
+  renewProcessLease(lease: ProcessLease, leaseTtlMs: number): Promise<ProcessLease>;
+  /** Gives a lease back; one that is no longer the current one changes nothing. */
+  completeProcessLease(c: {
+    processId: string;
+    leaseToken: string;
+  }): Promise<void>;
+}
 
 /** Makes, finds and removes the files of sessions. */
 export declare class SessionGraphStoreFactory {
@@ -6191,12 +6544,31 @@ export declare class StoreNotFoundError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
+/** A process, its events, its handles or its lease are not what a call needs; nothing was written. */
+export declare class ProcessRegistryError extends HoldfastError {
+  /** The process. */
+  readonly processId?: string;
+  /** The type of the event. */
+  readonly eventType?: string;
+  /** The key of the event. */
+  readonly replayKey?: string;
+  /** The JSON pointer that leads nowhere. */
+  readonly pointer?: string;
+  /** Whose lease it is. */
+  readonly ownerId?: string;
+  /** Until when. */
+  readonly expiresAtEpochMs?: number;
+  /** The session that has no handle. */
+  readonly sessionId?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
 /** A bug in the engine ended this call; nothing of it was kept, and the store goes on. */
 export declare class InternalPanicError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
-/** The file is no session database that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
+/** The file is no database of this kind that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
 export declare class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   readonly kind: string;
