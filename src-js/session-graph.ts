@@ -7,6 +7,7 @@ export type * from './session-graph/side-types';
 export type * from './session-graph/process-types';
 export type * from './session-graph/effect-types';
 export type * from './session-graph/host-event-types';
+export type * from './session-graph/upkeep-types';
 export { SessionGraphStore } from './session-graph/store';
 export { ProcessRegistryStore } from './session-graph/process-registry';
 export { SessionGraphStoreFactory } from './session-graph/factory';
@@ -18,6 +19,7 @@ export { BlobDescriptors, QUEUED_WORK_CLAIM_TTL_MS, SESSION_SCHEMA_VERSION } fro
 export {
   BlobCorruptError,
   EffectReplayError,
+  CommitTooLargeError,
   GraphCorruptError,
   GraphCycleError,
   HeadRevisionConflictError,

@@ -1,5 +1,5 @@
 /** Arguments of this module: what the package's common checks do not know. Their refusals have the class of this module. */
-import { invalidArgument, isRecord } from '../check';
+import { checkBooleanOrUndefined, invalidArgument, isRecord } from '../check';
 import { asGraphError, InvalidArgumentError } from './errors';
 
 /** Longest id or key, in bytes of UTF-8. */
@@ -43,6 +43,15 @@ export function checkWord<T extends string>(value: unknown, argument: string, al
   const found = allowed.find((word) => word === value);
   if (found === undefined) throw bad(argument, `one of ${allowed.map((word) => `'${word}'`).join(', ')}`, value);
   return found;
+}
+
+/** Requires a boolean, or nothing, which is `false`. */
+export function checkBooleanOf(value: unknown, argument: string): boolean {
+  try {
+    return checkBooleanOrUndefined(value, argument) ?? false;
+  } catch (error) {
+    throw asGraphError(error);
+  }
 }
 
 /** Requires an object. */

@@ -174,6 +174,19 @@ export class HostEventError extends HoldfastError {
   }
 }
 
+/** The commit is larger than `commitLimits` allow; nothing was sent. */
+export class CommitTooLargeError extends HoldfastError {
+  /** Which limit. */
+  declare readonly limit: 'bytes' | 'nodes';
+  /** How much there may be. */
+  declare readonly max: number;
+  /** How much there is. */
+  declare readonly actual: number;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_GRAPH_COMMIT_TOO_LARGE' });
+  }
+}
+
 /** The store was opened for reading. */
 export class ReadOnlyStoreError extends HoldfastError {
   /** What was called. */
@@ -260,6 +273,7 @@ const OWN: Readonly<Record<string, GraphErrorClass>> = {
   QueueRowCorruptError,
   EffectReplayError,
   HostEventError,
+  CommitTooLargeError,
   ReadOnlyStoreError,
   StoreNotFoundError,
   ProcessRegistryError,

@@ -87,7 +87,7 @@ impl SessionGraphSide {
     /// Begins to listen for writes, of this process and of others.
     #[napi(catch_unwind)]
     pub fn watch(&self, env: &Env) -> napi::Result<SessionGraphSideWatch> {
-        failure::sync(env, || Ok(SessionGraphSideWatch { watcher: self.opened()?.watch() }))
+        failure::sync(env, || Ok(SessionGraphSideWatch::new(self.opened()?.watch())))
     }
 
     /// Makes who renews the leases of effects.
@@ -112,6 +112,12 @@ impl SessionGraphSide {
 #[napi]
 pub struct SessionGraphSideWatch {
     watcher: Watcher,
+}
+
+impl SessionGraphSideWatch {
+    pub(super) fn new(watcher: Watcher) -> Self {
+        Self { watcher }
+    }
 }
 
 #[napi]

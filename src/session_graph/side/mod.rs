@@ -18,7 +18,7 @@ pub use kind::Kind;
 pub use signal::Watcher;
 
 use self::job::Job;
-use self::signal::Signal;
+pub(super) use self::signal::Signal;
 use super::backend::sqlite::open;
 use super::backend::{Config, Done, unsupported};
 use super::command::name_of;
