@@ -229,7 +229,7 @@ test('who loses an effect is told, and records nothing', async () => {
     store.scoped(TURN).execute(effect(), (_, signal) => {
       signal.addEventListener('abort', () => (reason = signal.reason));
       // As if somebody had taken it over while this process was stopped. The thread waits; the lease is renewed all the same, and found lost.
-      raw(path, "UPDATE runtime_effect_replay SET lease_token = 'other', lease_expires_at_ms = 9000000000000");
+      raw(path, 'PRAGMA busy_timeout = 5000', "UPDATE runtime_effect_replay SET lease_token = 'other', lease_expires_at_ms = 9000000000000");
       return new Promise<JsonValue>(() => {});
     }),
   );
@@ -287,9 +287,9 @@ test('two processes that ask at once: one run', async () => {
 
 test('a process whose thread is blocked keeps its effect', async () => {
   const path = newFile();
-  const child = start(path, 'occupied', '150', '900');
+  const child = start(path, 'occupied', '300', '700');
   await child.line('running');
-  const store = await open(path, 150);
+  const store = await open(path, 300);
   expect(await store.scoped(TURN).execute(effect(), never)).toBe('child');
   expect((await child.ended).code).toBe(0);
 });

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,12 +32,20 @@ struct State {
     /// Grows with every write.
     written: u64,
     ids: u64,
-    waiting: Vec<(u64, Woken)>,
+    waiting: Vec<Waiting>,
     /// Watchers that have waited and have not ended: while there are some, other processes are listened to.
     listeners: usize,
     foreign: Option<Watch>,
     /// A thread of the pool is about to begin it.
     begins: bool,
+}
+
+/// A watcher that waits.
+struct Waiting {
+    id: u64,
+    /// Its count of the writes that it has heard of.
+    seen: Arc<AtomicU64>,
+    woken: Woken,
 }
 
 impl std::fmt::Debug for State {
@@ -70,10 +79,13 @@ impl Signal {
         let waiting = {
             let mut state = self.state();
             state.written += 1;
+            for waiting in &state.waiting {
+                waiting.seen.store(state.written, Ordering::Relaxed);
+            }
             std::mem::take(&mut state.waiting)
         };
-        for (_, woken) in waiting {
-            woken(true);
+        for waiting in waiting {
+            (waiting.woken)(true);
         }
     }
 
@@ -116,13 +128,13 @@ impl Signal {
 #[derive(Debug)]
 pub struct Watcher {
     signal: Arc<Signal>,
+    /// How many writes it has heard of. Changes under the lock of the signal only.
+    seen: Arc<AtomicU64>,
     state: Mutex<Watching>,
 }
 
 #[derive(Debug)]
 struct Watching {
-    /// How many writes were there when it looked last.
-    seen: u64,
     id: Option<u64>,
     listens: bool,
     ended: bool,
@@ -133,7 +145,8 @@ impl Watcher {
         let seen = signal.state().written;
         Self {
             signal: Arc::clone(signal),
-            state: Mutex::new(Watching { seen, id: None, listens: false, ended: false }),
+            seen: Arc::new(AtomicU64::new(seen)),
+            state: Mutex::new(Watching { id: None, listens: false, ended: false }),
         }
     }
 
@@ -151,8 +164,7 @@ impl Watcher {
             return woken(false);
         }
         let mut state = self.signal.state();
-        if state.written != own.seen {
-            own.seen = state.written;
+        if self.seen.swap(state.written, Ordering::Relaxed) != state.written {
             drop(state);
             drop(own);
             return woken(true);
@@ -162,7 +174,7 @@ impl Watcher {
         own.id = Some(id);
         let begins = !std::mem::replace(&mut own.listens, true);
         state.listeners += usize::from(begins);
-        state.waiting.push((id, woken));
+        state.waiting.push(Waiting { id, seen: Arc::clone(&self.seen), woken });
         drop(state);
         drop(own);
         if begins {
@@ -177,7 +189,7 @@ impl Watcher {
             return;
         }
         let mut state = self.signal.state();
-        let place = state.waiting.iter().position(|(id, _)| Some(*id) == own.id);
+        let place = state.waiting.iter().position(|waiting| Some(waiting.id) == own.id);
         let woken = place.map(|place| state.waiting.swap_remove(place));
         let mut foreign = None;
         if own.listens {
@@ -189,8 +201,8 @@ impl Watcher {
         drop(state);
         drop(own);
         drop(foreign);
-        if let Some((_, woken)) = woken {
-            woken(false);
+        if let Some(waiting) = woken {
+            (waiting.woken)(false);
         }
     }
 }
@@ -198,5 +210,80 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use rusqlite::Connection;
+
+    use super::*;
+
+    fn wait(watcher: &Watcher) -> Receiver<bool> {
+        let (tell, told) = channel();
+        watcher.next(Box::new(move |again| drop(tell.send(again))));
+        told
+    }
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn each_watcher_hears_of_each_write_once() {
+        let signal = Signal::of(None);
+        let (a, b) = (Watcher::new(&signal), Watcher::new(&signal));
+        let first = wait(&a);
+        assert!(first.try_recv().is_err());
+        signal.tell();
+        assert_eq!(first.recv(), Ok(true));
+        // What was written before it waited is news, too, but only once.
+        assert_eq!(wait(&b).try_recv(), Ok(true));
+        let second = wait(&b);
+        assert!(second.try_recv().is_err());
+        signal.tell();
+        assert_eq!(second.recv(), Ok(true));
+        assert_eq!(wait(&a).try_recv(), Ok(true));
+        let last = wait(&a);
+        a.end();
+        assert_eq!(last.recv(), Ok(false));
+        assert_eq!(wait(&a).try_recv(), Ok(false));
+        let dropped = wait(&b);
+        drop(b);
+        assert_eq!(dropped.recv(), Ok(false));
+        assert_eq!(signal.state().waiting.len(), 0);
+    }
+
+    #[test]
+    fn others_are_listened_to_only_while_somebody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t (x)").unwrap();
+        let signal = Signal::of(Some(&path));
+        assert!(Arc::ptr_eq(&signal, &Signal::of(Some(&path))));
+        for round in 0..3 {
+            let watcher = Watcher::new(&signal);
+            assert!(signal.state().foreign.is_none(), "round {round}");
+            let mut told = wait(&watcher);
+            // The listening tells once when it begins.
+            assert_eq!(told.recv_timeout(SOON), Ok(true));
+            while signal.state().begins {
+                std::thread::yield_now();
+            }
+            assert!(signal.state().foreign.is_some());
+            while let Ok(true) = told.try_recv().or_else(|_| {
+                told = wait(&watcher);
+                told.try_recv()
+            }) {}
+            // This connection knows nothing of signals: it stands for another process.
+            db.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            assert_eq!(told.recv_timeout(SOON), Ok(true));
+        }
+        assert_eq!(signal.state().listeners, 0);
+        drop(signal);
+        let other = Signal::of(Some(&folder.path().join("other.db")));
+        assert!(!SIGNALS.lock().unwrap().contains_key(&path), "signals that nobody has are forgotten");
+        drop(other);
     }
 }

@@ -134,6 +134,6 @@ mod tests {
         let schema = |depth| nested(depth, "{\"items\":", "{\"type\":\"null\"}", "}");
         let value = |depth| nested(depth, "[", "1", "]");
         assert!(check(&schema(100), &value(100)).unwrap_err().ends_with("must be of type null"));
-        assert!(check(&schema(50_000), &value(50_000)).unwrap_err().ends_with("nested more than 128 deep"));
+        assert!(check(&schema(2_000), &value(2_000)).unwrap_err().ends_with("nested more than 128 deep"));
     }
 }
