@@ -1,6 +1,12 @@
 //! Promise: whatever a killed process was told of is there, and no turn is there in part: its node, its checkpoint, its usage, and the
 //! work that it completed. What is told has been synced before.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test"
+)]
 
 #[path = "support/sqlite.rs"]
 mod support;

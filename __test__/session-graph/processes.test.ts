@@ -58,10 +58,15 @@ test('37: a killed process leaves whole commits, and all that it was told of', {
     await child.line(`done ${told + 2 + ((round * 3) % 7)}`);
     await child.kill();
     told = Number(child.lines.filter((line) => line.startsWith('done ')).at(-1)!.slice(5));
+    // Who only reads sees it, too, before anybody recovered the file.
+    const reader = await SessionGraphStore.openReadOnly(path);
+    const read = (await reader.loadSession({ scope: 'fullGraph' }))!;
+    await reader.close();
     const store = await open(path);
     const session = (await store.loadSession({ scope: 'activePath' }))!;
     // One more may have landed without having been told.
     const revision = session.headRevision;
+    expect(read.headRevision).toBe(revision);
     expect(revision - told).toBeGreaterThanOrEqual(0);
     expect(revision - told).toBeLessThanOrEqual(1);
     expect(session.graph.nodes.map((each) => each.nodeId)).toEqual(Array.from({ length: revision }, (_, n) => `n${n + 1}`));

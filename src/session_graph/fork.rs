@@ -172,8 +172,7 @@ fn copy(
     if !copied.insert(reference.to_owned()) {
         return Ok(());
     }
-    let found = blobs::packed(from, reference)?;
-    let packed = found.ok_or_else(|| missing_blob(reference, component))?;
+    let packed = blobs::stored(from, reference)?.ok_or_else(|| missing_blob(reference, component))?;
     blob::unpack(reference, component, packed.codec, packed.raw_len, &packed.content)?;
     blobs::put(to, &packed, now)
 }

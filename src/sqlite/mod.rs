@@ -16,6 +16,7 @@
 //! [`Code::DiskFull`]: crate::error::Code::DiskFull
 //! [`Code::Busy`]: crate::error::Code::Busy
 
+mod ahead;
 mod backup;
 mod batch;
 mod check;
@@ -69,6 +70,12 @@ pub trait WriteJob: Send {
     /// same pages as they do, so that the log need not hold those twice.
     fn takes_along(&self) -> bool {
         true
+    }
+
+    /// Whether it is a piece of long work, with jobs of others in between: the log is then written back in smaller pieces too, so that
+    /// nobody waits for much of it.
+    fn is_a_piece(&self) -> bool {
+        false
     }
 
     /// Runs first, outside of the transaction, for work that needs no database: nobody else is held up by it but those

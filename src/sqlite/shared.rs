@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -79,6 +79,13 @@ impl Shared {
         let asked = Instant::now();
         let begun = self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, self.options.busy_timeout);
         self.counters.waits.add(asked.elapsed());
+        begun
+    }
+
+    /// As [`Shared::begin`], without waiting.
+    pub(super) fn begin_at_once(&self, db: &Connection) -> rusqlite::Result<()> {
+        let begun = self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, Duration::ZERO);
+        db.busy_timeout(self.options.busy_timeout)?;
         begun
     }
 

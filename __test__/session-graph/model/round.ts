@@ -73,7 +73,7 @@ export async function told(seed: number, log: string[], run: () => Promise<void>
   }
 }
 
-export const shown = ({ method, args }: Step): string => `${method}(${JSON.stringify(args).slice(0, 1500)})`;
+export const shown = ({ method, args }: Step): string => `${String(method)}(${JSON.stringify(args).slice(0, 1500)})`;
 
 /** One round: so many steps on a new store, which is closed and opened again now and then where that is possible. */
 export async function round(seed: number, count: number, calculator: SessionGraphStore, open: () => Promise<SessionGraphStore>, reopens: boolean): Promise<Steps> {

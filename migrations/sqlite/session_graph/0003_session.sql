@@ -40,16 +40,21 @@ CREATE TABLE graph_bodies (
   node_json TEXT NOT NULL
 ) STRICT;
 
--- In the order of the hashes, so that a collection removes neighbours.
+-- In the order in which they came: what a commit stores is written side by side. Found by a number, so that the index is small and new
+-- hashes, which fall anywhere, touch few pages.
 CREATE TABLE blobs (
-  hash TEXT PRIMARY KEY NOT NULL,
+  seq INTEGER PRIMARY KEY NOT NULL,
+  -- The first 15 hex digits of the hash as a number. Not unique; hashes are.
+  prefix INTEGER NOT NULL,
+  hash TEXT NOT NULL,
   kind TEXT NOT NULL,
   -- 0: content as it is; 1: its zlib stream.
   codec INTEGER NOT NULL CHECK (codec IN (0, 1)),
   raw_len INTEGER NOT NULL,
   created_at_ms INTEGER NOT NULL,
   content BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE INDEX blobs_prefix ON blobs (prefix);
 
 CREATE TABLE usage_deltas (
   seq INTEGER PRIMARY KEY NOT NULL,
@@ -117,9 +122,9 @@ CREATE TABLE queued_work_batches (
   -- 1 from the last claim that is allowed: nobody else gets it.
   last_attempt INTEGER NOT NULL DEFAULT 0 CHECK (last_attempt IN (0, 1)),
   -- How long its end is remembered; NULL: not at all.
-  retain_ms INTEGER,
-  UNIQUE (session_id, source_key)
+  retain_ms INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX queued_work_source ON queued_work_batches (session_id, source_key) WHERE source_key IS NOT NULL;
 -- Each finds the next batch to be claimed without walking over others: those that can go at once, those with a time, those whose lease
 -- may have lapsed.
 CREATE INDEX queued_work_ready ON queued_work_batches (session_id, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms = 0

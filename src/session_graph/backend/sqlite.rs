@@ -6,7 +6,7 @@ pub(in crate::session_graph) mod open;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
@@ -70,6 +70,8 @@ struct Shared {
     pending: AtomicUsize,
     /// Tells those who watch.
     signal: Arc<Signal>,
+    /// Whether the last that was heard of the queue was that work is there.
+    expects_work: AtomicBool,
 }
 
 /// Opens file and tables. Blocks.
@@ -82,6 +84,7 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         gc: config.gc,
         commits: AtomicU64::new(0),
         pending: AtomicUsize::new(0),
+        expects_work: AtomicBool::new(false),
     };
     Ok(Arc::new(SqliteStore {
         shared: Arc::new(shared),
@@ -183,6 +186,10 @@ impl SqliteStore {
             Ok("claim") => return self.claim(command, done),
             Ok("vacuum") => self.vacuum(command, done),
             Ok("gc") => self.gc(&command, done),
+            Ok("enqueue") => {
+                self.shared.expects_work.store(true, Ordering::Relaxed);
+                self.push(command, bytes, done);
+            }
             Ok(_) => self.push(command, bytes, done),
             Err(error) => done(Err(HfError::clone(error))),
         }
@@ -190,11 +197,18 @@ impl SqliteStore {
     }
 
     /// Looks without the write lock whether there is something to claim: who asks again and again is in nobody's way. Where writes
-    /// are on their way the answer would be stale.
+    /// are on their way the answer would be stale, and where there was work a moment ago there probably still is.
     fn claim(&self, command: String, done: Done<String>) -> bool {
-        let idle = self.shared.pending.load(Ordering::Acquire) == 0 && self.shared.database.path().is_some();
+        let shared = Arc::clone(&self.shared);
+        let done: Done<String> = Box::new(move |answer| {
+            shared.expects_work.store(answer.as_ref().is_ok_and(|answer| answer != "null"), Ordering::Relaxed);
+            done(answer);
+        });
+        let looks = self.shared.pending.load(Ordering::Acquire) == 0
+            && !self.shared.expects_work.load(Ordering::Relaxed)
+            && self.shared.database.path().is_some();
         let parsed = arguments::<Claim>(&command, "claim");
-        let (true, Ok(claim)) = (idle, parsed) else {
+        let (true, Ok(claim)) = (looks, parsed) else {
             self.push(command, Vec::new(), done);
             return false;
         };

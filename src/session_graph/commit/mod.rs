@@ -10,7 +10,7 @@ use super::graph::{self, NewNode};
 use super::sql::Sql;
 use super::tables::head::{self, Head};
 use super::tables::usage::{self, Usage};
-use super::tables::{attachments, blobs, turns};
+use super::tables::{attachments, blobs, info, turns};
 use super::{queue, turn};
 use crate::error::Result;
 
@@ -93,9 +93,10 @@ impl Commit {
         for completion in &self.completions {
             queue::check_completion(sql, &self.session_id, completion)?;
         }
-        self.graph(sql)?;
+        let nodes = self.graph(sql)?;
         let now = sql.now()?;
-        store_checkpoint(sql, &self.checkpoint, now)?;
+        let bytes = add_checkpoint(sql, &self.checkpoint, now)?;
+        info::add(sql, nodes, bytes)?;
         for reference in &self.retained {
             blobs::require(sql, reference, "retainedBlobRefs")?;
         }
@@ -133,17 +134,24 @@ impl Commit {
         }
     }
 
-    fn graph(&self, sql: &mut dyn Sql) -> Result<()> {
-        match self.delta {
-            Delta::Unchanged => {}
-            Delta::Append => graph::append(sql, &self.nodes)?,
-            Delta::ReplaceFull => graph::replace(sql, &self.nodes)?,
-        }
+    /// Changes the graph; returns how many nodes are still to be counted.
+    fn graph(&self, sql: &mut dyn Sql) -> Result<i64> {
+        let added = match self.delta {
+            Delta::Unchanged => 0,
+            Delta::Append => {
+                graph::append(sql, &self.nodes)?;
+                self.nodes.len() as i64
+            }
+            Delta::ReplaceFull => {
+                graph::replace(sql, &self.nodes)?;
+                0
+            }
+        };
         // Most leaves are the node that was just stored.
-        if self.leaf.is_some() && self.nodes.last().map(|node| &node.id) == self.leaf.as_ref() {
-            return Ok(());
+        if self.leaf.is_none() || self.nodes.last().map(|node| &node.id) != self.leaf.as_ref() {
+            graph::require_leaf(sql, self.leaf.as_deref())?;
         }
-        graph::require_leaf(sql, self.leaf.as_deref())
+        Ok(added)
     }
 
     fn result(&self, revision: i64) -> String {
@@ -157,8 +165,14 @@ impl Commit {
 
 /// Stores the parts of a checkpoint and its manifest.
 pub(crate) fn store_checkpoint(sql: &mut dyn Sql, checkpoint: &ReadyCheckpoint, now: i64) -> Result<()> {
+    let bytes = add_checkpoint(sql, checkpoint, now)?;
+    info::add(sql, 0, bytes)
+}
+
+/// Stores the parts of a checkpoint and its manifest; returns the bytes that are to be counted.
+fn add_checkpoint(sql: &mut dyn Sql, checkpoint: &ReadyCheckpoint, now: i64) -> Result<i64> {
     for (component, reference) in &checkpoint.given {
         blobs::require(sql, reference, component)?;
     }
-    checkpoint.blobs.iter().try_for_each(|packed| blobs::put(sql, packed, now))
+    checkpoint.blobs.iter().try_fold(0, |bytes, packed| Ok(bytes + blobs::add(sql, packed, now)?))
 }

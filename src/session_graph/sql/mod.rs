@@ -65,6 +65,12 @@ pub(crate) trait Sql {
     /// Hands the bodies of these nodes to `each`, in this order.
     fn bodies(&mut self, seqs: &[i64], each: EachBody<'_>) -> Result<()>;
 
+    /// Whether it is SQLite: one writer at a time, statements that cost next to nothing, and blobs that are found by a number, the
+    /// beginning of their hash.
+    fn is_embedded(&self) -> bool {
+        false
+    }
+
     /// The wall clock, in milliseconds since 1970.
     fn now(&mut self) -> Result<i64>;
 }

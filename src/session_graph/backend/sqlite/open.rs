@@ -46,6 +46,7 @@ pub(in crate::session_graph) fn database(
 pub(in crate::session_graph) fn options(application_id: i32, migrations: &'static [Migration]) -> Options {
     Options {
         shrinks: true,
+        log_ahead: true,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
             // Otherwise a statement that a partial index might serve is compiled again for each value.
