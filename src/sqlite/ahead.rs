@@ -87,6 +87,7 @@ fn make(log: &Path, used: u64) -> io::Result<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test")]
 mod tests {
     use super::*;
 
