@@ -18,7 +18,15 @@ interface NativeSide {
   write(command: string): Promise<string>;
   read(command: string): Promise<string>;
   watch(): NativeWatch;
+  leases(): NativeLeases;
   close(): Promise<void>;
+}
+
+/** Who renews leases, also while JavaScript is busy. */
+export interface NativeLeases {
+  /** Runs a command every third of the time until the token is let go; rejects when the lease is lost. */
+  hold(token: string, command: string, ttlMs: number): Promise<void>;
+  letGo(token: string): void;
 }
 
 const addon = native as unknown as { SessionGraphSide: new (config: string) => NativeSide };
@@ -124,6 +132,30 @@ export class SideCore {
       this.#watches.delete(watch);
       watch.end();
     }
+  }
+
+  /** Runs a command that changes so many rows at most and says how many, until there are no more; the sum. Others write in between. */
+  async writeInSlices(command: string, limit: number): Promise<number> {
+    for (let sum = 0; ; ) {
+      const changed = Number(await this.write(command));
+      sum += changed;
+      if (changed < limit) return sum;
+    }
+  }
+
+  /** Makes who renews leases. */
+  leases(): NativeLeases {
+    const inner = callSync(() => this.#inner.leases());
+    return {
+      hold: async (token, command, ttlMs) => {
+        try {
+          await call(inner.hold(token, command, ttlMs));
+        } catch (error) {
+          throw asGraphError(error);
+        }
+      },
+      letGo: (token) => callSync(() => inner.letGo(token)),
+    };
   }
 
   /** Finishes what was called, then closes the file; waits end. Closing again is fine. */

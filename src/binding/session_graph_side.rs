@@ -1,6 +1,7 @@
 //! The stores beside the sessions for the facade: commands as JSON text, answers likewise, and waiting for writes.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use napi::Env;
 use napi::bindgen_prelude::PromiseRaw;
@@ -12,7 +13,7 @@ use super::{failure, settle};
 use crate::durable::pool::Pool;
 use crate::error::{Code, HfError, Result};
 use crate::session_graph::backend::Config;
-use crate::session_graph::side::{Kind, SideStore, Watcher};
+use crate::session_graph::side::{Keeper, Kind, SideStore, Watcher, source_key};
 
 /// Opening waits for other processes.
 static OPENERS: Pool = Pool::new();
@@ -86,7 +87,13 @@ impl SessionGraphSide {
     /// Begins to listen for writes, of this process and of others.
     #[napi(catch_unwind)]
     pub fn watch(&self, env: &Env) -> napi::Result<SessionGraphSideWatch> {
-        failure::sync(env, || Ok(SessionGraphSideWatch { watcher: self.opened()?.watch() }))
+        failure::sync(env, || Ok(SessionGraphSideWatch::new(self.opened()?.watch())))
+    }
+
+    /// Makes who renews the leases of effects.
+    #[napi(catch_unwind)]
+    pub fn leases(&self, env: &Env) -> napi::Result<SessionGraphLeases> {
+        failure::sync(env, || Ok(SessionGraphLeases { keeper: self.opened()?.lease_keeper() }))
     }
 
     /// Finishes what is queued, then lets go of the file.
@@ -107,6 +114,12 @@ pub struct SessionGraphSideWatch {
     watcher: Watcher,
 }
 
+impl SessionGraphSideWatch {
+    pub(super) fn new(watcher: Watcher) -> Self {
+        Self { watcher }
+    }
+}
+
 #[napi]
 impl SessionGraphSideWatch {
     /// Resolves to `true` once somebody has written since the last call, or since the watch began; to `false` when the watch ends.
@@ -123,4 +136,41 @@ impl SessionGraphSideWatch {
     pub fn end(&self) {
         self.watcher.end();
     }
+}
+
+/// Who renews the leases of effects, on threads of the engine: also while JavaScript is busy.
+#[napi]
+pub struct SessionGraphLeases {
+    keeper: Keeper,
+}
+
+#[napi]
+impl SessionGraphLeases {
+    /// Runs `command` every third of `ttl_ms` until `token` is let go; resolves then. Rejects when the lease is lost. Does not keep
+    /// the event loop alive.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn hold<'e>(
+        &self,
+        env: &'e Env,
+        token: String,
+        command: String,
+        ttl_ms: f64,
+    ) -> napi::Result<PromiseRaw<'e, ()>> {
+        let (promise, ticket) = settle::background_promise(env)?;
+        let ttl = Duration::try_from_secs_f64(ttl_ms / 1000.0).unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+        self.keeper.hold(token, command, ttl, Box::new(move |lost| ticket.settle(lost.map_or(Ok(()), Err))));
+        Ok(promise)
+    }
+
+    /// Renews it no more. Again is harmless.
+    #[napi(catch_unwind)]
+    pub fn let_go(&self, token: String) {
+        self.keeper.let_go(&token);
+    }
+}
+
+/// Computes the key of a source of host events; `source` is JSON.
+#[napi(catch_unwind)]
+pub fn session_graph_source_key(env: &Env, source_type: String, source: String) -> napi::Result<String> {
+    failure::sync(env, || source_key(&source_type, &source))
 }

@@ -23,6 +23,7 @@ mod checkpoint;
 mod connection;
 mod database;
 mod error;
+mod fresh;
 mod log;
 mod migrate;
 mod network;
@@ -35,6 +36,7 @@ mod room;
 mod shared;
 mod shrink;
 mod turn;
+mod waits;
 mod watch;
 mod writer;
 
@@ -44,10 +46,12 @@ mod tests;
 pub use backup::Backup;
 pub use database::Database;
 pub use error::sql_error;
+pub use fresh::NewFile;
 pub use network::refuse_network;
 pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
 pub use read_only::ReadOnly;
 pub use shrink::give_back;
+pub use waits::Waits;
 pub use watch::Watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -106,6 +110,8 @@ pub struct Stats {
     pub wal_bytes: u64,
     /// Reading connections that are kept open.
     pub readers_idle: u64,
+    /// How long transactions waited for other processes.
+    pub waits: Waits,
 }
 
 /// Calls somebody else's function; its panic ends nothing of ours.

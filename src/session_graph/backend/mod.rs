@@ -1,6 +1,7 @@
 //! Where a session is kept. Commands are the same everywhere, and so are their answers.
 
 mod config;
+mod fork;
 mod place;
 mod postgres;
 mod read_only;
@@ -16,6 +17,7 @@ pub use super::load::Reply;
 pub use config::{Config, GcPolicy, PostgresConfig, Synchronous};
 pub use sqlite::{APPLICATION_ID, MIGRATIONS};
 
+use super::side::{Signal, Watcher};
 use crate::error::{Code, HfError, Result};
 
 /// The version of the files that this version writes.
@@ -30,6 +32,8 @@ trait Backend: Send + Sync {
     fn read(&self, command: String, done: Done<Reply>);
     fn path(&self) -> Option<PathBuf>;
     fn backup(&self, to: PathBuf, done: Done<String>);
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>);
+    fn signal(&self) -> &Arc<Signal>;
     fn close(&self, done: Done<()>);
 }
 
@@ -78,6 +82,18 @@ impl Store {
     /// path, bytes, milliseconds.
     pub fn backup(&self, to: PathBuf, done: Done<String>) {
         self.0.backup(to, done);
+    }
+
+    /// Makes a new store at `to` that begins where this one is; it appears whole or not at all. `command` says what goes along, `done` gets
+    /// JSON text.
+    pub fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        self.0.fork(to, command, done);
+    }
+
+    /// Begins to listen for writes: of anybody for a file, of this handle otherwise.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        Watcher::new(self.0.signal())
     }
 
     /// Finishes what was handed in, and lets go of the files. Later calls fail with `HF_CLOSED`; closing again is fine.

@@ -15,11 +15,12 @@ use serde::Deserialize;
 
 use self::place::Place;
 use super::config::{Config, GcPolicy, PostgresConfig};
-use super::{Backend, Done, Profile, Reply};
+use super::{Backend, Done, Profile, Reply, fork};
 use crate::durable::pool::Pool;
 use crate::error::{Code, HfError, Result};
 use crate::postgres::is_transient;
 use crate::session_graph::command::{Read, Write, arguments, name_of};
+use crate::session_graph::side::Signal;
 use crate::session_graph::sql::postgres::Pg;
 use crate::session_graph::tables::gc::{self, Progress};
 
@@ -40,6 +41,8 @@ struct Inner {
     gc: GcPolicy,
     line: Mutex<Line>,
     quiet: Condvar,
+    /// Tells those who watch of this handle's writes.
+    signal: Arc<Signal>,
 }
 
 type Job = Box<dyn FnOnce(&Inner) + Send>;
@@ -78,6 +81,7 @@ pub(super) fn open(config: &Config, postgres: &PostgresConfig) -> Result<Arc<dyn
         gc: config.gc,
         line: Mutex::default(),
         quiet: Condvar::new(),
+        signal: Signal::of(None),
     }))))
 }
 
@@ -134,6 +138,7 @@ impl Inner {
         }
         let command = Write::prepare(command, bytes, self.profile)?;
         let answer = self.transaction(&self.begin, |pg| command.run(pg))?;
+        self.signal.tell();
         if answer.is_commit {
             let commits = {
                 let mut line = self.line();
@@ -202,6 +207,26 @@ fn closed() -> HfError {
     HfError::new(Code::Closed, "the session store is closed; open it again")
 }
 
+impl PgStore {
+    /// Runs what only reads; closing waits for it.
+    fn look<T: 'static>(&self, done: Done<T>, look: impl FnOnce(&Inner) -> Result<T> + Send + 'static) {
+        let mut line = self.0.line();
+        if line.closed {
+            drop(line);
+            return done(Err(closed()));
+        }
+        line.reading += 1;
+        drop(line);
+        let inner = Arc::clone(&self.0);
+        WAITERS.spawn(move || {
+            let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&inner)));
+            inner.line().reading -= 1;
+            inner.quiet.notify_all();
+            done(answer.unwrap_or_else(|_| Err(HfError::new(Code::Panic, "a reading panicked; please report it"))));
+        });
+    }
+}
+
 impl Backend for PgStore {
     fn write(&self, command: String, bytes: Vec<Vec<u8>>, done: Done<String>) {
         let mut line = self.0.line();
@@ -218,20 +243,7 @@ impl Backend for PgStore {
     }
 
     fn read(&self, command: String, done: Done<Reply>) {
-        let mut line = self.0.line();
-        if line.closed {
-            drop(line);
-            return done(Err(closed()));
-        }
-        line.reading += 1;
-        drop(line);
-        let inner = Arc::clone(&self.0);
-        WAITERS.spawn(move || {
-            let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.read(&command)));
-            inner.line().reading -= 1;
-            inner.quiet.notify_all();
-            done(answer.unwrap_or_else(|_| Err(HfError::new(Code::Panic, "a reading panicked; please report it"))));
-        });
+        self.look(done, move |inner| inner.read(&command));
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -242,6 +254,16 @@ impl Backend for PgStore {
         let message =
             "a store in PostgreSQL is not copied to a file; use the server's own backup (pg_dump, pg_basebackup)";
         done(Err(HfError::new(Code::InvalidArgument, message)));
+    }
+
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        self.look(done, move |inner| {
+            fork::into_file(&to, &command, None, |work| inner.transaction(&inner.begin_reading, |pg| work(pg)))
+        });
+    }
+
+    fn signal(&self) -> &Arc<Signal> {
+        &self.0.signal
     }
 
     fn close(&self, done: Done<()>) {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use self::chain::{Collect, Reclaim};
 use self::job::Job;
 use super::config::{Config, GcPolicy};
-use super::{Backend, Done, Profile, Reply};
+use super::{Backend, Done, Profile, Reply, fork};
 use crate::durable::pool;
 use crate::durable::turns::Turns;
 use crate::error::{HfError, Result};
@@ -23,6 +23,7 @@ use crate::session_graph::command::{Read, arguments, name_of};
 use crate::session_graph::error::bug;
 use crate::session_graph::load::problem;
 use crate::session_graph::queue::{self, Claim};
+use crate::session_graph::side::Signal;
 use crate::session_graph::sql::sqlite::Sqlite;
 use crate::sqlite::{Database, Migration, sql_error};
 
@@ -67,12 +68,16 @@ struct Shared {
     commits: AtomicU64,
     /// Writes that were handed in and are not through.
     pending: AtomicUsize,
+    /// Tells those who watch.
+    signal: Arc<Signal>,
 }
 
 /// Opens file and tables. Blocks.
 pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
+    let database = open::database(config, APPLICATION_ID, MIGRATIONS)?;
     let shared = Shared {
-        database: open::database(config, APPLICATION_ID, MIGRATIONS)?,
+        signal: Signal::of(database.path()),
+        database,
         profile: config.blob_profile,
         gc: config.gc,
         commits: AtomicU64::new(0),
@@ -131,6 +136,9 @@ impl Shared {
             ] {
                 members.insert(name.to_owned(), value.into());
             }
+            let waited = |percent| stats.waits.percentile(percent).map_or(0.0, |waited| waited.as_secs_f64() * 1000.0);
+            let waits = serde_json::json!({ "p50": waited(50), "p95": waited(95), "p99": waited(99) });
+            members.insert("lockWaitMs".to_owned(), waits);
             let bytes = self.database.path().map_or(0, |path| std::fs::metadata(path).map_or(0, |file| file.len()));
             members.insert("fileBytes".to_owned(), bytes.into());
             Ok(())
@@ -285,6 +293,23 @@ impl Backend for SqliteStore {
                 serde_json::json!({ "path": path, "bytes": bytes, "milliseconds": elapsed as u64 }).to_string()
             }));
         });
+    }
+
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        let shared = Arc::clone(&self.shared);
+        pool::spawn(move || {
+            let database = &shared.database;
+            done(fork::into_file(&to, &command, database.path(), |work| {
+                database.read(|db| {
+                    let snapshot = db.unchecked_transaction().map_err(|error| sql_error("read", error))?;
+                    work(&mut Sqlite(&snapshot))
+                })
+            }));
+        });
+    }
+
+    fn signal(&self) -> &Arc<Signal> {
+        &self.shared.signal
     }
 
     fn close(&self, done: Done<()>) {

@@ -7,6 +7,7 @@ mod write;
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 pub(crate) use read::Read;
 pub(crate) use write::Write;
@@ -41,6 +42,13 @@ pub(crate) fn name_of(text: &str) -> Result<Cow<'_, str>> {
 /// Reads the arguments of a command.
 pub(crate) fn arguments<'a, T: Deserialize<'a>>(text: &'a str, name: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| refused(name, &error))
+}
+
+/// Reads a member that may be left out, and of which `null` is a value: for `deserialize_with`, beside `default`.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// What is wrong with arguments, without the values that are in them.

@@ -109,7 +109,7 @@ impl Commit {
         };
         head::put(sql, before.as_ref(), &head)?;
         for completion in &self.completions {
-            queue::complete(sql, completion)?;
+            queue::complete(sql, completion, now)?;
         }
         attachments::commit(sql, &self.session_id, &self.attachments, now)?;
         let result = self.result(head.revision);

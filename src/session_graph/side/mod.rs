@@ -12,11 +12,13 @@ mod signal;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use effects::{Ended, Keeper};
+pub use host_events::source_key;
 pub use kind::Kind;
 pub use signal::Watcher;
 
 use self::job::Job;
-use self::signal::Signal;
+pub(super) use self::signal::Signal;
 use super::backend::sqlite::open;
 use super::backend::{Config, Done, unsupported};
 use super::command::name_of;
@@ -76,6 +78,13 @@ impl SideStore {
     #[must_use]
     pub fn watch(&self) -> Watcher {
         Watcher::new(&self.signal)
+    }
+
+    /// Makes who renews the leases of effects; a command of it is one for [`SideStore::write`].
+    #[must_use]
+    pub fn lease_keeper(&self) -> Keeper {
+        let store = self.clone();
+        Keeper::new(Box::new(move |command, done| store.write(command, done)))
     }
 
     /// Returns the kind.

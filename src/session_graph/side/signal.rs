@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_millis(100);
 static SIGNALS: LazyLock<Mutex<HashMap<PathBuf, Weak<Signal>>>> = LazyLock::new(Mutex::default);
 
 /// Called once: `true` when somebody has written, `false` when the listening ended.
-pub(super) type Woken = Box<dyn FnOnce(bool) + Send>;
+pub(in crate::session_graph) type Woken = Box<dyn FnOnce(bool) + Send>;
 
 /// Tells that a file was written.
 #[derive(Debug)]
-pub(super) struct Signal {
+pub(in crate::session_graph) struct Signal {
     /// `None` in memory, where nobody else writes.
     path: Option<PathBuf>,
     state: Mutex<State>,
@@ -56,7 +56,7 @@ impl std::fmt::Debug for State {
 
 impl Signal {
     /// The signal of a file; a new one for a database in memory.
-    pub(super) fn of(path: Option<&Path>) -> Arc<Self> {
+    pub(in crate::session_graph) fn of(path: Option<&Path>) -> Arc<Self> {
         let make = || Arc::new(Self { path: path.map(Path::to_owned), state: Mutex::default() });
         let Some(path) = path else { return make() };
         let mut signals = SIGNALS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +75,7 @@ impl Signal {
     }
 
     /// Says that something was written.
-    pub(super) fn tell(&self) {
+    pub(in crate::session_graph) fn tell(&self) {
         let waiting = {
             let mut state = self.state();
             state.written += 1;
@@ -141,7 +141,7 @@ struct Watching {
 }
 
 impl Watcher {
-    pub(super) fn new(signal: &Arc<Signal>) -> Self {
+    pub(in crate::session_graph) fn new(signal: &Arc<Signal>) -> Self {
         let seen = signal.state().written;
         Self {
             signal: Arc::clone(signal),

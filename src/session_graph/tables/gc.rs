@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{blobs, head, info};
+use super::{blobs, head, info, pins};
 use crate::error::{Code, HfError, Result};
 use crate::json;
 use crate::session_graph::blob::{GENERIC, MANIFEST};
@@ -137,6 +137,19 @@ fn mark(sql: &mut dyn Sql) -> Result<std::result::Result<Marked, Unproven>> {
         Err(error) if is_undecodable(&error) => return Ok(Err(unproven(&error, None))),
         Err(error) => return Err(error),
     }
+    let pinned = pins::every(sql).and_then(|pins| {
+        pins.into_iter().map(|pin| Ok((pin.retained()?, pin.checkpoint_ref))).collect::<Result<Vec<_>>>()
+    });
+    match pinned {
+        Ok(pinned) => {
+            for (retained, checkpoint) in pinned {
+                roots.push((checkpoint, true));
+                roots.extend(retained.into_iter().map(|reference| (reference, false)));
+            }
+        }
+        Err(error) if is_undecodable(&error) => return Ok(Err(unproven(&error, None))),
+        Err(error) => return Err(error),
+    }
     let mut seen = HashSet::new();
     roots.retain(|(reference, _)| seen.insert(reference.clone()));
     for (reference, is_manifest) in &roots {
@@ -152,7 +165,7 @@ fn mark(sql: &mut dyn Sql) -> Result<std::result::Result<Marked, Unproven>> {
 }
 
 /// Reads the manifest that a root is, if it is one.
-fn expand(sql: &mut dyn Sql, reference: &str, is_manifest: bool) -> Result<Option<Manifest>> {
+pub(crate) fn expand(sql: &mut dyn Sql, reference: &str, is_manifest: bool) -> Result<Option<Manifest>> {
     let statement = "SELECT kind FROM blobs WHERE hash = ?1";
     let kind = first(sql, "look at a root", statement, &[Value::Text(reference)], |row| row.string(0))?;
     let Some(kind) = kind else {

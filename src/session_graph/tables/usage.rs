@@ -126,6 +126,13 @@ pub(crate) fn ledger(sql: &mut dyn Sql) -> Result<String> {
     )
 }
 
+/// The sums as entries.
+pub(crate) fn sums(sql: &mut dyn Sql) -> Result<Vec<Usage>> {
+    let statement = "SELECT source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens
+                     FROM usage_totals ORDER BY first_seq";
+    all(sql, "read usage", statement, &[], Usage::read)
+}
+
 fn list(sql: &mut dyn Sql, statement: &'static str) -> Result<String> {
     let entries = all(sql, "read usage", statement, &[], |row| Usage::read(row).map(|usage| usage.text()))?;
     Ok(format!("[{}]", entries.join(",")))

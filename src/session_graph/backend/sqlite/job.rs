@@ -68,6 +68,9 @@ impl WriteJob for Job {
 
     fn done(mut self: Box<Self>, outcome: Result<()>) {
         self.shared.pending.fetch_sub(1, Ordering::AcqRel);
+        if outcome.is_ok() {
+            self.shared.signal.tell();
+        }
         let Some(done) = self.done.take() else { return };
         let answer = self.answer.take();
         let answer =

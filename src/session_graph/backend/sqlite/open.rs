@@ -37,6 +37,14 @@ pub(in crate::session_graph) fn database(
         busy_timeout: Duration::from_millis(config.busy_timeout_ms),
         migrate: if config.migrates { Migrate::Auto } else { Migrate::Check },
         max_batch: MAX_BATCH,
+        ..self::options(application_id, migrations)
+    };
+    Database::open(&target, options)
+}
+
+/// What is the same however a file is opened.
+pub(in crate::session_graph) fn options(application_id: i32, migrations: &'static [Migration]) -> Options {
+    Options {
         shrinks: true,
         setup: |db| {
             db.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -44,8 +52,7 @@ pub(in crate::session_graph) fn database(
             db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
         },
         ..Options::new(application_id, migrations)
-    };
-    Database::open(&target, options)
+    }
 }
 
 /// An error that the tables' contents caused, not the database.
