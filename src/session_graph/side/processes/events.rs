@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::{invalid_payload, needs_key, no_wake_target, replay_conflict, terminal, undeclared, unknown};
+use super::error::{invalid_payload, needs_key, replay_conflict, terminal, undeclared, unknown};
 use super::output;
 use super::record::{self, Process};
 use super::schema;
 use super::scope::Scope;
-use super::selector::text_of;
 use super::types::{CANCEL_REQUESTED, EventType, State};
+use super::wakes;
 use crate::error::{Code, HfError, Result};
 use crate::json;
 use crate::session_graph::command::arguments;
@@ -50,9 +50,9 @@ struct Complete<'a> {
 }
 
 #[derive(Deserialize)]
-struct After {
-    id: String,
-    seq: i64,
+pub(super) struct After {
+    pub(super) id: String,
+    pub(super) seq: i64,
 }
 
 #[derive(Deserialize)]
@@ -103,7 +103,8 @@ fn store(sql: &mut dyn Sql, process: &Process, append: &Append<'_>) -> Result<St
     let ending = ending(process, &event_type, payload)?;
     let sequence = next_sequence(sql, id)?;
     let now = sql.now()?;
-    let waking = waking(process, &event_type, append, sequence, now)?;
+    let target = append.wake_target_scope.as_ref();
+    let waking = wakes::waking(process, &event_type, payload, target, sequence, now)?;
     let mut event = format!(
         "{{\"processId\":{},\"sequence\":{sequence},\"eventType\":{},\"payload\":{payload},\"occurredAtMs\":{now}",
         json::quote(id),
@@ -167,50 +168,6 @@ fn ending(process: &Process, event_type: &EventType, payload: &str) -> Result<Op
         Err(why) => format!("its awaitOutput {why}"),
     };
     Err(invalid_payload(&process.id, &event_type.name, &why))
-}
-
-struct Waking {
-    /// As the event shows it.
-    shown: String,
-    delivery: String,
-}
-
-/// Whom an event wakes.
-fn waking(
-    process: &Process,
-    event_type: &EventType,
-    append: &Append<'_>,
-    sequence: i64,
-    now: i64,
-) -> Result<Option<Waking>> {
-    let Some(wake) = &event_type.wake else { return Ok(None) };
-    let (id, name, payload) = (&process.id, &event_type.name, append.payload.get());
-    if let Some(when) = &wake.when
-        && !when.is_truthy(payload)?
-    {
-        return Ok(None);
-    }
-    let input = text_of(&wake.input.select(payload)?);
-    let dedupe_key = match &wake.dedupe_key {
-        Some(selector) => selector.text(payload)?,
-        None => format!("{id}:{sequence}"),
-    };
-    let scope = append.wake_target_scope.as_ref().ok_or_else(|| no_wake_target(id, name))?;
-    let scope_id = scope.id()?;
-    let key = json::quote(&dedupe_key);
-    let wake_id = canonical_hash(&format!("[{},{key}]", json::quote(&scope_id)))?;
-    let input = json::quote(&input);
-    let caused_by =
-        process.caused_by()?.map_or_else(String::new, |caused_by| format!(",\"processCausedBy\":{caused_by}"));
-    let delivery = format!(
-        "{{\"wakeId\":\"wake:{wake_id}\",\"targetSessionId\":{},\"targetScopeId\":{},\"processId\":{},\
-         \"sequence\":{sequence},\"eventType\":{},\"dedupeKey\":{key},\"input\":{input},\"createdAtMs\":{now}{caused_by}}}",
-        json::quote(&scope.session_id),
-        json::quote(&scope_id),
-        json::quote(id),
-        json::quote(name)
-    );
-    Ok(Some(Waking { shown: format!("{{\"input\":{input},\"dedupeKey\":{key}}}"), delivery }))
 }
 
 fn appended(event: &str, wake: Option<&str>) -> String {
@@ -302,23 +259,8 @@ pub(super) fn schema_of(sql: &mut dyn Sql, text: &str) -> Result<String> {
     Ok(format!("[{}]", schema.unwrap_or_default()))
 }
 
-/// Notes that somebody took note of a wake.
-pub(super) fn ack_wake(sql: &mut dyn Sql, text: &str) -> Result<String> {
-    let After { id, seq } = arguments(text, "ackWake")?;
-    let noted = sql.run(
-        "acknowledge a wake",
-        "INSERT INTO process_wake_acks (process_id, sequence) SELECT process_id, sequence FROM process_events
-         WHERE process_id = ?1 AND sequence = ?2 AND wake_json IS NOT NULL ON CONFLICT DO NOTHING",
-        &[Value::Text(&id), Value::Int(seq)],
-    )?;
-    if noted == 0 {
-        require(sql, &id)?;
-    }
-    Ok("null".to_owned())
-}
-
 /// Requires that a process is there.
-fn require(sql: &mut dyn Sql, id: &str) -> Result<()> {
+pub(super) fn require(sql: &mut dyn Sql, id: &str) -> Result<()> {
     let found =
         first(sql, "look for a process", "SELECT 1 FROM processes WHERE process_id = ?1", &[Value::Text(id)], |row| {
             row.int(0)

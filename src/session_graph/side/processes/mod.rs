@@ -10,6 +10,7 @@ mod schema;
 mod scope;
 mod selector;
 mod types;
+mod wakes;
 
 use serde::Deserialize;
 
@@ -41,7 +42,7 @@ pub(super) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String>
         "setExternalRef" => record::set_external_ref(sql, text),
         "append" => events::append(sql, text),
         "complete" => events::complete(sql, text),
-        "ackWake" => events::ack_wake(sql, text),
+        "ackWake" => wakes::ack_wake(sql, text),
         "schema" => events::schema_of(sql, text),
         "grant" => grants::grant(sql, text),
         "revoke" => grants::revoke(sql, text),
