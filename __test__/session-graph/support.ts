@@ -124,6 +124,7 @@ export function raw(path: string, ...statements: string[]): Record<string, unkno
     import { Database } from 'bun:sqlite';
     const [path, ...statements] = JSON.parse(process.env.RAW);
     const db = new Database(path);
+    db.run('PRAGMA busy_timeout = 5000');
     let rows = [];
     for (const text of statements) rows = db.query(text).all();
     db.close();

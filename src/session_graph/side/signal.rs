@@ -223,7 +223,9 @@ mod tests {
 
     fn wait(watcher: &Watcher) -> Receiver<bool> {
         let (tell, told) = channel();
-        watcher.next(Box::new(move |again| drop(tell.send(again))));
+        watcher.next(Box::new(move |again| {
+            let _ = tell.send(again);
+        }));
         told
     }
 
