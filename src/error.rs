@@ -204,7 +204,7 @@ codes! {
     GraphRecordDecode = "HF_GRAPH_RECORD_DECODE",
     /// A queued batch is damaged.
     GraphQueueRowCorrupt = "HF_GRAPH_QUEUE_ROW_CORRUPT",
-    /// A commit is larger than its store allows.
+    /// A commit is larger than the limits allow.
     GraphCommitTooLarge = "HF_GRAPH_COMMIT_TOO_LARGE",
     /// A write on a store that was opened for reading.
     GraphReadOnly = "HF_GRAPH_READ_ONLY",

@@ -47,11 +47,7 @@ export function checkWord<T extends string>(value: unknown, argument: string, al
 
 /** Requires a boolean, or nothing, which is `false`. */
 export function checkBooleanOf(value: unknown, argument: string): boolean {
-  try {
-    return checkBooleanOrUndefined(value, argument) ?? false;
-  } catch (error) {
-    throw asGraphError(error);
-  }
+  return guarded(() => checkBooleanOrUndefined(value, argument)) ?? false;
 }
 
 /** Requires an object. */

@@ -148,6 +148,19 @@ export class QueueRowCorruptError extends HoldfastError {
   }
 }
 
+/** The commit is larger than `commitLimits` allow; nothing was sent. */
+export class CommitTooLargeError extends HoldfastError {
+  /** Which limit. */
+  declare readonly limit: 'bytes' | 'nodes';
+  /** How much there may be. */
+  declare readonly max: number;
+  /** How much there is. */
+  declare readonly actual: number;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_GRAPH_COMMIT_TOO_LARGE' });
+  }
+}
+
 /** An effect cannot be done or replayed; `hfCode` says why, and so does the first word of the message. */
 export class EffectReplayError extends HoldfastError {
   /** The scope, as it is stored. */
@@ -171,19 +184,6 @@ export class HostEventError extends HoldfastError {
   declare readonly processId?: string;
   constructor(message: string, options?: StoreErrorOptions) {
     super(message, { ...options, hfCode: 'HF_GRAPH_HOST_EVENT' });
-  }
-}
-
-/** The commit is larger than `commitLimits` allow; nothing was sent. */
-export class CommitTooLargeError extends HoldfastError {
-  /** Which limit. */
-  declare readonly limit: 'bytes' | 'nodes';
-  /** How much there may be. */
-  declare readonly max: number;
-  /** How much there is. */
-  declare readonly actual: number;
-  constructor(message: string, options?: StoreErrorOptions) {
-    super(message, { ...options, hfCode: 'HF_GRAPH_COMMIT_TOO_LARGE' });
   }
 }
 
@@ -271,9 +271,9 @@ const OWN: Readonly<Record<string, GraphErrorClass>> = {
   BlobCorruptError,
   RecordDecodeError,
   QueueRowCorruptError,
+  CommitTooLargeError,
   EffectReplayError,
   HostEventError,
-  CommitTooLargeError,
   ReadOnlyStoreError,
   StoreNotFoundError,
   ProcessRegistryError,

@@ -1,9 +1,8 @@
 /** Looking after a store. */
 import { checkPath } from '../check';
-import { checkBooleanOf, checkCount, checkId, checkIds, checkObject, checkWord, print } from './arguments';
+import { checkBooleanOf, checkCount, checkId, checkIds, checkObject, checkWord, guarded, print } from './arguments';
 import { coreOf, question } from './base-store';
 import type { IntegrityProblem } from './commit-types';
-import { asGraphError } from './errors';
 import { SessionGraphQueue } from './queue-store';
 import { nodesOfPages } from './reading';
 import type { GcReport, SessionGraphStats } from './store-types';
@@ -157,9 +156,5 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
 }
 
 function pathOf(path: string): string {
-  try {
-    return checkPath(path, 'toPath');
-  } catch (error) {
-    throw asGraphError(error);
-  }
+  return guarded(() => checkPath(path, 'toPath'));
 }

@@ -8,7 +8,7 @@ use crate::session_graph::graph;
 use crate::session_graph::load::{self, Load, Reply};
 use crate::session_graph::pages;
 use crate::session_graph::queue;
-use crate::session_graph::sql::{Sql, Value, first};
+use crate::session_graph::sql::{Row, Sql, Value, first};
 use crate::session_graph::tables::{artifacts, attachments, blobs, head, info, meta, pins, usage};
 use crate::session_graph::verify;
 
@@ -126,16 +126,14 @@ impl Read {
 fn pulse(sql: &mut dyn Sql) -> Result<String> {
     let statement = "SELECT head_revision FROM session_head";
     let revision = first(sql, "look for changes", statement, &[], |row| row.int(0))?.unwrap_or(0);
-    let statement = "SELECT next_fencing FROM store_info";
-    let fencing = first(sql, "look for changes", statement, &[], |row| row.int(0))?.unwrap_or(0);
-    let statement = "SELECT count(*), count(claim_token), COALESCE(max(enqueue_seq), 0),
-                     CAST(COALESCE(sum(last_attempt), 0) AS BIGINT) FROM queued_work_batches";
-    let queue =
-        first(sql, "look for changes", statement, &[], |row| Ok((row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?)))?;
-    let (queued, claimed, last, dying) = queue.unwrap_or_default();
-    Ok(format!(
-        "{{\"headRevision\":{revision},\"queuedBatches\":{queued},\"queue\":\"{queued}:{claimed}:{last}:{dying}:{fencing}\"}}"
-    ))
+    let statement =
+        "SELECT count(*), count(claim_token), COALESCE(max(enqueue_seq), 0), COALESCE(max(claim_fencing_token), 0),
+                     CAST(COALESCE(sum(attempts + last_attempt), 0) AS BIGINT) FROM queued_work_batches";
+    let read = |row: &dyn Row| Ok([row.int(0)?, row.int(1)?, row.int(2)?, row.int(3)?, row.int(4)?]);
+    let queue = first(sql, "look for changes", statement, &[], read)?.unwrap_or_default();
+    let [queued, ..] = queue;
+    let mark = queue.map(|number| number.to_string()).join(":");
+    Ok(format!("{{\"headRevision\":{revision},\"queuedBatches\":{queued},\"queue\":\"{mark}\"}}"))
 }
 
 fn stats(sql: &mut dyn Sql) -> Result<String> {
