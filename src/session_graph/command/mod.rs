@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 pub(crate) use read::Read;
-pub(crate) use write::Write;
+pub(crate) use write::{Answer, Write};
 
 use super::blob::{Profile, short_hash};
 use super::commit::message::{self, Message};

@@ -54,8 +54,8 @@ pub(crate) struct SaveMeta {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Cancel {
-    session_id: String,
-    batch_id: String,
+    pub(crate) session_id: String,
+    pub(crate) batch_id: String,
 }
 
 #[derive(Debug, Deserialize)]

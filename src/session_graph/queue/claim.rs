@@ -11,6 +11,8 @@ use crate::session_graph::error::claim_expired;
 use crate::session_graph::sql::{Sql, Value, all};
 use crate::session_graph::tables::info;
 
+/// The SQLSTATE by which `complete_work` refuses.
+const NOT_HELD: &str = "HF001";
 /// Batches that are looked at together.
 const PAGE: i64 = 16;
 /// Times beyond it are no safe integers of JavaScript.
@@ -47,9 +49,9 @@ pub(crate) struct Claim {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Held {
-    session_id: String,
-    claim_id: String,
-    lease_token: String,
+    pub(super) session_id: String,
+    pub(super) claim_id: String,
+    pub(super) lease_token: String,
 }
 
 /// A longer (or shorter) lease.
@@ -57,9 +59,9 @@ pub(crate) struct Held {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Renewal {
     #[serde(flatten)]
-    held: Held,
-    batch_ids: Vec<String>,
-    lease_ttl_ms: i64,
+    pub(super) held: Held,
+    pub(super) batch_ids: Vec<String>,
+    pub(super) lease_ttl_ms: i64,
 }
 
 /// Whether a claim would find something. Reads only.
@@ -181,14 +183,13 @@ pub(crate) fn renew(sql: &mut dyn Sql, renewal: &Renewal) -> Result<String> {
 
 /// Frees what still carries the claim.
 pub(crate) fn abandon(sql: &mut dyn Sql, held: &Held) -> Result<()> {
-    sql.run(
+    sql.post(
         "abandon a claim",
         "UPDATE queued_work_batches SET claim_id = NULL, claim_owner_id = NULL, claim_token = NULL,
          claim_fencing_token = 0, claim_claimed_at_ms = 0, claim_expires_at_ms = 0
          WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
         &[Value::Text(&held.session_id), Value::Text(&held.claim_id), Value::Text(&held.lease_token)],
     )
-    .map(drop)
 }
 
 /// Requires that completed work is still owned: in the session of the commit, and exactly what the claim took.
@@ -202,6 +203,22 @@ pub(crate) fn check_completion(sql: &mut dyn Sql, session: &str, completion: &Co
 
 /// Removes completed work.
 pub(crate) fn complete(sql: &mut dyn Sql, completion: &Completion) -> Result<()> {
+    if sql.pipelines() {
+        // Others may claim what has lapsed since it was checked: this locks, compares, and refuses by itself.
+        let count = completion.batch_ids.len() as i64;
+        return sql.post_or(
+            "complete a claim",
+            "SELECT complete_work(?1, ?2, ?3, ?4)",
+            &[
+                Value::Text(&completion.session_id),
+                Value::Text(&completion.claim_id),
+                Value::Text(&completion.lease_token),
+                Value::Int(count),
+            ],
+            NOT_HELD,
+            claim_expired(&completion.session_id, &completion.claim_id),
+        );
+    }
     sql.run(
         "complete a claim",
         "DELETE FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",

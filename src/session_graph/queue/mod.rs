@@ -2,6 +2,7 @@
 
 mod batch;
 mod claim;
+pub(crate) mod postgres;
 mod rows;
 
 pub(crate) use batch::Draft;

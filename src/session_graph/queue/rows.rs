@@ -26,7 +26,7 @@ impl Stored {
         self.token.is_some() && self.expires_at_ms > now
     }
 
-    fn read(row: &dyn Row) -> Result<Self> {
+    pub(super) fn read(row: &dyn Row) -> Result<Self> {
         let (seq, id) = (row.int(0)?, row.string(1)?);
         Ok(Self { seq, batch: meaning(row, seq, &id), id, token: row.opt_string(9)?, expires_at_ms: row.int(10)? })
     }
@@ -56,6 +56,7 @@ macro_rules! columns {
          enqueued_at_ms, claim_token, claim_expires_at_ms"
     };
 }
+pub(super) use columns;
 
 /// Ready batches behind `after`, at most `limit`, in their order. Three streams, each found by an index of its own: what can go at
 /// once, what had to wait for a time that has come, and what somebody held for too long.
@@ -106,9 +107,9 @@ pub(super) fn fill(sql: &mut dyn Sql, stored: &mut Stored) -> Result<()> {
     Ok(())
 }
 
-type Item = std::result::Result<(i64, String, String), String>;
+pub(super) type Item = std::result::Result<(i64, String, String), String>;
 
-fn item(row: &dyn Row, first: usize) -> Item {
+pub(super) fn item(row: &dyn Row, first: usize) -> Item {
     let read =
         || -> Result<(i64, String, String)> { Ok((row.int(first)?, row.string(first + 1)?, row.string(first + 2)?)) };
     let item = read().map_err(|_| "an item cannot be read".to_owned())?;
@@ -118,7 +119,7 @@ fn item(row: &dyn Row, first: usize) -> Item {
     Ok(item)
 }
 
-fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, String> {
+pub(super) fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, String> {
     let mut out = Vec::with_capacity(items.len());
     for (place, item) in (0_i64..).zip(items) {
         let (index, id, payload) = item?;
@@ -130,18 +131,25 @@ fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, Strin
     Ok(out)
 }
 
+/// The batch that is stored with the same source key.
+pub(super) fn known(sql: &mut dyn Sql, draft: &Draft) -> Result<Option<Stored>> {
+    let Some(key) = &draft.source_key else { return Ok(None) };
+    let mut known = first(
+        sql,
+        "look for a source key",
+        concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND source_key = ?2"),
+        &[Value::Text(&draft.session_id), Value::Text(key)],
+        Stored::read,
+    )?;
+    if let Some(known) = &mut known {
+        fill(sql, known)?;
+    }
+    Ok(known)
+}
+
 /// Stores a batch, or finds the one with the same source key. Returns its JSON.
 pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
-    if let Some(key) = &draft.source_key
-        && let Some(mut known) = first(
-            sql,
-            "look for a source key",
-            concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND source_key = ?2"),
-            &[Value::Text(&draft.session_id), Value::Text(key)],
-            Stored::read,
-        )?
-    {
-        fill(sql, &mut known)?;
+    if let Some(known) = known(sql, draft)? {
         return match known.batch {
             Ok(batch) => Ok(batch.text()),
             Err(why) => Err(queue_corrupt(&known.id, &why)),
@@ -211,9 +219,14 @@ pub(crate) fn cancel(sql: &mut dyn Sql, session: &str, id: &str) -> Result<Strin
     let Some(mut stored) = found.filter(|stored| !stored.is_live(now)) else { return Ok("null".to_owned()) };
     fill(sql, &mut stored)?;
     sql.run("cancel a batch", "DELETE FROM queued_work_batches WHERE batch_id = ?1", &[Value::Text(id)])?;
-    let batch = stored.batch.unwrap_or_else(|_| Batch {
+    Ok(cancelled(stored, session).text())
+}
+
+/// What is told of a batch that was removed, also of a damaged one.
+pub(super) fn cancelled(stored: Stored, session: &str) -> Batch {
+    stored.batch.unwrap_or_else(|_| Batch {
         seq: stored.seq,
-        id: id.to_owned(),
+        id: stored.id,
         session_id: session.to_owned(),
         source_key: None,
         delivery: Delivery::EarliestSafeBoundary,
@@ -222,8 +235,7 @@ pub(crate) fn cancel(sql: &mut dyn Sql, session: &str, id: &str) -> Result<Strin
         available_at_ms: 0,
         enqueued_at_ms: 0,
         items: Vec::new(),
-    });
-    Ok(batch.text())
+    })
 }
 
 fn every(sql: &mut dyn Sql, session: Option<&str>) -> Result<Vec<Stored>> {

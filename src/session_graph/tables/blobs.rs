@@ -8,6 +8,28 @@ use crate::session_graph::sql::{Sql, Value, first};
 
 /// Stores a blob. Of one that is stored already only the age begins anew.
 pub(crate) fn put(sql: &mut dyn Sql, packed: &Packed, now: i64) -> Result<()> {
+    let length = i64::try_from(packed.content.len()).unwrap_or(i64::MAX);
+    if sql.pipelines() {
+        return sql.post(
+            "store a blob",
+            "WITH added AS (
+               INSERT INTO blobs (hash, kind, codec, raw_len, created_at_ms, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT DO NOTHING RETURNING 1),
+             aged AS (
+               UPDATE blobs SET created_at_ms = ?5
+               WHERE hash = ?1 AND created_at_ms <> ?5 AND NOT EXISTS (SELECT FROM added))
+             UPDATE store_info SET blob_bytes = blob_bytes + ?7 WHERE EXISTS (SELECT FROM added)",
+            &[
+                Value::Text(&packed.hash),
+                Value::Text(&packed.kind),
+                Value::Int(packed.codec),
+                Value::Int(packed.raw_len),
+                Value::Int(now),
+                Value::Bytes(&packed.content),
+                Value::Int(length),
+            ],
+        );
+    }
     let added = sql.run(
         "store a blob",
         "INSERT INTO blobs (hash, kind, codec, raw_len, created_at_ms, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -22,7 +44,7 @@ pub(crate) fn put(sql: &mut dyn Sql, packed: &Packed, now: i64) -> Result<()> {
         ],
     )?;
     if added > 0 {
-        return info::add_bytes(sql, i64::try_from(packed.content.len()).unwrap_or(i64::MAX));
+        return info::add_bytes(sql, length);
     }
     sql.run(
         "store a blob",
