@@ -34,7 +34,7 @@ const serving = async (url: string): Promise<number[]> =>
   (await query<{ pid: number }>("SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%holdfast%'", [], url)).map(({ pid }) => pid);
 
 describe('a server of its own', () => {
-  test('killed and started again in the middle of commits, five times: nothing acknowledged is lost, nothing is there twice', { timeout: 40_000 }, async () => {
+  test('killed and started again in the middle of commits, twice: nothing acknowledged is lost, nothing is there twice', { timeout: 40_000 }, async () => {
     const server = await restartablePostgres();
     const store = await SessionGraphStore.connect({ connectionString: server.url, sessionId: 's' });
     let [acknowledged, over] = [0, false];
@@ -61,10 +61,10 @@ describe('a server of its own', () => {
         if (batch !== null) enqueued.push(batch.batchId);
       }
     })();
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < 2; round++) {
       const before = acknowledged;
       while (acknowledged < before + 5) await sleep(5);
-      await sleep(round * 3);
+      await sleep(round * 4);
       await server.kill();
       await server.start();
     }
@@ -80,42 +80,50 @@ describe('a server of its own', () => {
   });
 
   test('away: calls are refused in bounded time, and go on when it is back; standing still: close() ends all the same', { timeout: 40_000 }, async () => {
-    const server = await restartablePostgres();
-    const [store, other] = [
-      await SessionGraphStore.connect({ connectionString: server.url, sessionId: 's' }),
-      await SessionGraphStore.connect({ connectionString: server.url, sessionId: 't' }),
-    ];
-    await store.commitRuntimeState(turn(1));
-    await server.kill();
-    let begun = performance.now();
-    const outcomes = await Promise.all([
-      failure(store.commitRuntimeState(turn(2))),
-      failure(store.enqueueQueuedWork(draft())),
-      failure(other.claimReadyQueuedWork(request)),
-      failure(other.loadSession({ scope: 'fullGraph' })),
-    ]);
-    expect(outcomes.map((error) => error.hfCode)).toEqual(Array.from({ length: 4 }, () => 'HF_UNAVAILABLE'));
-    expect(performance.now() - begun).toBeLessThan(15_000);
-    await server.start();
-    expect((await store.commitRuntimeState(turn(2))).headRevision).toBe(2);
-    expect(await whole(store)).toBe(2);
-    await other.loadSessionMeta();
-    const stopped = await serving(server.url);
-    for (const pid of [server.pid()!, ...stopped]) process.kill(pid, 'SIGSTOP');
-    try {
-      const hanging = [failure(store.commitRuntimeState(turn(3))), failure(store.loadSession({ scope: 'fullGraph' })), failure(other.enqueueQueuedWork(draft()))];
-      begun = performance.now();
-      await Promise.all([store.close(), other.close()].map((closing) => closing.catch((error) => expect(error.hfCode).toBe('HF_UNAVAILABLE'))));
-      expect(performance.now() - begun).toBeLessThan(13_000);
-      for (const error of await Promise.all(hanging)) expect(error.hfCode).toMatch(/^HF_(UNAVAILABLE|CLOSED)$/);
-    } finally {
-      for (const pid of [...stopped, server.pid()!]) process.kill(pid, 'SIGCONT');
-    }
-    const again = await SessionGraphStore.connect({ connectionString: server.url, sessionId: 's' });
-    expect([2, 3]).toContain(await whole(again));
-    expect((await again.commitRuntimeState(turn(3))).headRevision).toBe(3);
-    expect(await whole(again)).toBe(3);
-    await again.close();
+    const connect = (url: string, sessionId: string) => SessionGraphStore.connect({ connectionString: url, sessionId });
+    const away = async (): Promise<void> => {
+      const server = await restartablePostgres();
+      const [store, other] = [await connect(server.url, 's'), await connect(server.url, 't')];
+      await store.commitRuntimeState(turn(1));
+      await server.kill();
+      const begun = performance.now();
+      const outcomes = await Promise.all([
+        failure(store.commitRuntimeState(turn(2))),
+        failure(store.enqueueQueuedWork(draft())),
+        failure(other.claimReadyQueuedWork(request)),
+        failure(other.loadSession({ scope: 'fullGraph' })),
+      ]);
+      expect(outcomes.map((error) => error.hfCode)).toEqual(Array.from({ length: 4 }, () => 'HF_UNAVAILABLE'));
+      // One after the other on a handle, but tried no longer than one.
+      expect(performance.now() - begun).toBeLessThan(9000);
+      await server.start();
+      expect((await store.commitRuntimeState(turn(2))).headRevision).toBe(2);
+      expect(await whole(store)).toBe(2);
+      await Promise.all([store.close(), other.close()]);
+    };
+    const frozen = async (): Promise<void> => {
+      const server = await restartablePostgres();
+      const [store, other] = [await connect(server.url, 's'), await connect(server.url, 't')];
+      await store.commitRuntimeState(turn(1));
+      await other.loadSessionMeta();
+      const stopped = await serving(server.url);
+      for (const pid of [server.pid()!, ...stopped]) process.kill(pid, 'SIGSTOP');
+      try {
+        const hanging = [failure(store.commitRuntimeState(turn(2))), failure(store.loadSession({ scope: 'fullGraph' })), failure(other.enqueueQueuedWork(draft()))];
+        const begun = performance.now();
+        await Promise.all([store.close(), other.close()]);
+        expect(performance.now() - begun).toBeLessThan(9000);
+        for (const error of await Promise.all(hanging)) expect(error.hfCode).toBe('HF_UNAVAILABLE');
+      } finally {
+        for (const pid of [...stopped, server.pid()!]) process.kill(pid, 'SIGCONT');
+      }
+      const again = await connect(server.url, 's');
+      expect([1, 2]).toContain(await whole(again));
+      expect((await again.commitRuntimeState(turn(2))).headRevision).toBe(2);
+      expect(await whole(again)).toBe(2);
+      await again.close();
+    };
+    await Promise.all([away(), frozen()]);
   });
 });
 
@@ -129,7 +137,7 @@ test('connections are cut in the middle of everything: no call fails, nothing ha
   const cutting = (async () => {
     let cut = 0;
     while (!over) {
-      await sleep(7);
+      await sleep(20 + (cut % 5) * 8);
       cut += (await query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [schema])).length;
     }
     return cut;
@@ -137,7 +145,7 @@ test('connections are cut in the middle of everything: no call fails, nothing ha
   const done: unknown[] = [];
   const claims = new Set<number>();
   const working = (async () => {
-    for (let n = 0; n < 60; n++) {
+    for (let n = 0; n < 25; n++) {
       await worker.enqueueQueuedWork(draft({ payloads: [n] }));
       let claim: QueuedWorkClaim | null;
       // A claim whose answer was lost is not lost: nobody else would get its work.
@@ -151,11 +159,11 @@ test('connections are cut in the middle of everything: no call fails, nothing ha
   })();
   await working;
   over = true;
-  expect(await cutting).toBeGreaterThan(10);
-  expect(done).toEqual(Array.from({ length: 60 }, (_, n) => n));
-  expect(claims.size).toBe(60);
-  // Sixty commits, each of them once, though none of them had a stamp.
-  expect(await store.stats()).toMatchObject({ headRevision: 60, queuedBatches: 0 });
+  expect(await cutting).toBeGreaterThan(5);
+  expect(done).toEqual(Array.from({ length: 25 }, (_, n) => n));
+  expect(claims.size).toBe(25);
+  // All commits, each of them once, though none of them had a stamp.
+  expect(await store.stats()).toMatchObject({ headRevision: 25, queuedBatches: 0 });
   await Promise.all([store.close(), worker.close()]);
 });
 
@@ -207,7 +215,7 @@ describe('processes', () => {
     const options = { connectionString: url, schema, sessionId: 's' };
     const store = await SessionGraphStore.connect(options);
     let told = 0;
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < 3; round++) {
       const child = start(JSON.stringify(options), 'append', '100000', String(told + 1));
       await child.line(`done ${told + 2 + ((round * 3) % 7)}`);
       await child.kill();

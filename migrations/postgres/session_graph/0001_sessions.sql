@@ -210,7 +210,8 @@ CREATE INDEX attachment_manifest_uncommitted ON {schema}.all_attachment_manifest
 -- Fencing tokens, for all stores: a row with a counter would be held until a commit.
 CREATE SEQUENCE {schema}.claim_fencing;
 
--- Takes the batches that a claim gets, and returns them; nothing where it gets none. Choosing is done by one at a time per store, here
+-- Takes the batches that a claim gets. Returns all that it decided by, with the one that ended the choice: those that carry `token` are
+-- claimed. The numbers of all are in the setting `holdfast.looked` until the transaction ends. Choosing is done by one at a time per store, here
 -- alone: nobody waits for a round trip or a commit of another. `wanted_ids`: exactly these, or none. `damaged`: what is not there.
 CREATE FUNCTION {schema}.claim_work(of_session TEXT, at_turn BIGINT, wanted BIGINT, of_owner TEXT, token TEXT, ttl_ms BIGINT,
   wanted_ids TEXT[], damaged BIGINT[]) RETURNS SETOF {schema}.queued_work_batches LANGUAGE plpgsql AS $body$
@@ -225,6 +226,7 @@ DECLARE
   behind BIGINT;
   taken BIGINT[];
   taken_ids TEXT[];
+  looked BIGINT[];
   locked BIGINT;
 BEGIN
   -- Of the session, not of the transaction: it must not last until the commit. Whatever happens, it is given back below.
@@ -233,6 +235,7 @@ BEGIN
     now_ms := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
     taken := '{}';
     taken_ids := '{}';
+    looked := '{}';
     behind := 0;
     page_size := 1;
     BEGIN
@@ -261,6 +264,7 @@ BEGIN
             AND (b.claim_token IS NULL OR b.claim_expires_at_ms <= now_ms)
           ORDER BY b.enqueue_seq FOR UPDATE SKIP LOCKED
         LOOP
+          looked := looked || each.enqueue_seq;
           IF cardinality(taken) = 0 THEN
             EXIT pages WHEN at_turn = 1 AND each.delivery_policy <> 'earliest_safe_boundary';
             head := each;
@@ -305,7 +309,8 @@ BEGIN
     END;
   END LOOP;
   PERFORM pg_advisory_unlock(turn);
-  RETURN QUERY SELECT * FROM {schema}.queued_work_batches b WHERE b.enqueue_seq = ANY (taken) ORDER BY b.enqueue_seq;
+  PERFORM set_config('holdfast.looked', looked::text, true);
+  RETURN QUERY SELECT * FROM {schema}.queued_work_batches b WHERE b.enqueue_seq = ANY (looked) ORDER BY b.enqueue_seq;
 EXCEPTION WHEN OTHERS OR query_canceled THEN
   PERFORM pg_advisory_unlock(turn);
   RAISE;

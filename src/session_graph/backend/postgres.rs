@@ -17,7 +17,7 @@ mod transact;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -57,7 +57,7 @@ pub(super) fn open(config: &Config, postgres: &PostgresConfig) -> Result<Arc<dyn
     let number = match place.store(&postgres.key, config.migrates) {
         Ok(number) => number,
         Err(error) => {
-            place.leave(Box::new(|_| {}));
+            place.leave(CLOSE, Box::new(|_| {}));
             return Err(error);
         }
     };
@@ -79,7 +79,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Nobody closed it: the environment ended.
         if self.line.leave() {
-            self.place.leave(Box::new(|_| {}));
+            self.place.leave(CLOSE, Box::new(|_| {}));
         }
     }
 }
@@ -90,7 +90,7 @@ fn closed() -> HfError {
 
 impl Backend for PgStore {
     fn write(&self, command: String, bytes: Vec<Vec<u8>>, done: Done<String>) {
-        match self.0.line.push(Entry { command, bytes, done }) {
+        match self.0.line.push(Entry { command, bytes, since: Instant::now(), done }) {
             Ok(true) => {
                 let inner = Arc::clone(&self.0);
                 WAITERS.spawn(move || inner.work());
@@ -127,11 +127,18 @@ impl Backend for PgStore {
         let inner = Arc::clone(&self.0);
         // Not on a thread that waits for servers: all of those may be waiting.
         self.0.place.runtime.clone().spawn(async move {
-            if tokio::time::timeout(CLOSE, inner.line.quiet()).await.is_err() {
+            let is_quiet = tokio::time::timeout(CLOSE, inner.line.quiet()).await.is_ok();
+            if !is_quiet {
+                // What is under way is told that it failed.
                 inner.cut.send_replace(true);
                 let _ = tokio::time::timeout(LAST_WORD, inner.line.quiet()).await;
             }
-            if inner.line.leave() { inner.place.leave(done) } else { done(Ok(())) }
+            if inner.line.leave() {
+                let limit = if is_quiet { CLOSE } else { LAST_WORD };
+                inner.place.leave(limit, Box::new(move |_| done(Ok(()))));
+            } else {
+                done(Ok(()));
+            }
         });
     }
 }

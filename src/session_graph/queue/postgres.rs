@@ -132,9 +132,10 @@ const CLAIM: &str = concat!(
 );
 const ITEMS: &str = "SELECT i.batch_id, i.item_index, i.item_id, i.payload_json
      FROM queued_work_batches b JOIN queued_work_items i ON i.batch_id = b.batch_id
-     WHERE b.session_id = ?1 AND b.claim_token = ?2 ORDER BY i.batch_id, i.item_index";
+     WHERE b.enqueue_seq = ANY (current_setting('holdfast.looked')::bigint[]) ORDER BY i.batch_id, i.item_index";
 
-/// Claims batches; returns the claim as JSON, `null` if there is nothing. `again` is what is damaged: it is not there for a claim.
+/// Claims batches; returns the claim as JSON, `null` if there is nothing. What is `damaged` is not there for a claim; only here it can be
+/// told whether what the server decided by is.
 /// Answers with what else turned out to be damaged: then nothing may be committed, and it must be called again.
 pub(crate) fn claim(pg: &mut Pg<'_>, claim: &Claim, damaged: &[i64]) -> Result<std::result::Result<String, Vec<i64>>> {
     let request = &claim.request;
@@ -157,18 +158,21 @@ pub(crate) fn claim(pg: &mut Pg<'_>, claim: &Claim, damaged: &[i64]) -> Result<s
     )
     .with_texts(claim.batch_ids.clone())
     .with_ints(damaged.to_vec());
-    let items = Statement::new("read a batch", ITEMS, &[Value::Text(&request.session_id), Value::Text(&token)]);
+    let items = Statement::new("read a batch", ITEMS, &[]);
     let replies = pg.exchange(&[ask, items], false)?;
-    let [claimed, items] = replies.as_slice() else { return Err(bug("an answer is missing")) };
-    let Some(head) = claimed.rows.first().map(PgRow) else { return Ok(Ok("null".to_owned())) };
-    let (claim_id, fencing, now, expires) = (head.string(11)?, head.int(12)?, head.int(13)?, head.int(10)?);
+    let [looked, items] = replies.as_slice() else { return Err(bug("an answer is missing")) };
     let mut found: Vec<(String, Item)> = Vec::with_capacity(items.rows.len());
     for row in items.rows.iter().map(PgRow) {
         found.push((row.string(0)?, item(&row, 1)));
     }
     let (mut texts, mut bad) = (Vec::new(), Vec::new());
-    for row in claimed.rows.iter().map(PgRow) {
+    let mut lease = None;
+    for row in looked.rows.iter().map(PgRow) {
         let stored = Stored::read(&row)?;
+        let is_mine = stored.token.as_ref() == Some(&token);
+        if is_mine && lease.is_none() {
+            lease = Some((row.string(11)?, row.int(12)?, row.int(13)?, stored.expires_at_ms));
+        }
         let (own, rest) = found.into_iter().partition(|(id, _)| *id == stored.id);
         found = rest;
         let filled = stored.batch.and_then(|mut batch| {
@@ -176,13 +180,15 @@ pub(crate) fn claim(pg: &mut Pg<'_>, claim: &Claim, damaged: &[i64]) -> Result<s
             Ok(batch)
         });
         match filled {
-            Ok(batch) => texts.push(batch.text()),
+            Ok(batch) if is_mine => texts.push(batch.text()),
+            Ok(_) => {}
             Err(_) => bad.push(stored.seq),
         }
     }
     if !bad.is_empty() {
         return Ok(Err(bad));
     }
+    let Some((claim_id, fencing, now, expires)) = lease else { return Ok(Ok("null".to_owned())) };
     Ok(Ok(format!(
         "{{\"sessionId\":{},\"claimId\":{},\"ownerId\":{},\"leaseToken\":\"{token}\",\"fencingToken\":{fencing},\
          \"claimedAtEpochMs\":{now},\"expiresAtEpochMs\":{expires},\"batches\":[{}]}}",

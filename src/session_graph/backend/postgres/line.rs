@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -11,6 +12,8 @@ use crate::session_graph::backend::Done;
 pub(super) struct Entry {
     pub(super) command: String,
     pub(super) bytes: Vec<Vec<u8>>,
+    /// When it was called.
+    pub(super) since: Instant,
     pub(super) done: Done<String>,
 }
 

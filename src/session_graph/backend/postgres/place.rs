@@ -24,9 +24,6 @@ const MIGRATIONS: &[Migration] = &[Migration {
 /// on after that runs its command again.
 const STANDSTILL_MS: u64 = 10_000;
 
-/// How long closing waits for connections.
-const CLOSE: Duration = Duration::from_secs(5);
-
 /// By what they were opened with: the place, and how many stores use it.
 type Open = HashMap<String, (Arc<Place>, usize)>;
 
@@ -55,7 +52,6 @@ impl Place {
             return Ok(Arc::clone(place));
         }
         let mut connection = config.connection.clone();
-        connection.close_timeout.get_or_insert(CLOSE);
         // The server takes some of these statements for expensive ones, and compiles them for longer than they run.
         connection.session.get_or_insert_with(|| "SET jit = off".to_owned());
         let place = Arc::new(Self {
@@ -106,8 +102,8 @@ impl Place {
         )
     }
 
-    /// Closes the connections with the last store, and tells.
-    pub(super) fn leave(&self, done: Done<()>) {
+    /// Closes the connections with the last store, waiting for what they do for at most `limit`, and tells.
+    pub(super) fn leave(&self, limit: Duration, done: Done<()>) {
         let is_last = {
             let mut open = open();
             let left = open.get_mut(&self.key).map_or(0, |(_, users)| {
@@ -119,6 +115,6 @@ impl Place {
             }
             left == 0
         };
-        if is_last { self.postgres.close(Box::new(done)) } else { done(Ok(())) }
+        if is_last { self.postgres.close_within(limit, Box::new(done)) } else { done(Ok(())) }
     }
 }

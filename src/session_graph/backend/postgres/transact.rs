@@ -43,6 +43,7 @@ enum Kind {
 struct Job {
     kind: Kind,
     size: usize,
+    since: Instant,
     command: Write,
     done: Done<String>,
 }
@@ -50,7 +51,7 @@ struct Job {
 /// What comes out of the line.
 enum Next {
     Job(Job),
-    Collect(i64, Done<String>),
+    Collect(i64, Instant, Done<String>),
 }
 
 fn kind_of(command: &Write) -> Kind {
@@ -144,7 +145,9 @@ impl Inner {
                 },
             };
             let ran = catch_unwind(AssertUnwindSafe(|| match first {
-                Next::Collect(age_ms, done) => done(self.collect(age_ms).map(|progress| progress.report())),
+                Next::Collect(age_ms, since, done) => {
+                    done(self.collect(age_ms, since).map(|progress| progress.report()))
+                }
                 Next::Job(job) => {
                     let (jobs, next) = self.gather(job);
                     kept = next;
@@ -156,7 +159,7 @@ impl Inner {
         }
     }
 
-    fn prepare(&self, Entry { command, bytes, done }: Entry) -> Option<Next> {
+    fn prepare(&self, Entry { command, bytes, since, done }: Entry) -> Option<Next> {
         let size = command.len() + bytes.iter().map(Vec::len).sum::<usize>();
         let prepared = name_of(&command).and_then(|name| {
             if name == "gc" {
@@ -166,8 +169,8 @@ impl Inner {
             Write::prepare(&command, bytes, self.profile).map(Ok)
         });
         match prepared {
-            Ok(Ok(command)) => Some(Next::Job(Job { kind: kind_of(&command), size, command, done })),
-            Ok(Err(age_ms)) => Some(Next::Collect(age_ms, done)),
+            Ok(Ok(command)) => Some(Next::Job(Job { kind: kind_of(&command), size, since, command, done })),
+            Ok(Err(age_ms)) => Some(Next::Collect(age_ms, since, done)),
             Err(error) => {
                 done(Err(error));
                 None
@@ -195,18 +198,21 @@ impl Inner {
 
     fn run_jobs(&self, jobs: Vec<Job>) {
         let commands: Vec<&Write> = jobs.iter().map(|job| &job.command).collect();
-        let begin = jobs.first().map_or("", |job| self.begin_of(job.kind));
+        let (begin, since) = match jobs.last() {
+            Some(job) => (self.begin_of(job.kind), job.since),
+            None => return,
+        };
         let answers: Vec<Result<Answer>> = if let [command] = commands.as_slice() {
-            vec![self.transaction(begin, |pg| run_caught(command, pg))]
+            vec![self.transaction(begin, since, |pg| run_caught(command, pg))]
         } else {
-            match self.transaction(begin, |pg| run_together(&commands, pg)) {
+            match self.transaction(begin, since, |pg| run_together(&commands, pg)) {
                 Ok(answers) => answers,
                 // The server is away, or locked by somebody: that is so for each of them.
                 Err(error) if is_fatal(&error) || error.code() == Code::Busy => {
                     commands.iter().map(|_| Err(error.clone())).collect()
                 }
                 Err(_) => {
-                    let alone = |command: &&Write| self.transaction(begin, |pg| run_caught(command, pg));
+                    let alone = |command: &&Write| self.transaction(begin, since, |pg| run_caught(command, pg));
                     commands.iter().map(alone).collect()
                 }
             }
@@ -216,7 +222,7 @@ impl Inner {
                 let commits = self.line.count_commit();
                 if self.gc.every_commits.is_some_and(|every| every > 0 && commits.is_multiple_of(every)) {
                     // What the collection says does not matter: the commit is done.
-                    let _ = self.collect(self.gc.min_blob_age_ms);
+                    let _ = self.collect(self.gc.min_blob_age_ms, Instant::now());
                 }
             }
             (job.done)(answer.map(|answer| answer.text));
@@ -231,32 +237,32 @@ impl Inner {
     }
 
     /// Slice after slice: others may write in between.
-    fn collect(&self, age_ms: i64) -> Result<Progress> {
+    fn collect(&self, age_ms: i64, since: Instant) -> Result<Progress> {
         let mut progress = Progress::default();
         while !progress.is_over() {
-            progress = self.transaction(&self.begin, |pg| gc::slice(pg, age_ms, progress.clone()))?;
+            progress = self.transaction(&self.begin, since, |pg| gc::slice(pg, age_ms, progress.clone()))?;
         }
         Ok(progress)
     }
 
     pub(super) fn read(&self, command: &str) -> Result<Reply> {
         let command = Read::parse(command)?;
-        self.transaction(&self.begin_reading, |pg| {
+        self.transaction(&self.begin_reading, Instant::now(), |pg| {
             pg.only_read();
             command.run(pg)
         })
     }
 
-    /// Runs `work` in a transaction, again where that can help and harms nobody.
-    fn transaction<T>(&self, begin: &str, mut work: impl FnMut(&mut Pg<'_>) -> Result<T>) -> Result<T> {
-        let start = Instant::now();
+    /// Runs `work` in a transaction, again where that can help and harms nobody: once, and until [`RETRY`] after `since`, when it was
+    /// called. So a server that is away is waited for no longer, however many calls are in the line.
+    fn transaction<T>(&self, begin: &str, since: Instant, mut work: impl FnMut(&mut Pg<'_>) -> Result<T>) -> Result<T> {
         let mut pause = Duration::from_millis(5);
         loop {
             let error = match self.attempt(begin, &mut work) {
                 Ok(value) => return Ok(value),
                 Err(error) => told(error),
             };
-            if is_unknown(&error) || !is_transient(&error) || start.elapsed() > RETRY || *self.cut.borrow() {
+            if is_unknown(&error) || !is_transient(&error) || since.elapsed() > RETRY || *self.cut.borrow() {
                 return Err(error);
             }
             std::thread::sleep(pause);
@@ -274,9 +280,9 @@ impl Inner {
             }
             match pg.commit() {
                 Ok(()) => Ok((value, true)),
-                Err(error) if is_unknown(&error) => match pg.xid().map_or(Fate::Unknown, |xid| self.fate(xid)) {
+                Err(error) if is_unknown(&error) => match pg.xid().map_or(Fate::Undone, |xid| self.fate(xid)) {
                     Fate::Committed => Ok((value, true)),
-                    // Nothing happened: it can be run again.
+                    // Nothing happened, or there was nothing to do: it can be run again.
                     Fate::Undone => Err(HfError::new(Code::Unavailable, error.message())),
                     Fate::Unknown => Err(error),
                 },
