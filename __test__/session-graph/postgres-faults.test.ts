@@ -133,28 +133,35 @@ test('connections are cut in the middle of everything: no call fails, nothing ha
   tagged.searchParams.set('application_name', schema);
   const options = { connectionString: tagged.href.replaceAll('+', '%20'), schema };
   const [store, worker] = [await SessionGraphStore.connect({ ...options, sessionId: 's' }), await SessionGraphStore.connect({ ...options, sessionId: 's' })];
-  let over = false;
+  let [over, ended] = [false, 0];
   const cutting = (async () => {
     let cut = 0;
-    while (!over) {
-      await sleep(20 + (cut % 5) * 8);
+    for (let round = 0; !over; round++) {
+      await sleep((round * 3) % 11);
       cut += (await query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1', [schema])).length;
+      // However slow the machine: a call must end before the next cut.
+      for (const before = ended; ended === before && !over; ) await sleep(2);
     }
     return cut;
   })();
+  const told = async <T>(call: Promise<T>): Promise<T> => {
+    const value = await call;
+    ended++;
+    return value;
+  };
   const done: unknown[] = [];
   const claims = new Set<number>();
   const working = (async () => {
     for (let n = 0; n < 25; n++) {
-      await worker.enqueueQueuedWork(draft({ payloads: [n] }));
+      await told(worker.enqueueQueuedWork(draft({ payloads: [n] })));
       let claim: QueuedWorkClaim | null;
       // A claim whose answer was lost is not lost: nobody else would get its work.
-      while ((claim = await worker.claimReadyQueuedWork(request)) === null);
+      while ((claim = await told(worker.claimReadyQueuedWork(request))) === null);
       claims.add(claim.fencingToken);
-      const { expiresAtEpochMs } = await worker.renewQueuedWorkClaim(claim, 90_000);
+      const { expiresAtEpochMs } = await told(worker.renewQueuedWorkClaim(claim, 90_000));
       expect(expiresAtEpochMs).toBeGreaterThan(claim.expiresAtEpochMs);
       done.push(claim.batches[0]!.items[0]!.payload);
-      await worker.commitRuntimeState(commit({ sessionId: 'root', completedQueueClaims: [completionOf(claim)], graph: { type: 'unchanged', leafNodeId: null } }));
+      await told(worker.commitRuntimeState(commit({ completedQueueClaims: [completionOf(claim)] })));
     }
   })();
   await working;

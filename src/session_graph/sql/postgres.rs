@@ -27,6 +27,9 @@ const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 /// Made of what fails if a row is there already where that is an error of its own: see [`Sql::store_new`].
 const UNLESS_THERE: &str = "ON CONFLICT DO NOTHING";
 
+/// A statement and its parameters.
+type Asked = (Cow<'static, str>, Vec<Kept>);
+
 /// A statement on its way.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
@@ -67,7 +70,7 @@ pub(crate) struct Pg<'a> {
     /// Goes out with the next question.
     posted: Vec<Statement>,
     /// What was asked for before it was needed, until something else is written.
-    ahead: HashMap<(Cow<'static, str>, Vec<Kept>), Arc<Vec<postgres::Row>>>,
+    ahead: HashMap<Asked, Arc<Vec<postgres::Row>>>,
     /// The server's time, once somebody asked.
     now: Option<i64>,
     xid: Option<i64>,
