@@ -150,8 +150,17 @@ export declare const ERROR_CODES: readonly [
   "HF_GRAPH_BLOB_CORRUPT",
   "HF_GRAPH_RECORD_DECODE",
   "HF_GRAPH_QUEUE_ROW_CORRUPT",
+  "HF_GRAPH_COMMIT_TOO_LARGE",
   "HF_GRAPH_READ_ONLY",
-  "HF_GRAPH_STORE_NOT_FOUND"
+  "HF_GRAPH_STORE_NOT_FOUND",
+  "HF_GRAPH_PROCESS_REGISTRY",
+  "HF_GRAPH_EFFECT_REPLAY_MISSING",
+  "HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT",
+  "HF_GRAPH_EFFECT_REPLAY_LEASE_LOST",
+  "HF_GRAPH_EFFECT_REPLAY_KEY_MISSING",
+  "HF_GRAPH_EFFECT_REPLAY_CORRUPT_ROW",
+  "HF_GRAPH_EFFECT_REPLAY_STORE",
+  "HF_GRAPH_HOST_EVENT"
 ];
 
 /** A stable error code: what {@link HoldfastError.hfCode} holds. */
@@ -5550,6 +5559,8 @@ export interface SessionMeta {
   cwd?: string | null;
   /** Default `{ type: 'root' }`. */
   relation?: JsonValue;
+  /** What else a list of sessions shows, such as the last message; small, because lists read all of them. */
+  summary?: JsonValue;
 }
 
 /** What a batch joins: nothing, what has no group either, or its group. */
@@ -5571,10 +5582,22 @@ export interface QueuedWorkBatchDraft {
   mergeKey?: MergeKey;
   /** Not before that time, in milliseconds since 1970; default 0. */
   availableAtMs?: number;
+  /**
+   * How often it may be claimed, 1 or more; after that it is a dead letter that nobody gets until it is requeued. `null`: any number of
+   * times. Default what `queue.maxAttempts` of the store's options says, and that is any number.
+   */
+  maxAttempts?: number | null;
+  /**
+   * Remembers for `retainMs` how it ended: until then a batch with its `sourceKey` that says `dedupe`, too, is not enqueued again, and
+   * `queuedWorkState` knows of it. `null`: not at all. Default what `queue.retainFinishedMs` of the store's options says, and that is not at all.
+   */
+  dedupe?: {
+    retainMs: number;
+  } | null;
 }
 
 /** A batch that waits, or is being worked on. */
-export interface QueuedWorkBatch extends Required<Omit<QueuedWorkBatchDraft, "payloads">> {
+export interface QueuedWorkBatch extends Required<Omit<QueuedWorkBatchDraft, "payloads" | "maxAttempts" | "dedupe">> {
   batchId: string;
   /** Its place in the order; never used again. */
   enqueueSeq: number;
@@ -5584,7 +5607,62 @@ export interface QueuedWorkBatch extends Required<Omit<QueuedWorkBatchDraft, "pa
     itemId: string;
     payload: JsonValue;
   }[];
+  /** How often it may be claimed; left out where any number of times. */
+  maxAttempts?: number;
+  /** How often it was claimed, this time included; left out with `maxAttempts`. */
+  attempts?: number;
+  /** Only in what enqueueing a batch again answers: it is over, its `items` are forgotten, and nothing was enqueued. */
+  finished?: {
+    outcome: "completed" | "cancelled";
+    atEpochMs: number;
+  };
 }
+
+/** A batch that nobody gets any more: it was claimed as often as it may be, and never completed. */
+export interface QueuedWorkDeadLetter {
+  batch: QueuedWorkBatch;
+  /** Who claimed it last, and when; `null` if that claim was given back. */
+  ownerId: string | null;
+  claimedAtEpochMs: number | null;
+}
+
+/** What has become of a batch. `attempts` counts claims. */
+export type QueuedWorkState = {
+  state: "waiting";
+  attempts: number;
+  availableAtMs: number;
+} | {
+  state: "claimed";
+  attempts: number;
+  ownerId: string;
+  claimedAtEpochMs: number;
+  expiresAtEpochMs: number;
+} | {
+  state: "dead";
+  attempts: number;
+} | {
+  state: "completed" | "cancelled";
+  attempts: number;
+  finishedAtEpochMs: number;
+  rememberedUntilEpochMs: number;
+} | {
+  state: "notFound";
+};
+
+/** What cancelling a batch did, or why it did nothing. `completed` is known only while it is remembered. */
+export type QueuedWorkCancellation = {
+  outcome: "cancelled";
+  batch: QueuedWorkBatch;
+} | {
+  outcome: "claimed";
+  ownerId: string;
+  expiresAtEpochMs: number;
+} | {
+  outcome: "completed";
+  finishedAtEpochMs: number;
+} | {
+  outcome: "notFound";
+};
 
 /** Who asks for work, where, and for how long. */
 export interface QueuedWorkClaimRequest {
@@ -5725,10 +5803,23 @@ export interface SessionGraphStoreOptions {
   maxReaders?: number;
   /** `never`: a file that is missing, or of an older version, is refused. Default `auto`. */
   migrate?: "auto" | "never";
+  /** What batches are enqueued with by this handle unless their drafts say something else; default no limit, and nothing is remembered. */
+  queue?: {
+    maxAttempts?: number | null;
+    retainFinishedMs?: number | null;
+  };
+  /**
+   * Commits that are larger are refused before anybody waits for them, with {@link CommitTooLargeError}: `maxBytes` of the commit as JSON and
+   * its execution state, `maxNodes` in its graph. Default no limits.
+   */
+  commitLimits?: {
+    maxBytes?: number | null;
+    maxNodes?: number | null;
+  };
 }
 
 /** How a store in PostgreSQL is opened. */
-export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, "blobProfile" | "gcPolicy" | "busyTimeoutMs" | "migrate"> {
+export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, "blobProfile" | "gcPolicy" | "busyTimeoutMs" | "migrate" | "queue" | "commitLimits"> {
   /** `postgres://user:password@host:port/database`. Stores of this process with the same connection share their connections. */
   connectionString: string;
   /** Which store of the schema; made when it is missing. One per session. */
@@ -5788,6 +5879,12 @@ export interface SessionGraphStats {
   queuedBatches: number;
   /** How long the first batch that nobody claimed has waited; `null` if there is none. */
   oldestWaitingMs: number | null;
+  /** Batches that a claim could take now, and how long the first of them could have been taken; `null` if there is none. */
+  readyBatches: number;
+  oldestReadyMs: number | null;
+  /** Batches that somebody works on. */
+  claimedBatches: number;
+  deadLetters: number;
   /** Sizes of the file and of its write-ahead log; 0 in memory. Like the rest left out for a store that is only read. */
   fileBytes?: number;
   walBytes?: number;
@@ -5799,10 +5896,480 @@ export interface SessionGraphStats {
   queued?: number;
   /** How often a reader kept the log from being written back. */
   checkpointsHeld?: number;
+  /** How long transactions of this handle waited for the write lock, in milliseconds, up to a factor of two; 0 before the first. */
+  lockWaitMs?: {
+    p50: number;
+    p95: number;
+    p99: number;
+  };
+}
+
+/** How a store of processes, of effects, or of host events is opened. */
+export type SideStoreOptions = Pick<SessionGraphStoreOptions, "durability" | "busyTimeoutMs" | "maxReaders" | "migrate">;
+
+/** A session, or one agent frame of it. Its id is `session:<s>` or `session:<s>/frame:<f>`. */
+export interface ProcessScope {
+  /** Not empty; must not contain `/frame:`. */
+  sessionId: string;
+  agentFrameId?: string;
+}
+
+/**
+ * What is taken from a payload: all of it, the value that a JSON pointer (RFC 6901) leads to, a constant, whether a pointer leads anywhere, or
+ * a text in which each `{name}` is replaced by that field's text. Strings are taken as they are, all else as JSON where text is needed.
+ */
+export type Selector = "payload" | {
+  pointer: string;
+} | {
+  const: JsonValue;
+} | {
+  present: string;
+} | {
+  template: string;
+  fields: Record<string, Selector>;
+};
+
+/** How a process ends. */
+export type ProcessTerminalState = "completed" | "failed" | "cancelled";
+
+/** A kind of event that a process may append. */
+export interface ProcessEventType {
+  name: string;
+  /** Checked before an event is stored: a JSON Schema, of which type, required, properties, items, enum, const and additionalProperties count. */
+  payloadSchema?: JsonValue;
+  /** The event ends the process. `awaitOutput` takes an {@link AwaitOutput} of that state from the payload; default `success` with the payload. */
+  terminal?: {
+    state: ProcessTerminalState;
+    awaitOutput?: Selector;
+  };
+  /** The event wakes somebody. */
+  wake?: {
+    /** Only if this is something (not null, false, `""`, `[]` or `{}`); default always. */
+    when?: Selector;
+    /** What he is told. */
+    input: Selector;
+    /** Wakes of one target with equal keys have one `wakeId`. Default `eventIdentity`: `<process id>:<sequence>`. */
+    dedupeKey?: "eventIdentity" | {
+      selector: Selector;
+    } | {
+      const: string;
+    };
+  };
+}
+
+/** A process that is to be known. */
+export interface ProcessRegistration {
+  id: string;
+  input: JsonValue;
+  /** `process.cancel_requested`, `process.completed`, `process.failed` and `process.cancelled` are added where they are missing. */
+  eventTypes?: ProcessEventType[];
+  provenance: {
+    ownerScope: ProcessScope;
+    hostProfileId: string;
+    causedBy?: JsonValue;
+  };
+}
+
+/** What somebody gets who waits for a process. */
+export type AwaitOutput = {
+  type: "success";
+  value: JsonValue;
+} | {
+  type: "failure";
+  class: string;
+  code: string;
+  message: string;
+  raw?: JsonValue;
+} | {
+  type: "cancelled";
+  message: string;
+  raw?: JsonValue;
+};
+
+/** A process as it is stored. */
+export interface ProcessRecord extends ProcessRegistration {
+  eventTypes: ProcessEventType[];
+  /** Over id, input, event types and provenance, whatever their order. */
+  registrationHash: string;
+  createdAtMs: number;
+  /** When the reference or the status changed last. */
+  updatedAtMs: number;
+  /** Where it runs, as `setExternalRef` said. */
+  externalRef?: JsonValue;
+  status: "running" | ProcessTerminalState;
+  /** Of a process that has ended. */
+  awaitOutput?: AwaitOutput;
+}
+
+/** An event that is to be appended. */
+export interface ProcessEventAppend {
+  eventType: string;
+  payload: JsonValue;
+  /** Makes the event one that can be appended again; needed for those that end a process and for `process.cancel_requested`. */
+  replayKey?: string;
+  /** Whom the event wakes; needed if its type wakes somebody. */
+  wakeTargetScope?: ProcessScope;
+}
+
+/** An event of a process. */
+export interface ProcessEvent {
+  processId: string;
+  /** 1, 2, 3 … per process. */
+  sequence: number;
+  eventType: string;
+  payload: JsonValue;
+  occurredAtMs: number;
+  replayKey?: string;
+  terminal?: {
+    state: ProcessTerminalState;
+    awaitOutput: AwaitOutput;
+  };
+  wake?: {
+    input: string;
+    dedupeKey: string;
+  };
+}
+
+/** A wake on its way to its target. */
+export interface WakeDelivery {
+  /** `wake:` and a hash of target scope and dedupe key. */
+  wakeId: string;
+  targetSessionId: string;
+  targetScopeId: string;
+  processId: string;
+  sequence: number;
+  eventType: string;
+  dedupeKey: string;
+  input: string;
+  createdAtMs: number;
+  /** `provenance.causedBy` of the process. */
+  processCausedBy?: JsonValue;
+}
+
+/** A scope's right to deal with a process. */
+export interface HandleGrant {
+  sessionId: string;
+  /** Only of a grant to a frame. */
+  agentFrameId?: string;
+  processId: string;
+  descriptor: {
+    kind?: string;
+    label?: string;
+  };
+}
+
+/** What became of the processes of a session that was deleted. */
+export interface SessionProcessStateDeletion {
+  sessionId: string;
+  revokedHandleCount: number;
+  /** Always 0: wakes belong to processes. */
+  deletedWakeCount: number;
+  /** Running processes that nobody has a handle of any more. Nothing was cancelled: that is the host's to do. */
+  cancelProcessIds: string[];
+  /** Running processes that somebody else has a handle of. */
+  preservedProcessIds: string[];
+}
+
+/** The right to run a process until a time. Plain data: it may cross processes. */
+export interface ProcessLease {
+  schemaVersion: 1;
+  processId: string;
+  ownerId: string;
+  leaseToken: string;
+  /** Larger with each claim of the process. */
+  fencingToken: number;
+  claimedAtEpochMs: number;
+  expiresAtEpochMs: number;
+}
+
+/** How a process registry is opened. */
+export interface ProcessRegistryOptions extends SideStoreOptions {
+  /**
+   * Replaces the check of payloads against the `payloadSchema` of their type; called before each write of such an event. Says what does not fit, or
+   * throws it; returns nothing if all is well.
+   */
+  validatePayload?: (schema: JsonValue, payload: JsonValue) => string | undefined | void | Promise<string | undefined | void>;
+}
+
+/** How a wait may end. */
+export interface ProcessWaitOptions {
+  /** Ends it with its reason. */
+  signal?: AbortSignal;
+}
+
+/** How an {@link EffectReplayStore} is opened. */
+export interface EffectReplayStoreOptions extends SideStoreOptions {
+  /**
+   * How long an effect belongs to a process that no longer says that it is at it: so long others wait after it was killed. The lease is
+   * renewed every third of that while the effect runs. Milliseconds of 1 or more; default 30 000.
+   */
+  leaseTtlMs?: number;
+}
+
+/** What effects belong to. Effects of two scopes never meet, also where their ids are equal. */
+export interface EffectScope {
+  /** What it is. */
+  type: "turn" | "process" | "queueDrain" | "sessionDelete" | "runtimeOperation";
+  /** The session, where there is one. */
+  sessionId?: string | null;
+  /** Its id, such as that of the turn. */
+  id: string;
+}
+
+/** One effect. All of it is the same each time that the effect is asked for, `effectId` too. */
+export interface EffectEnvelope {
+  /** What it is called. */
+  effectId: string;
+  /** What kind of effect it is. `'sleep'` is done by the store itself: `command` is `{ durationMs }`. */
+  kind: string;
+  /** Which effect of its scope it is. */
+  replayKey: string;
+  /** What is to be done. */
+  command: JsonValue;
+}
+
+/**
+ * Does an effect. Its outcome is JSON or nothing; what it throws is recorded as well, unless that has `transient: true`.
+ *
+ * @param envelope The effect. Of a sleep, `durationMs` is 0: it is over.
+ * @param signal Aborted when the effect belongs to somebody else by now, or when the store is closed.
+ */
+export type RunEffect<T extends JsonValue | void = JsonValue> = (envelope: EffectEnvelope, signal: AbortSignal) => T | Promise<T>;
+
+/** Effects of one scope. */
+export interface ScopedEffects {
+  /**
+   * Does an effect that was never done, or returns what it came to. Whoever asks while somebody is at it waits, and gets the same.
+   *
+   * @param envelope The effect.
+   * @param run Does it.
+   * @returns The outcome as it is stored: a copy of what `run` returned.
+   * @throws {EffectReplayError} `hfCode` says which: `HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT`, `_MISSING` (in a replay), `_LEASE_LOST`,
+   *   `_STORE` (it was done, and could not be recorded), `_CORRUPT_ROW`, `_KEY_MISSING`.
+   * @throws What the effect threw, when it was done; afterwards an `Error` with the same name, message and code.
+   */
+  execute<T extends JsonValue | void = JsonValue>(envelope: EffectEnvelope, run: RunEffect<T>): Promise<T>;
+}
+
+/** What is to be subscribed to. */
+export interface HostEventSubscriptionDraft {
+  /** Whose it is. */
+  sessionId: string;
+  /** What people call it. */
+  name?: string | null;
+  /** What kind of source it has, such as `'cron'`. */
+  sourceType: string;
+  /** Which source: what {@link HostEventStore.sourceKey} returns, or any other text that occurrences will name. */
+  sourceKey: string;
+  /** The source, for those who list subscriptions; never interpreted. */
+  source: JsonValue;
+  /** What is to be started; never interpreted. */
+  target: JsonValue;
+}
+
+/** A subscription as it is stored. */
+export interface HostEventSubscription extends HostEventSubscriptionDraft {
+  /** `subscription:<n>`, with a number that no other subscription of the file ever has. */
+  subscriptionId: string;
+  /** `trigger:<n>`, with the same number: what the session calls it. */
+  handle: string;
+  /** Whether it was not cancelled. */
+  enabled: boolean;
+  /** When it was registered, in milliseconds since 1970. */
+  createdAtMs: number;
+  /** When it was registered or cancelled. */
+  updatedAtMs: number;
+}
+
+/** Which subscriptions: those that fit all that is given. */
+export interface HostEventSubscriptionFilter {
+  sessionId?: string | null;
+  handle?: string | null;
+  name?: string | null;
+  sourceType?: string | null;
+  sourceKey?: string | null;
+  enabled?: boolean | null;
+}
+
+/** What happened. */
+export interface HostEventOccurrenceRequest {
+  /** What kind of source it comes from. */
+  sourceType: string;
+  /** Which source: subscriptions with the same type and key get it. */
+  sourceKey: string;
+  /** The same for each telling of the same occurrence, and for no other one. */
+  idempotencyKey: string;
+  /** What is known of it; never interpreted. */
+  payload?: JsonValue;
+  /** Where it comes from; never interpreted. */
+  source?: JsonValue;
+}
+
+/** An occurrence as it is stored. */
+export interface HostEventOccurrence extends HostEventOccurrenceRequest {
+  /** `occurrence:<hash of the idempotency key>`. */
+  occurrenceId: string;
+  /** When it was recorded first, in milliseconds since 1970. */
+  occurredAtMs: number;
+}
+
+/** One occurrence for one subscription: a process that is to be started. */
+export interface HostEventDelivery {
+  /** What happened. */
+  occurrence: HostEventOccurrence;
+  /** Who wanted to hear of it, as it is now. */
+  subscription: HostEventSubscription;
+  /** The id of the process: `process:host-event:<hash of both ids>`, the same whenever it is computed. */
+  processId: string;
+  /** When it was reserved, in milliseconds since 1970. */
+  reservedAtMs: number;
+}
+
+/** What is forgotten: what is given. */
+export interface HostEventPruneOptions {
+  /** Occurrences recorded so long ago whose deliveries were reserved and are all started. */
+  occurrencesOlderThanMs?: number | null;
+  /** Subscriptions cancelled so long ago without an unstarted delivery. */
+  subscriptionsOlderThanMs?: number | null;
+}
+
+/** What is cut back; what is not named stays. */
+export interface PruneOptions {
+  /** Forgets turns that were committed longer ago. A forgotten turn is no longer protected against being sent again. */
+  turnCommitsOlderThanMs?: number;
+  /** Sums up the entries of the ledger but so many of the newest: one is left of each source and model. The ledger stays as it is. */
+  usageDeltasKept?: number;
+}
+
+/** What was cut back. */
+export interface PruneReport {
+  turnCommitCount: number;
+  /** Rows of the ledger that are fewer now. */
+  usageDeltaCount: number;
+  /** Ends of batches that were not to be remembered any longer; they go with every call. */
+  finishedBatchCount: number;
+}
+
+/** What a fork takes along. */
+export interface ForkOptions {
+  /** The path to this node; default the node of the pin, or the head's leaf. */
+  leafNodeId?: string;
+  /** Its checkpoint; default that of the pin, or the head's. */
+  checkpointRef?: BlobRef;
+  /** Begins where this pin is: its node, checkpoint and retained blobs, and the config and frames of the head that was pinned. */
+  pin?: string;
+  /** Whose session the new file is; default the same. */
+  sessionId?: string;
+  /** Whether the sums of the ledger go along, one entry per source and model, or it begins at nothing; default `totals`. */
+  ledger?: "totals" | "none";
+  /** Default `{ type: 'fork', sessionId, headRevision, leafNodeId }` of where it came from. */
+  relation?: JsonValue;
+}
+
+/** A session that was forked. */
+export interface ForkedSession {
+  path: string;
+  bytes: number;
+  sessionId: string;
+  headRevision: 1;
+  checkpointRef: BlobRef;
+  leafNodeId: string | null;
+  nodeCount: number;
+}
+
+/** What is pinned; without `checkpointRef` the head as it is. */
+export interface PinRequest {
+  /** The node that the checkpoint belongs to; must be the head's leaf where no `checkpointRef` is given. */
+  nodeId?: string;
+  /** Another checkpoint than the head's. */
+  checkpointRef?: BlobRef;
+  /** Further blobs that are kept with it. Those of the head come by themselves. */
+  retainedBlobRefs?: BlobRef[];
+}
+
+/** A checkpoint that is kept by a name. */
+export interface CheckpointPin {
+  name: string;
+  checkpointRef: BlobRef;
+  /** The node it belongs to. */
+  nodeId: string | null;
+  /** The revision of the head that was pinned; `null` for a checkpoint that was named. */
+  headRevision: number | null;
+  pinnedAtEpochMs: number;
+  retainedBlobRefs: BlobRef[];
+}
+
+/** What has changed since the one before. Changes that come quickly are one. */
+export interface SessionGraphChange {
+  changed: ("revision" | "queue")[];
+  headRevision: number;
+  queuedBatches: number;
+}
+
+/** How changes are watched. */
+export interface WatchOptions {
+  /**
+   * The revision that the caller knows: a newer one is told at once. Default the one that is stored when the watch begins, a moment after the
+   * call: what is committed meanwhile may or may not be told.
+   */
+  since?: number;
+  /** Ends it, without an error. */
+  signal?: AbortSignal;
+  /** How often a store in PostgreSQL is asked for the changes of others, in milliseconds; default 250. Files need no asking. */
+  pollMs?: number;
+}
+
+/** A node, and its place in the order. */
+export interface NodeAt {
+  seq: number;
+  node: SessionNodeRecord;
+}
+
+/** Whether a file can be opened by this version. */
+export interface PreflightReport {
+  /**
+   * `ready`; `missing` and `empty`: opening makes a store; `newer`: written by a newer version; `older`: by one from which nothing leads
+   * here; `foreign`: no session database; `damaged`: see `problems`.
+   */
+  verdict: "ready" | "missing" | "empty" | "newer" | "older" | "foreign" | "damaged";
+  /** Whether `open` would succeed. A damaged store may open, too, and fail later. */
+  opens: boolean;
+  /** The version of the file, and the one that this version of holdfast writes. */
+  found: number | null;
+  expected: number;
+  problems: IntegrityProblem[];
+}
+
+/** A session in a folder. */
+export interface SessionListing {
+  path: string;
+  /** As it was saved; `null` if nothing was, or `problem` says why it cannot be read. */
+  meta: SessionMeta | null;
+  headRevision: number;
+  /** Size of the file with its log, and when it was last written, in milliseconds since 1970. */
+  bytes: number;
+  modifiedAtMs: number;
+  /** Why it cannot be read. */
+  problem?: {
+    code: string;
+    message: string;
+  };
+}
+
+/** Says that all work of a claim is done, for `completedQueueClaims` of a commit. */
+export declare function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion;
+interface QueueDefaults {
+  maxAttempts: number | null;
+  retainMs: number | null;
 }
 interface Reply {
   text: string;
   parts: Uint8Array[];
+}
+interface NativeWatch {
+  /** `true` once somebody has written since the last call or since it began; `false` when it ends. */
+  next(): Promise<boolean>;
+  end(): void;
 }
 interface CoreConfig {
   /** `null`: in memory. */
@@ -5817,6 +6384,14 @@ interface CoreConfig {
     everyCommits: number | null;
     minBlobAgeMs: number;
   };
+  /** Of the facade alone. */
+  queue: QueueDefaults;
+  commitLimits: {
+    maxBytes: number;
+    maxNodes: number;
+  };
+  /** Leaves nothing beside a file that is looked at. */
+  peeks?: boolean;
   postgres?: PostgresConfig;
 }
 interface PostgresConfig {
@@ -5838,10 +6413,157 @@ declare class GraphCore {
   requireWritable(method: string): void;
   /** Runs a command that may write, as one transaction; its answer as text. */
   write(command: string, bytes?: Uint8Array[]): Promise<string>;
-  /** Runs a command that only reads, on one snapshot. */
-  read(command: string): Promise<Reply>;
+  /** Runs a command that only reads, on one snapshot. An abort rejects at once with the signal's reason; what is read then is dropped. */
+  read(command: string, signal?: AbortSignal): Promise<Reply>;
   backup(path: string): Promise<string>;
+  /** Makes a new file of what a command says; what it is as text. */
+  fork(path: string, command: string): Promise<string>;
+  /** Begins to listen for writes; `undefined` when the store is closed. {@link unwatch} must follow. */
+  watch(): NativeWatch | undefined;
+  unwatch(watch: NativeWatch): void;
+  get closed(): boolean;
   close(): Promise<void>;
+}
+declare abstract class SessionGraphBase implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(core: GraphCore);
+  /** Where the file is, with links followed; `null` in memory and in PostgreSQL. */
+  get path(): string | null;
+  /** Whether it was opened by `openReadOnly`. */
+  get readOnly(): boolean;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives; `inline` for what cannot be written or is in memory. */
+  durabilityTier(): DurabilityTier;
+  /** Finishes what was called, then closes the file. Later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+declare abstract class SessionGraphQueue extends SessionGraphBase {
+  /**
+   * Lets work wait for its turn; a batch with the same `sourceKey` that is not done yet is returned instead, and with `dedupe` also one
+   * whose end is remembered: then `finished` says how it ended.
+   */
+  enqueueQueuedWork(draft: QueuedWorkBatchDraft): Promise<QueuedWorkBatch>;
+  /** Claims what is next: the first batch that is ready, and those that may go with it. `null` if there is nothing. */
+  claimReadyQueuedWork(req: QueuedWorkClaimRequest & {
+    maxBatches: number;
+  }): Promise<QueuedWorkClaim | null>;
+  /** Claims exactly these batches if they are what is next, in this order; else `null`. */
+  claimReadyQueuedWorkByBatchIds(req: QueuedWorkClaimRequest & {
+    batchIds: string[];
+  }): Promise<QueuedWorkClaim | null>;
+  /**
+   * Lets a lease end `leaseTtlMs` from now, also one that has lapsed as long as nobody else claimed the work.
+   *
+   * @throws {QueuedWorkClaimExpiredError} Somebody else did.
+   */
+  renewQueuedWorkClaim(claim: QueuedWorkClaim, leaseTtlMs: number): Promise<QueuedWorkClaim>;
+  /**
+   * Gives back what still belongs to the claim.
+   *
+   * @param opts `uncounted`: the claim is no attempt, as when a worker is stopped before it began; without it a batch with `maxAttempts` comes
+   *   closer to being a dead letter.
+   */
+  abandonQueuedWorkClaim(claim: QueuedWorkClaim, opts?: {
+    uncounted?: boolean;
+  }): Promise<void>;
+  /** Removes and returns a batch that nobody works on; `null` for all others. */
+  cancelQueuedWorkBatch(sessionId: string, batchId: string): Promise<QueuedWorkBatch | null>;
+  /**
+   * Removes a batch that nobody works on, and says why not where it does not. Cancelling again says `cancelled` for as long as that is
+   * remembered.
+   *
+   * @param opts `retainMs`: how long it is remembered; default what `dedupe` of its draft said.
+   */
+  cancelQueuedWork(sessionId: string, batchId: string, opts?: {
+    retainMs?: number;
+  }): Promise<QueuedWorkCancellation>;
+  /** What has become of a batch; how it ended only where that is remembered. */
+  queuedWorkState(sessionId: string, batchId: string): Promise<QueuedWorkState>;
+  /** Batches whose last allowed claim ended without a commit: nobody gets them until they are requeued. In their order. */
+  listDeadLetters(sessionId: string): Promise<QueuedWorkDeadLetter[]>;
+  /**
+   * Lets a dead letter wait again, at its old place and as if it had never been claimed; `null` if it is none. Whoever claimed it last can
+   * no longer complete it.
+   *
+   * @param opts `availableAtMs`: not before that time; default as before.
+   */
+  requeueDeadLetter(sessionId: string, batchId: string, opts?: {
+    availableAtMs?: number;
+  }): Promise<QueuedWorkBatch | null>;
+  /** All batches of a session in their order, also those that are claimed and those of the future. */
+  listQueuedWork(sessionId: string): Promise<QueuedWorkBatch[]>;
+  /** The batches of a session that nobody works on, also those of the future; without dead letters. */
+  listPendingQueuedWork(sessionId: string): Promise<QueuedWorkBatch[]>;
+}
+declare abstract class SessionGraphUpkeep extends SessionGraphQueue {
+  /** Removes hidden nodes; `reclaimSpace` also gives free pages of the file back, piece by piece. The file shrinks when its log is written back. */
+  vacuum(opts?: {
+    reclaimSpace?: boolean;
+  }): Promise<{
+    removedNodeCount: number;
+  }>;
+  /**
+   * Removes blobs that neither the head nor a name keeps, in slices that let others write in between. Where it cannot be told what is alive,
+   * nothing is removed and `aborted` says why.
+   */
+  gcUnreachable(opts?: {
+    minBlobAgeMs?: number;
+  }): Promise<GcReport>;
+  /**
+   * Copies the store, as it is at one moment, to a file, which appears whole or not at all. Others go on writing. Never copy a live file yourself:
+   * the copy would be torn.
+   */
+  backup(toPath: string): Promise<void>;
+  /**
+   * Makes a new file that begins where this session is: the path to a leaf, a checkpoint, all named artifacts, what the head retains, and
+   * the sums of the ledger, at revision 1. It appears whole or not at all, and replaces no other file. Not taken along: other branches, the
+   * queue, turns that were committed, attachments, pins.
+   *
+   * @throws {InvalidArgumentError} There is a file already; nothing was committed yet; there is no such pin.
+   * @throws {UnknownLeafError} The leaf is no stored node. {@link MissingBlobError}, {@link BlobCorruptError}: something is damaged.
+   */
+  fork(toPath: string, opts?: ForkOptions): Promise<ForkedSession>;
+  /** Cuts back what only grows, as far as `opts` say so, in slices that let others write in between. */
+  prune(opts?: PruneOptions): Promise<PruneReport>;
+  /**
+   * Keeps a checkpoint by a name, so that it can be gone back to when the head has moved on: the head's as it is now, or a stored one. What had
+   * the name before loses it. A pin is kept for ever; its node may be removed all the same.
+   *
+   * @throws {MissingBlobError} The checkpoint or one of its parts is not stored. {@link UnknownLeafError}: the node is not.
+   */
+  pinCheckpoint(name: string, opts?: PinRequest): Promise<CheckpointPin>;
+  /** The pin of a name; `null` if there is none. */
+  getPin(name: string): Promise<CheckpointPin | null>;
+  /** All pins, by name. */
+  listPins(): Promise<CheckpointPin[]>;
+  /** Gives a name up; tells whether there was one. The next collection removes what nothing else keeps. */
+  unpinCheckpoint(name: string): Promise<boolean>;
+  /**
+   * Tells of new revisions and of changes of the queue: those of this process and of others, for a file at once, in PostgreSQL within `pollMs`.
+   * Ends when the store is closed, when `signal` aborts, and with the iteration. Somebody who watches keeps the process alive.
+   */
+  watch(opts?: WatchOptions): AsyncIterableIterator<SessionGraphChange>;
+  /**
+   * All nodes that are not hidden, in the order in which they were stored, page by page: for graphs that do not fit into memory. Each page is a
+   * snapshot of its own, so nodes that are appended meanwhile come, too.
+   *
+   * @param opts Those behind `afterSeq`, at most `limit` of them; default all. An abort of `signal` rejects with its reason.
+   */
+  iterateNodes(opts?: {
+    afterSeq?: number;
+    limit?: number;
+    signal?: AbortSignal;
+  }): AsyncIterableIterator<NodeAt>;
+  /** Says what is not as it must be; nothing, if all is well. `deep` also compares each blob with its hash. Reads the whole file. */
+  verify(opts?: {
+    deep?: boolean;
+    signal?: AbortSignal;
+  }): Promise<IntegrityProblem[]>;
+  /** Figures, for those who look after the store. */
+  stats(): Promise<SessionGraphStats>;
 }
 
 /**
@@ -5858,7 +6580,7 @@ declare class GraphCore {
  * });
  * ```
  */
-export declare class SessionGraphStore implements AsyncDisposable {
+export declare class SessionGraphStore extends SessionGraphUpkeep {
   #private;
   /** @internal */
   constructor(make: symbol, core: GraphCore);
@@ -5879,27 +6601,29 @@ export declare class SessionGraphStore implements AsyncDisposable {
    */
   static openReadOnly(path: string, options?: SessionGraphStoreOptions): Promise<SessionGraphStore>;
   /**
+   * Says whether a file can be opened by this version, and whether what is in it can be read; opens nothing for writing, and changes nothing.
+   * For a look before a start that would otherwise fail again and again.
+   *
+   * @param opts `deep`: compares each blob with its hash and looks at each node; default yes. Without it, too, SQLite checks all of the file.
+   */
+  static preflight(path: string, opts?: {
+    deep?: boolean;
+    signal?: AbortSignal;
+  }): Promise<PreflightReport>;
+  /** Opens a file for a look that leaves nothing beside it. @internal */
+  static peek(path: string): Promise<SessionGraphStore>;
+  /**
    * Opens a store in a schema of a PostgreSQL database, for runtimes on several machines: one store per session, any number of them in one
    * schema. A resolved write is as durable as the server's `synchronous_commit` says.
    *
    * @throws {HoldfastError} `HF_UNAVAILABLE`: the server cannot be reached.
    */
   static connect(options: PostgresSessionGraphOptions): Promise<SessionGraphStore>;
-  /** Where the file is, with links followed; `null` in memory and in PostgreSQL. */
-  get path(): string | null;
-  /** Whether it was opened by `openReadOnly`. */
-  get readOnly(): boolean;
-  /** The version of the file. */
-  get schemaVersion(): number;
-  /** What a resolved write survives; `inline` for what cannot be written or is in memory. */
-  durabilityTier(): DurabilityTier;
-  /** Finishes what was called, then closes the file. Later calls reject with {@link StoreClosedError}; closing again is fine. */
-  close(): Promise<void>;
-  [Symbol.asyncDispose](): Promise<void>;
   /**
    * Applies all of a turn, or nothing of it. With a `turnCommit` it can be sent again when nobody knows whether it landed.
    *
    * @returns The new revision, and the checkpoint as it was stored.
+   * @throws {CommitTooLargeError} It is larger than `commitLimits` of the options allow.
    * @throws {HeadRevisionConflictError} Somebody else committed first.
    * @throws {RuntimeTurnCommitConflictError} The turn was committed with other contents.
    * @throws {QueuedWorkClaimExpiredError} Completed work belongs to somebody else by now.
@@ -5911,10 +6635,11 @@ export declare class SessionGraphStore implements AsyncDisposable {
    * Reads the session as it is at one moment; `null` before the first commit.
    *
    * @param scope Everything, or the path to a leaf.
-   * @param opts `tolerant` skips what is damaged, and lists it in `problems`.
+   * @param opts `tolerant` skips what is damaged, and lists it in `problems`. An abort of `signal` rejects at once with its reason.
    */
   loadSession(scope: SessionReadScope, opts?: {
     tolerant?: boolean;
+    signal?: AbortSignal;
   }): Promise<PersistedSessionRead | null>;
   /** Reads one node; `null` for an unknown and a tombstoned one. */
   loadNode(nodeId: string): Promise<SessionNodeRecord | null>;
@@ -5944,45 +6669,8 @@ export declare class SessionGraphStore implements AsyncDisposable {
   loadUsageDeltas(): Promise<TokenLedgerEntry[]>;
   /** The sums by source and model, in the order of their first entries. Entries that used nothing are left out. */
   tokenLedger(): Promise<TokenLedgerEntry[]>;
-  /** Lets work wait for its turn; a batch with the same `sourceKey` that is not done yet is returned instead. */
-  enqueueQueuedWork(draft: QueuedWorkBatchDraft): Promise<QueuedWorkBatch>;
-  /** Claims what is next: the first batch that is ready, and those that may go with it. `null` if there is nothing. */
-  claimReadyQueuedWork(req: QueuedWorkClaimRequest & {
-    maxBatches: number;
-  }): Promise<QueuedWorkClaim | null>;
-  /** Claims exactly these batches if they are what is next, in this order; else `null`. */
-  claimReadyQueuedWorkByBatchIds(req: QueuedWorkClaimRequest & {
-    batchIds: string[];
-  }): Promise<QueuedWorkClaim | null>;
-  /**
-   * Lets a lease end `leaseTtlMs` from now, also one that has lapsed as long as nobody else claimed the work.
-   *
-   * @throws {QueuedWorkClaimExpiredError} Somebody else did.
-   */
-  renewQueuedWorkClaim(claim: QueuedWorkClaim, leaseTtlMs: number): Promise<QueuedWorkClaim>;
-  /** Gives back what still belongs to the claim. */
-  abandonQueuedWorkClaim(claim: QueuedWorkClaim): Promise<void>;
-  /** Removes and returns a batch that nobody works on; `null` for all others. */
-  cancelQueuedWorkBatch(sessionId: string, batchId: string): Promise<QueuedWorkBatch | null>;
-  /** All batches of a session in their order, also those that are claimed and those of the future. */
-  listQueuedWork(sessionId: string): Promise<QueuedWorkBatch[]>;
-  /** The batches of a session that nobody works on, also those of the future. */
-  listPendingQueuedWork(sessionId: string): Promise<QueuedWorkBatch[]>;
   /** Hides nodes from every read; unknown ids are ignored. */
   tombstoneNodes(nodeIds: string[]): Promise<void>;
-  /** Removes hidden nodes; `reclaimSpace` also gives free pages of the file back, piece by piece. The file shrinks when its log is written back. */
-  vacuum(opts?: {
-    reclaimSpace?: boolean;
-  }): Promise<{
-    removedNodeCount: number;
-  }>;
-  /**
-   * Removes blobs that neither the head nor a name keeps, in slices that let others write in between. Where it cannot be told what is alive,
-   * nothing is removed and `aborted` says why.
-   */
-  gcUnreachable(opts?: {
-    minBlobAgeMs?: number;
-  }): Promise<GcReport>;
   /** Announces an attachment, before its bytes are written elsewhere. The first announcement counts. */
   recordIntent(intent: AttachmentIntent): Promise<void>;
   /** Marks attachments of a session as committed; unknown ids are ignored. */
@@ -5997,17 +6685,174 @@ export declare class SessionGraphStore implements AsyncDisposable {
     sessionId?: string;
     onlyIfUncommitted?: boolean;
   }): Promise<boolean>;
+}
+interface NativeLeases {
+  /** Runs a command every third of the time until the token is let go; rejects when the lease is lost. */
+  hold(token: string, command: string, ttlMs: number): Promise<void>;
+  letGo(token: string): void;
+}
+type SideKind = "processes" | "effects" | "hostEvents";
+interface UntilOptions {
+  /** Ends the wait with its reason. */
+  signal?: AbortSignal;
+  /** Asks again after so many milliseconds also if nothing was written; default never. */
+  everyMs?: number;
+}
+declare class SideCore {
+  #private;
+  /** Where the file is, with links followed; `null` in memory. */
+  path: string | null;
+  /** The version of the file. */
+  schemaVersion: number;
+  private constructor();
   /**
-   * Copies the store, as it is at one moment, to a file, which appears whole or not at all. Others go on writing. Never copy a live file yourself:
-   * the copy would be torn.
+   * Opens a file, or makes a private store in memory where `path` is `null`.
+   *
+   * @param own Options that the class has besides those of {@link SideStoreOptions}; it checks them itself.
    */
-  backup(toPath: string): Promise<void>;
-  /** Says what is not as it must be; nothing, if all is well. `deep` also compares each blob with its hash. Reads the whole file. */
-  verify(opts?: {
-    deep?: boolean;
-  }): Promise<IntegrityProblem[]>;
-  /** Figures, for those who look after the store. */
-  stats(): Promise<SessionGraphStats>;
+  static open(kind: SideKind, path: string | null, options: SideStoreOptions, own?: readonly string[]): Promise<SideCore>;
+  /** What a resolved write survives. */
+  durabilityTier(): DurabilityTier;
+  /** Runs a command that may write, as one transaction, in the order of the calls; its answer as text. */
+  write(command: string): Promise<string>;
+  /** Runs a command that only reads, on one snapshot; its answer as text. */
+  read(command: string): Promise<string>;
+  /**
+   * Asks until there is an answer that is not `undefined`: again after each write of anybody, in this process or another. Keeps Node alive
+   * meanwhile. Rejects with the reason of an aborted signal, and when the store is closed.
+   */
+  until<T>(ask: () => Promise<T | undefined>, { signal, everyMs }?: UntilOptions): Promise<T>;
+  /** Runs a command that changes so many rows at most and says how many, until there are no more; the sum. Others write in between. */
+  writeInSlices(command: string, limit: number): Promise<number>;
+  /** Makes who renews leases. */
+  leases(): NativeLeases;
+  /** Finishes what was called, then closes the file; waits end. Closing again is fine. */
+  close(): Promise<void>;
+}
+type Validate = NonNullable<ProcessRegistryOptions["validatePayload"]>;
+
+/**
+ * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
+ * number of threads and processes may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ *
+ * @example
+ * ```ts
+ * await using processes = await ProcessRegistryStore.open('processes.db');
+ * await processes.registerProcess({ id: 'build', input: { target: 'all' }, provenance: { ownerScope: { sessionId: 'chat' }, hostProfileId: 'local' } });
+ * const lease = await processes.claimProcessLease('build', 'worker-1', 30_000);
+ * await processes.completeProcess('build', { type: 'success', value: { exitCode: 0 } });
+ * await processes.completeProcessLease(lease);
+ * ```
+ */
+export declare class ProcessRegistryStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, core: SideCore, validate: Validate | undefined);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no process registry, or of a version that this build cannot use; it was not touched.
+   * @throws {StoreBusyError} Others kept it to themselves for longer than `busyTimeoutMs`.
+   */
+  static open(path: string, options?: ProcessRegistryOptions): Promise<ProcessRegistryStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: ProcessRegistryOptions): Promise<ProcessRegistryStore>;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives; `inline` in memory. */
+  durabilityTier(): DurabilityTier;
+  /** Finishes what was called, then closes the file. Waits and later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+  /**
+   * Makes a process known. The same registration again, by anybody, returns the stored record.
+   *
+   * @throws {ProcessRegistryError} The id is known with other contents, or the registration makes no sense.
+   */
+  registerProcess(registration: ProcessRegistration): Promise<ProcessRecord>;
+  /** Reads a process; `null` if there is none. */
+  getProcess(id: string): Promise<ProcessRecord | null>;
+  /** The processes that have not ended, the oldest first. */
+  listNonTerminal(): Promise<ProcessRecord[]>;
+  /** Notes where a process runs, for whoever looks for it after a restart; `null` forgets it. */
+  setExternalRef(id: string, ref: JsonValue): Promise<ProcessRecord>;
+  /**
+   * Appends an event. With a `replayKey` it can be appended again when nobody knows whether it landed: the stored event comes back, with the wake
+   * that it made.
+   *
+   * @returns The event, and whom it wakes.
+   * @throws {ProcessRegistryError} The process or the type is unknown, the payload does not fit, the replay key belongs to another event, the
+   *   process has ended already, or a wake has no target.
+   */
+  appendEvent(id: string, req: ProcessEventAppend): Promise<{
+    event: ProcessEvent;
+    wakeDelivery?: WakeDelivery;
+  }>;
+  /** The events with a larger sequence, in order. */
+  eventsAfter(id: string, seq: number): Promise<ProcessEvent[]>;
+  /** Those of them that wake somebody and were not acknowledged. */
+  wakeEventsAfter(id: string, seq: number): Promise<ProcessEvent[]>;
+  /** Notes that the wake of this one event has arrived; again, or of an event that wakes nobody, changes nothing. */
+  ackWake(id: string, seq: number): Promise<void>;
+  /**
+   * Waits for the first event of a type with a larger sequence, whichever process appends it. Keeps Node alive meanwhile.
+   *
+   * @throws {InvalidArgumentError} The process declares no such type.
+   */
+  waitEventAfter(id: string, type: string, seq: number, opts?: ProcessWaitOptions): Promise<ProcessEvent>;
+  /** Waits until a process has ended, however; returns its output. Keeps Node alive meanwhile. */
+  awaitProcess(id: string, opts?: ProcessWaitOptions): Promise<AwaitOutput>;
+  /**
+   * Ends a process: appends `process.completed`, `process.failed` or `process.cancelled`. The same output again is fine.
+   *
+   * @throws {ProcessRegistryError} It has ended in another way.
+   */
+  completeProcess(id: string, output: AwaitOutput): Promise<ProcessRecord>;
+  /** Lets a scope deal with a process; a second grant replaces the descriptor. */
+  grantHandle(scope: ProcessScope, id: string, d: {
+    kind?: string;
+    label?: string;
+  }): Promise<HandleGrant>;
+  /** Takes a handle back; none is fine. */
+  revokeHandle(scope: ProcessScope, id: string): Promise<void>;
+  /** Whether exactly this scope has a handle: one of the session is none of its frames. */
+  hasHandleGrant(scope: ProcessScope, id: string): Promise<boolean>;
+  /**
+   * Moves handles to another scope, with their descriptors: all of them or none.
+   *
+   * @throws {ProcessRegistryError} `from` lacks one of them.
+   */
+  transferHandleGrants(from: ProcessScope, to: ProcessScope, ids: string[]): Promise<void>;
+  /** The handles of a process, by session, then scope id. */
+  handleGrantsForProcess(id: string): Promise<HandleGrant[]>;
+  /** The handles of a scope with their processes, by process id; with `liveOnly` without those that have ended. */
+  listHandleGrants(scope: ProcessScope, opts?: {
+    liveOnly?: boolean;
+  }): Promise<{
+    grant: HandleGrant;
+    record: ProcessRecord;
+  }[]>;
+  /** Takes back all handles of a session and its frames. Says which running processes nobody holds any more; it cancels none. */
+  deleteSessionProcessState(sessionId: string): Promise<SessionProcessStateDeletion>;
+  /**
+   * Claims the running of a process for `leaseTtlMs`: one that is free, whose lease has lapsed, or that is the owner's own.
+   *
+   * @throws {ProcessRegistryError} Another owner has a lease that has not lapsed.
+   */
+  claimProcessLease(id: string, ownerId: string, leaseTtlMs: number): Promise<ProcessLease>;
+  /**
+   * Lets a lease end `leaseTtlMs` from now.
+   *
+   * @throws {ProcessRegistryError} It has lapsed, or is no longer the current one.
+   */
+  renewProcessLease(lease: ProcessLease, leaseTtlMs: number): Promise<ProcessLease>;
+  /** Gives a lease back; one that is no longer the current one changes nothing. */
+  completeProcessLease(c: {
+    processId: string;
+    leaseToken: string;
+  }): Promise<void>;
 }
 
 /** Makes, finds and removes the files of sessions. */
@@ -6030,36 +6875,19 @@ export declare class SessionGraphStoreFactory {
     model?: string;
     relation?: JsonValue;
   }): Promise<SessionGraphStore>;
+  /**
+   * The sessions of the folder, newest first, without loading them: each file is opened for reading, asked for its description and closed.
+   * Files that are none of ours are left out; one that cannot be read is listed with its `problem`. No folder is no sessions.
+   *
+   * @param opts How many files are read at the same time, default 8; an abort of `signal` rejects with its reason.
+   */
+  listSessions(opts?: {
+    concurrency?: number;
+    signal?: AbortSignal;
+  }): Promise<SessionListing[]>;
   /** Removes the file of a session and what SQLite keeps beside it; none is fine. Close its stores first. */
   deleteSession(sessionId: string): Promise<void>;
 }
-
-/**
- * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
- * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
- *
- * @param commit The commit.
- * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.
- * @returns 64 hex digits.
- * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
- */
-export declare function turnCommitHash(commit: RuntimeCommit, options?: {
-  scrubPayload?: (payload: JsonValue) => JsonValue;
-}): string;
-
-/** Says that all work of a claim is done, for `completedQueueClaims` of a commit. */
-export declare function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion;
-
-/** The version of the files that this version of holdfast writes. */
-export declare const SESSION_SCHEMA_VERSION = 3;
-
-/** A lease that fits most turns: 15 minutes, in milliseconds. */
-export declare const QUEUED_WORK_CLAIM_TTL_MS = 900000;
-
-/** What is usually stored. */
-export declare const BlobDescriptors: {
-  readonly [K in "checkpointManifest" | "toolState" | "pluginSessionSnapshot" | "executionStateSnapshot" | "module"]: BlobArtifactDescriptor;
-};
 
 /** The store belongs to another session; nothing was written. */
 export declare class SessionBindingMismatchError extends HoldfastError {
@@ -6177,6 +7005,41 @@ export declare class QueueRowCorruptError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
+/** An effect cannot be done or replayed; `hfCode` says why, and so does the first word of the message. */
+export declare class EffectReplayError extends HoldfastError {
+  /** The scope, as it is stored. */
+  readonly scope?: unknown;
+  /** Which effect of it. */
+  readonly replayKey?: string;
+  /** What the effect threw, where that could not be recorded. */
+  readonly thrown?: unknown;
+  constructor(message: string, options?: StoreErrorOptions & {
+    hfCode?: HoldfastErrorCode;
+  });
+}
+
+/** An event of the host, or what belongs to it, cannot be recorded; nothing was written. */
+export declare class HostEventError extends HoldfastError {
+  /** The key of the occurrence. */
+  readonly idempotencyKey?: string;
+  /** The occurrence that there is none of. */
+  readonly occurrenceId?: string;
+  /** The process of the delivery that there is none of. */
+  readonly processId?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
+/** The commit is larger than `commitLimits` allow; nothing was sent. */
+export declare class CommitTooLargeError extends HoldfastError {
+  /** Which limit. */
+  readonly limit: "bytes" | "nodes";
+  /** How much there may be. */
+  readonly max: number;
+  /** How much there is. */
+  readonly actual: number;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
 /** The store was opened for reading. */
 export declare class ReadOnlyStoreError extends HoldfastError {
   /** What was called. */
@@ -6191,12 +7054,31 @@ export declare class StoreNotFoundError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
+/** A process, its events, its handles or its lease are not what a call needs; nothing was written. */
+export declare class ProcessRegistryError extends HoldfastError {
+  /** The process. */
+  readonly processId?: string;
+  /** The type of the event. */
+  readonly eventType?: string;
+  /** The key of the event. */
+  readonly replayKey?: string;
+  /** The JSON pointer that leads nowhere. */
+  readonly pointer?: string;
+  /** Whose lease it is. */
+  readonly ownerId?: string;
+  /** Until when. */
+  readonly expiresAtEpochMs?: number;
+  /** The session that has no handle. */
+  readonly sessionId?: string;
+  constructor(message: string, options?: StoreErrorOptions);
+}
+
 /** A bug in the engine ended this call; nothing of it was kept, and the store goes on. */
 export declare class InternalPanicError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions);
 }
 
-/** The file is no session database that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
+/** The file is no database of this kind that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
 export declare class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   readonly kind: string;
@@ -6217,6 +7099,186 @@ export declare class StoreIoError extends HoldfastError {
     hfCode?: HoldfastErrorCode;
   });
 }
+interface Replaying {
+  core: SideCore;
+  leases: NativeLeases;
+  ownerId: string;
+  leaseTtlMs: number;
+  /** Whether what is not in the history fails. */
+  strict: boolean;
+  /** Effects that run, so that closing the store can end them. */
+  running: Set<AbortController>;
+  /** Why nothing runs any more, once it is closed. */
+  ended: StoreClosedError | undefined;
+}
+
+/**
+ * Effects of a runtime (calls of a model or a tool, sleeps), each done once. The first who asks for an effect does it; whoever asks later, in
+ * this process or another, gets its recorded outcome; whoever asks meanwhile waits for it. When a process dies over an effect, the next one
+ * who asks takes it over once its lease has lapsed: an effect is done at least once, and its outcome is recorded once.
+ *
+ * @example
+ * ```ts
+ * await using effects = await EffectReplayStore.open('effects.db');
+ * const turn = effects.scoped({ type: 'turn', sessionId: 'chat', id: 'turn-1' });
+ * const answer = await turn.execute({ effectId: 'e1', kind: 'model', replayKey: 'call-1', command: { prompt } }, (_, signal) => ask(prompt, signal));
+ * ```
+ */
+export declare class EffectReplayStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, store: Replaying);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no file of effects, or of a version that this build cannot use; it was not touched.
+   */
+  static open(path: string, options?: EffectReplayStoreOptions): Promise<EffectReplayStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: EffectReplayStoreOptions): Promise<EffectReplayStore>;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a recorded outcome survives. */
+  durabilityTier(): DurabilityTier;
+  /**
+   * From now on what is executed through this handle must be in the history: an effect that was never begun fails with
+   * `HF_GRAPH_EFFECT_REPLAY_MISSING`, and is not done. One that was begun, and that nobody is at, is taken over.
+   */
+  startReplay(): void;
+  /**
+   * Effects of a scope.
+   *
+   * @throws {EffectReplayError} `HF_GRAPH_EFFECT_REPLAY_KEY_MISSING`: it has no id.
+   */
+  scoped(scope: EffectScope): ScopedEffects;
+  /**
+   * Forgets effects that are over, or that nobody is at, for `olderThanMs`; never one that sleeps. What is forgotten is done again when it is
+   * asked for, so forget only what no one replays any more, such as a scope whose turn is committed. Nothing is ever forgotten by itself.
+   *
+   * @param opts `scope`: only of that one.
+   * @returns How many.
+   */
+  prune(opts: {
+    olderThanMs: number;
+    scope?: EffectScope | null;
+  }): Promise<number>;
+  /**
+   * Ends: waits for what is being recorded, then closes the file. Effects that still run are told by their signals, and reject with
+   * {@link StoreClosedError}; what they come to is not recorded, and others may take them over once their leases have lapsed. Closing again
+   * is fine.
+   */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Subscriptions of sessions to events of their host, and what became of them. An occurrence is recorded once, however often it is told; each
+ * pair of an occurrence and a subscription is handed out once, as a process to be started under an id that depends on nothing but the pair;
+ * and a pair whose process nobody started, because who was about to do it died, can be found.
+ *
+ * @example
+ * ```ts
+ * await using events = await HostEventStore.open('host-events.db');
+ * const source = { at: '09:00' };
+ * const sourceKey = HostEventStore.sourceKey('cron', source);
+ * await events.registerSubscription({ sessionId: 'chat', sourceType: 'cron', sourceKey, source, target: { prompt: 'good morning' } });
+ * const { occurrenceId } = await events.recordOccurrence({ sourceType: 'cron', sourceKey, idempotencyKey: '2026-11-22T09:00' });
+ * for (const { processId, subscription } of await events.reserveMatchingDeliveries(occurrenceId)) {
+ *   await startProcess(processId, subscription.target);
+ *   await events.markDeliveryStarted(processId);
+ * }
+ * ```
+ */
+export declare class HostEventStore implements AsyncDisposable {
+  #private;
+  /** @internal */
+  constructor(make: symbol, core: SideCore);
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no file of host events, or of a version that this build cannot use; it was not touched.
+   */
+  static open(path: string, options?: SideStoreOptions): Promise<HostEventStore>;
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options?: SideStoreOptions): Promise<HostEventStore>;
+  /** The key of a source: `source:<type>:<hash of type and source>`; the order of members does not matter. */
+  static sourceKey(sourceType: string, source: JsonValue): string;
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null;
+  /** The version of the file. */
+  get schemaVersion(): number;
+  /** What a resolved write survives. */
+  durabilityTier(): DurabilityTier;
+  /** Registers a subscription; each call makes a new one, with a number that was never used in this file. */
+  registerSubscription(draft: HostEventSubscriptionDraft): Promise<HostEventSubscription>;
+  /** Ends a subscription of a session; `true` if it was on. It stays in the lists, and no occurrence is reserved for it any more. */
+  cancelSubscription(sessionId: string, handle: string): Promise<boolean>;
+  /** Lists subscriptions, also cancelled ones, by session and then by number. */
+  listSubscriptions(filter?: HostEventSubscriptionFilter): Promise<HostEventSubscription[]>;
+  /**
+   * Records that something happened; told again under the same key, it answers what was recorded then.
+   *
+   * @throws {HostEventError} The key has an occurrence with other contents, or something is missing or blank.
+   */
+  recordOccurrence(request: HostEventOccurrenceRequest): Promise<HostEventOccurrence>;
+  /**
+   * Reserves an occurrence for each subscription that is on and has its source, and returns what was not reserved before, by any process: each
+   * pair once, ever. Start the processes, and say so with {@link markDeliveryStarted}.
+   *
+   * @throws {HostEventError} There is no such occurrence.
+   */
+  reserveMatchingDeliveries(occurrenceId: string): Promise<HostEventDelivery[]>;
+  /**
+   * Notes that the process of a delivery was started; `false` if that was noted before.
+   *
+   * @throws {HostEventError} There is no delivery of that process.
+   */
+  markDeliveryStarted(processId: string): Promise<boolean>;
+  /**
+   * Deliveries that were reserved and not marked as started, the oldest first: after a crash, start these. Who reserved one a moment ago may
+   * be about to start it; starting it twice is harmless where processes are registered by id.
+   */
+  listUnstartedDeliveries(): Promise<HostEventDelivery[]>;
+  /**
+   * Forgets what is old, never by itself. An occurrence that is told again after it was forgotten is recorded and reserved again, with the
+   * same ids: choose a time that no sender waits for. Numbers of subscriptions do not come back.
+   *
+   * @returns How many of each.
+   */
+  prune(opts: HostEventPruneOptions): Promise<{
+    occurrences: number;
+    subscriptions: number;
+  }>;
+  /** Finishes what was called, then closes the file. Later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
+ * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
+ *
+ * @param commit The commit.
+ * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.
+ * @returns 64 hex digits.
+ * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
+ */
+export declare function turnCommitHash(commit: RuntimeCommit, options?: {
+  scrubPayload?: (payload: JsonValue) => JsonValue;
+}): string;
+
+/** The version of the files that this version of holdfast writes. */
+export declare const SESSION_SCHEMA_VERSION = 3;
+
+/** A lease that fits most turns: 15 minutes, in milliseconds. */
+export declare const QUEUED_WORK_CLAIM_TTL_MS = 900000;
+
+/** What is usually stored. */
+export declare const BlobDescriptors: {
+  readonly [K in "checkpointManifest" | "toolState" | "pluginSessionSnapshot" | "executionStateSnapshot" | "module"]: BlobArtifactDescriptor;
+};
 
 export {
   contentHash as computeRuntimeStoreContentHash,

@@ -167,6 +167,7 @@ export class Report {
       if (value > limit) this.missed.push(`${name}: ${what} ${formatNumber(value)}, wanted at most ${limit}`);
     }
     const rate = reference['updates/s'];
+    if (!rate && !reference.ms) return '';
     const times = rate ? result.extra['updates/s'] / rate : reference.ms / result.p50;
     if (goal && times < goal) this.missed.push(`${name}, ${result.contender}: ${times.toFixed(1)}x, wanted ${goal}x`);
     const base = rate ? `${rate} updates/s` : formatMs(reference.ms);

@@ -1,10 +1,12 @@
 // Every published figure of holdfast, beside its peers, in one interleaved run.
 //
 //   npm run bench [-- OPTIONS]
-//     --only CASES        of batch, growth, plan, locked, crash, trace, slowsync, entity, packages, lifecycle (default: all)
+//     --only CASES        of batch, growth, plan, locked, crash, trace, slowsync, entity, packages, lifecycle, session-graph
+//                         (default: all)
 //     --entity CASES      of pure, memory, embedded, thread, log, postgres (default: all); Postgres at DATABASE_URL, or its own
 //     --packages CASES    of pack, unpack, seed, materialize, noop, delta, many (default: all); --dir on a tmpfs shows our own share
 //     --lifecycle CASES   of spawn, observe, together, latency, stream, history, postgres (default: all)
+//     --graph CASES       of commit, together, load, queue, gc, ledger, syncs (default: all)
 //     --rounds N          rounds per case (3); the figure is the median of the rounds' medians
 //     --contender N=FILE  one more contender (repeatable; see contenders.mjs for what FILE exports)
 //     --no-peers          only holdfast and the contenders named here
@@ -30,12 +32,13 @@ import { Report } from './lib.mjs';
 import { lifecycle } from './lifecycle.mjs';
 import { packages } from './packages.mjs';
 import * as timed from './runtime-store.mjs';
+import { sessionGraph } from './session-graph.mjs';
 import { trace } from './trace.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const reference = JSON.parse(fs.readFileSync(path.join(here, 'reference.json'), 'utf8'));
 const timedCases = ['batch', 'growth', 'plan', 'locked'];
-const allCases = [...timedCases, 'crash', 'trace', 'slowsync', 'entity', 'packages', 'lifecycle'];
+const allCases = [...timedCases, 'crash', 'trace', 'slowsync', 'entity', 'packages', 'lifecycle', 'session-graph'];
 
 const { values } = parseArgs({
   options: {
@@ -44,6 +47,7 @@ const { values } = parseArgs({
     entity: { type: 'string' },
     packages: { type: 'string' },
     lifecycle: { type: 'string' },
+    graph: { type: 'string' },
     contender: { type: 'string', multiple: true, default: [] },
     'no-peers': { type: 'boolean', default: false },
     kills: { type: 'string', default: '60' },
@@ -69,6 +73,7 @@ const options = {
   entity: values.entity?.split(','),
   packages: values.packages?.split(','),
   lifecycle: values.lifecycle?.split(','),
+  graph: values.graph?.split(','),
   peers: !values['no-peers'],
   out: values.out,
   // Syncs per batch by `<contender>/<stores>`, from the trace case; handed down to the slowsync child.
@@ -98,7 +103,7 @@ function underSlowSync() {
 
 const slow = Number(process.env.SLOWSYNC_US ?? 0) > 0;
 // The cases of the other modules have contenders of their own.
-const contenders = only.every((name) => ['entity', 'packages', 'lifecycle'].includes(name)) ? [] : await allContenders(values.contender, { peers: options.peers });
+const contenders = only.every((name) => ['entity', 'packages', 'lifecycle', 'session-graph'].includes(name)) ? [] : await allContenders(values.contender, { peers: options.peers });
 const missed = [];
 if (only.includes('trace')) options.syncs = trace(contenders, options, reference['syncs per writeBatch']);
 if (timedCases.some((name) => only.includes(name))) {
@@ -111,6 +116,7 @@ if (only.includes('crash')) missed.push(...(await crash(contenders, options, ref
 if (only.includes('entity')) missed.push(...(await entity(values.contender, options, reference.entity)));
 if (only.includes('packages')) missed.push(...(await packages(values.contender, options, reference.packages)));
 if (only.includes('lifecycle')) missed.push(...(await lifecycle(values.contender, options, reference.lifecycle)));
+if (only.includes('session-graph')) missed.push(...(await sessionGraph(values.contender, options, reference['session-graph'])));
 const slowStatus = only.includes('slowsync') ? underSlowSync() : 0;
 
 for (const line of missed) console.log(`MISSED: ${line}`);

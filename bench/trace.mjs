@@ -8,10 +8,10 @@ import { fileURLToPath } from 'node:url';
 
 const worker = fileURLToPath(new URL('worker.mjs', import.meta.url));
 
-/** Counts per kind of call in `count` batches of `stores` x 1 KB. */
-function countCalls(file, count, stores, options) {
+/** Counts per kind of call in a run of the worker with these arguments. */
+function countCalls(args, options) {
   const log = path.join(os.tmpdir(), `holdfast-trace-${process.pid}`);
-  const command = [process.execPath, worker, 'batch', file, String(count), String(stores), '1024'];
+  const command = [process.execPath, worker, ...args.map(String)];
   const { status } = spawnSync('strace', ['-f', '-y', '-qq', '-e', 'signal=none', '-o', log, ...command], {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...process.env, ...(options.dir && { BENCH_DIR: options.dir }) },
@@ -32,6 +32,14 @@ function countCalls(file, count, stores, options) {
   return counts;
 }
 
+/** System calls per repetition of `job` (`node worker.mjs JOB FILE COUNT WHAT`); `null` where they cannot be counted. */
+export function callsPer(job, file, what, options) {
+  if (process.platform !== 'linux' || spawnSync('strace', ['-V']).status !== 0) return null;
+  const few = countCalls([job, file, 4, what], options);
+  const many = countCalls([job, file, 24, what], options);
+  return { 'synced files': (many['synced files'] - few['synced files']) / 20, calls: (many.calls - few.calls) / 20 };
+}
+
 /** Prints the table; returns the syncs per batch by `<contender>/<stores>`. */
 export function trace(contenders, options, reference) {
   console.log('\n# trace: system calls per writeBatch of 1 KB stores\n');
@@ -45,8 +53,8 @@ export function trace(contenders, options, reference) {
   for (const { name, file } of contenders) {
     for (const stores of [1, 4, 10]) {
       try {
-        const few = countCalls(file, 4, stores, options);
-        const many = countCalls(file, 24, stores, options);
+        const few = countCalls(['batch', file, 4, stores, 1024], options);
+        const many = countCalls(['batch', file, 24, stores, 1024], options);
         const per = kinds.map((kind) => ((many[kind] - few[kind]) / 20).toFixed(1));
         syncs[`${name}/${stores}`] = Number(per[0]) + Number(per[1]);
         console.log(`| ${[name, stores, ...per].join(' | ')} |`);

@@ -3,12 +3,14 @@
 //   locked MODULE FILE CALLERS UPDATES   callers that update one locked JSON file; prints their times
 //   plan   MODULE DIR COUNT              recovery plans over DIR; prints times, blocking and memory
 //   batch  MODULE COUNT STORES BYTES     COUNT batches in a fresh folder, for counting system calls
+//   graph  MODULE COUNT WHAT             COUNT commits, enqueues, claims or renewals of a session graph, for the same
 //   crash  MODULE DIR STORES BYTES       batches until killed; prints the number of each acknowledged one
 import fs from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { pathToFileURL } from 'node:url';
 import { open } from './contenders.mjs';
 import { now, payload, scratch, wipe } from './lib.mjs';
+import { Session } from './session-graph-lib.mjs';
 
 const [job, file, ...rest] = process.argv.slice(2);
 const module = await import(pathToFileURL(file).href);
@@ -63,6 +65,25 @@ const jobs = {
     const dir = scratch(process.env.BENCH_DIR, 'op');
     const store = open(module, dir);
     for (let i = 0; i < Number(count); i++) await store.writeBatch(Number(stores), payload(Number(bytes), i));
+    await store.close();
+    wipe(dir);
+  },
+
+  async graph(count, what) {
+    const dir = scratch(process.env.BENCH_DIR, 'graph');
+    const store = await module.openGraph(dir);
+    const session = new Session(store);
+    await session.grow(10);
+    const claims = [];
+    if (what === 'claim' || what === 'renew') await store.enqueueMany(50);
+    if (what === 'renew') for (let i = 0; i < 50; i++) claims.push(await store.claim());
+    const calls = {
+      commit: () => session.append(1),
+      enqueue: (i) => store.enqueue(i),
+      claim: () => store.claim(),
+      renew: (i) => store.renew(claims[i]),
+    };
+    for (let i = 0; i < Number(count); i++) await calls[what](i);
     await store.close();
     wipe(dir);
   },

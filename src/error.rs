@@ -204,10 +204,28 @@ codes! {
     GraphRecordDecode = "HF_GRAPH_RECORD_DECODE",
     /// A queued batch is damaged.
     GraphQueueRowCorrupt = "HF_GRAPH_QUEUE_ROW_CORRUPT",
+    /// A commit is larger than its store allows.
+    GraphCommitTooLarge = "HF_GRAPH_COMMIT_TOO_LARGE",
     /// A write on a store that was opened for reading.
     GraphReadOnly = "HF_GRAPH_READ_ONLY",
     /// A store that was to be read does not exist.
     GraphStoreNotFound = "HF_GRAPH_STORE_NOT_FOUND",
+    /// A process, its events, its handles or its lease are not what a call needs.
+    GraphProcessRegistry = "HF_GRAPH_PROCESS_REGISTRY",
+    /// A replay asks for an effect that never happened.
+    GraphEffectReplayMissing = "HF_GRAPH_EFFECT_REPLAY_MISSING",
+    /// A replay key belongs to another effect.
+    GraphEffectReplayHashConflict = "HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT",
+    /// Somebody else took an effect over.
+    GraphEffectReplayLeaseLost = "HF_GRAPH_EFFECT_REPLAY_LEASE_LOST",
+    /// An effect without a scope or a replay key.
+    GraphEffectReplayKeyMissing = "HF_GRAPH_EFFECT_REPLAY_KEY_MISSING",
+    /// The record of an effect is damaged.
+    GraphEffectReplayCorruptRow = "HF_GRAPH_EFFECT_REPLAY_CORRUPT_ROW",
+    /// An effect was done, and could not be recorded.
+    GraphEffectReplayStore = "HF_GRAPH_EFFECT_REPLAY_STORE",
+    /// An occurrence of a host event, or a delivery, that cannot be.
+    GraphHostEvent = "HF_GRAPH_HOST_EVENT",
 }
 
 /// The public class that the facade rethrows a failure as.

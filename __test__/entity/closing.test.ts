@@ -1,4 +1,4 @@
-// @pool forks: it waits long, for stores and not for threads of JavaScript.
+// @pool forks @runtime node: it waits long, for stores and not for JavaScript.
 // Closing a store while something is under way or could not be recorded yet: what can be saved is saved, and what is lost is named.
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';

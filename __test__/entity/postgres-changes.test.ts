@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // What pods tell each other: changes through LISTEN/NOTIFY, waits, the bus, and locks per entity (F2, F4, C3, W5).
 import { spawnSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';

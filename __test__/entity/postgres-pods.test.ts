@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 // Many pods over one Postgres, as their programs make them: drizzle over a pool each, and holdfast's own store (A1, A2, A3, A23, A38,
 // A40, W5).
 import { createChangeEmitter, createEntityRegistry, createEntityStore, createRunSecretRegistry, getEntityFailure, type EntityChanged, type EntityStoreOptions, type NativeEntityStore } from 'holdfast';

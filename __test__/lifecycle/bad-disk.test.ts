@@ -1,68 +1,22 @@
 // A disk that is full, or that cannot be written (section 6; T4): the failing call rejects, the rest stays usable, nothing is half there, and
 // it works again once there is room.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { openSessionStore, type SessionStore } from 'holdfast';
 import { afterEach, describe, expect, test } from 'vitest';
 
+import { canMount, empty, fill, isRoot, mount, smallDisk, unmountDisks } from '../support/disk';
 import { soon } from './hostile';
 import { rejection, tempDir, world } from './support';
 
-const mounted: string[] = [];
 const open = new Set<SessionStore>();
-const mount = (...args: string[]) => execFileSync('mount', args, { stdio: 'pipe' });
-const unmount = (dir: string) => execFileSync('umount', ['-l', dir], { stdio: 'pipe' });
 afterEach(async () => {
   for (const store of open) await store.close().catch(() => {});
   open.clear();
-  mounted.splice(0).forEach(unmount);
+  unmountDisks();
 });
-
-const isRoot = process.getuid?.() === 0;
-const canMount = (() => {
-  if (process.platform !== 'linux' || !isRoot) return false;
-  const dir = join(process.env.TMPDIR ?? '/tmp', `holdfast-mount-${process.pid}-${Math.random()}`);
-  mkdirSync(dir);
-  try {
-    mount('-t', 'tmpfs', '-o', 'size=64k', 'holdfast-test', dir);
-    unmount(dir);
-    return true;
-  } catch {
-    return false;
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
-})();
-if (!canMount) console.warn('SKIPPED: tests of full and read-only disks need Linux, root and the right to mount a tmpfs');
-
-/** A small disk of its own. */
-function smallDisk(): string {
-  const dir = join(tempDir(), 'disk');
-  mkdirSync(dir);
-  mount('-t', 'tmpfs', '-o', 'size=2m', 'holdfast-test', dir);
-  mounted.push(dir);
-  return dir;
-}
-
-/** Fills the disk at `dir` and gives `pages` pages of 4 KiB back. */
-function fill(dir: string, pages: number): void {
-  const filler = join(dir, 'filler');
-  mkdirSync(filler, { recursive: true });
-  for (const size of [65536, 4096]) {
-    for (let i = 0; ; i++) {
-      try {
-        writeFileSync(join(filler, `${size}-${i}`), Buffer.alloc(size));
-      } catch {
-        rmSync(join(filler, `${size}-${i}`), { force: true });
-        break;
-      }
-    }
-  }
-  for (let i = 0; i < pages; i++) rmSync(join(filler, `4096-${i}`), { force: true });
-}
-const empty = (dir: string) => rmSync(join(dir, 'filler'), { recursive: true, force: true });
 
 async function openAt(dataDir: string): Promise<SessionStore> {
   const store = await openSessionStore({ dataDir, busyTimeoutMs: 500 });

@@ -1,3 +1,4 @@
+// @pool forks: what counts happens in processes of its own.
 /** R11 to R15, W11 to W14, A16 to A20: the lock file, among holdfast processes and with programs of the original protocol. */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

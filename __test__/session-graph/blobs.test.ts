@@ -150,20 +150,35 @@ test.each([
   expect(await store.verify({ deep: true })).not.toEqual([]);
 });
 
-test('29: a flipped byte is never handed out', async () => {
+test.each(['toolState', 'pluginSnapshot', 'executionState'] as const)('29: a flipped byte of the %s is never handed out', async (component) => {
   const path = newFile();
   const before = await open(path);
   const { manifest } = await before.commitRuntimeState(append([node('a')], { checkpoint: { ...full, toolState: 'long '.repeat(2000) } }));
   await before.close();
-  raw(path, `UPDATE blobs SET content = CAST(substr(content, 1, 20) || x'00' || substr(content, 22) AS BLOB) WHERE kind = 'toolState'`);
+  const ref = manifest[`${component}Ref`]!;
+  const at = component === 'toolState' ? 21 : 2;
+  raw(path, `UPDATE blobs SET content = CAST(substr(content, 1, ${at - 1}) || x'00' || substr(content, ${at + 1}) AS BLOB) WHERE hash = '${ref}'`);
   const store = await open(path);
-  const ref = manifest.toolStateRef!;
   const corrupt = { name: 'BlobCorruptError', hfCode: 'HF_GRAPH_BLOB_CORRUPT', ref };
   expect(await failure(store.getBlob(ref))).toMatchObject(corrupt);
-  expect(await failure(store.loadSession({ scope: 'fullGraph' }))).toMatchObject({ ...corrupt, component: 'toolState' });
+  expect(await failure(store.loadSession({ scope: 'fullGraph' }))).toMatchObject({ ...corrupt, component });
   const rest = (await store.loadSession({ scope: 'activePath' }, { tolerant: true }))!;
   expect(rest.problems).toEqual([{ kind: 'blob', key: ref, detail: expect.any(String) }]);
-  expect(rest.checkpoint).toMatchObject({ pluginSnapshot: { plugin: 1 }, executionState: new Uint8Array([1, 2, 3, 4]) });
-  expect(rest.checkpoint).not.toHaveProperty('toolState');
+  const { [component]: lost, ...others } = { ...full, ...manifest, toolState: 'long '.repeat(2000) };
+  expect(lost).toBeDefined();
+  expect(rest.checkpoint).toEqual(others);
   expect(rest.graph.nodes).toHaveLength(1);
+});
+
+test('36: a collection that cannot tell what is alive leaves the commit alone', async () => {
+  const path = newFile();
+  const before = await open(path);
+  await before.putNamedArtifact('kept', bytes('kept'));
+  const orphan = await before.putBlob(bytes('orphan'));
+  await before.close();
+  raw(path, `DELETE FROM blobs WHERE hash = (SELECT blob_ref FROM artifact_refs)`);
+  const store = await open(path, { gcPolicy: { autoRunEveryCommits: 1 } });
+  expect((await store.commitRuntimeState(append([node('a')]))).headRevision).toBe(1);
+  expect(await store.getBlob(orphan)).not.toBeNull();
+  expect(await store.gcUnreachable()).toMatchObject({ deletedBlobCount: 0, aborted: { ref: expect.stringMatching(/^blake3:/) } });
 });

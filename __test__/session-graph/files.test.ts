@@ -32,6 +32,44 @@ test('8: a file of another kind or version is refused and not touched', async ()
   }
 });
 
+test.each(['VIEW v AS SELECT 1', 'TABLE t (a)', 'INDEX i ON t (a)', 'TRIGGER r AFTER INSERT ON t BEGIN SELECT 1; END'])(
+  '8: a file without a version that holds a %s is somebody else\'s',
+  async (what) => {
+    const path = newFile();
+    const needsTable = what.includes(' ON t');
+    raw(path, ...(needsTable ? ['CREATE TABLE t (a)'] : []), `CREATE ${what}`);
+    const before = readFileSync(path);
+    expect(await opening(path)).toMatchObject({ name: 'UnsupportedSchemaError', found: 0, message: expect.stringContaining('version 0') });
+    expect(readFileSync(path).equals(before)).toBe(true);
+    expect(readdirSync(join(path, '..'))).toEqual(['s.db']);
+  },
+);
+
+test('an empty file becomes a store, for who may write', async () => {
+  const path = newFile();
+  writeFileSync(path, '');
+  expect(await failure(SessionGraphStore.openReadOnly(path))).toMatchObject({ name: 'UnsupportedSchemaError' });
+  expect(statSync(path).size).toBe(0);
+  const store = await open(path);
+  await store.commitRuntimeState(append([node('a')]));
+  expect(await ids(store, { scope: 'activePath' })).toEqual(['a']);
+});
+
+test('a store whose head is damaged can be committed to, and is whole again', async () => {
+  const path = newFile();
+  const before = await open(path);
+  await before.commitRuntimeState(append([node('a')]));
+  await before.close();
+  raw(path, `UPDATE session_head SET head_json = '{"config"'`);
+  const store = await open(path);
+  expect(await failure(store.loadSession({ scope: 'activePath' }))).toMatchObject({ name: 'RecordDecodeError', table: 'session_head' });
+  const tolerant = (await store.loadSession({ scope: 'activePath' }, { tolerant: true }))!;
+  expect([tolerant.headRevision, tolerant.graph.nodes.length, tolerant.problems?.length]).toEqual([1, 1, 1]);
+  await store.commitRuntimeState(append([node('b', 'a')], { expectedHeadRevision: 1 }));
+  expect(await ids(store, { scope: 'activePath' })).toEqual(['a', 'b']);
+  expect(await store.verify({ deep: true })).toEqual([]);
+});
+
 test('what is no database, a folder, a file in a folder that is missing', async () => {
   const path = newFile();
   writeFileSync(path, 'this is no database, it is a text that is long enough'.repeat(40));

@@ -201,3 +201,15 @@ test('what cannot be a store in PostgreSQL is refused', async () => {
   expect(error).toMatchObject({ hfCode: 'HF_UNAVAILABLE' });
   expect(error.message).not.toContain('secret');
 });
+
+test('who watches hears of other handles', async () => {
+  const id = randomUUID();
+  const [store, other] = [await connect(id), await connect(id)];
+  const changes = store.watch({ since: 0, pollMs: 10 });
+  await other.commitRuntimeState(append([node('a')]));
+  expect((await changes.next()).value).toMatchObject({ changed: ['revision'], headRevision: 1 });
+  const next = changes.next();
+  await other.enqueueQueuedWork(draft());
+  expect((await next).value).toMatchObject({ changed: ['queue'], queuedBatches: 1 });
+  await changes.return!();
+});

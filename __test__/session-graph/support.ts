@@ -124,6 +124,7 @@ export function raw(path: string, ...statements: string[]): Record<string, unkno
     import { Database } from 'bun:sqlite';
     const [path, ...statements] = JSON.parse(process.env.RAW);
     const db = new Database(path);
+    db.run('PRAGMA busy_timeout = 5000');
     let rows = [];
     for (const text of statements) rows = db.query(text).all();
     db.close();
@@ -157,12 +158,12 @@ export async function lock(path: string, milliseconds: number): Promise<{ ended:
   return { ended };
 }
 
-const fixture = fileURLToPath(new URL('./fixtures/graph-child.mjs', import.meta.url));
-
 export interface Child {
   /** Waits for a line that begins with `start`; resolves to the rest of it. */
   line(start: string): Promise<string>;
   lines: string[];
+  /** Writes to its stdin. */
+  write(text: string): void;
   kill(): Promise<void>;
   /** Exit code and what stands on stderr. */
   ended: Promise<{ code: number | null; err: string }>;
@@ -170,6 +171,12 @@ export interface Child {
 
 /** Starts `fixtures/graph-child.mjs` on the runtime that runs the tests; killed after 45 seconds. */
 export function start(...args: string[]): Child {
+  return startFixture('graph-child.mjs', ...args);
+}
+
+/** Starts a file of `fixtures` likewise. */
+export function startFixture(name: string, ...args: string[]): Child {
+  const fixture = fileURLToPath(new URL(`./fixtures/${name}`, import.meta.url));
   const child = spawn(process.execPath, [fixture, ...args], { timeout: 45_000, killSignal: 'SIGKILL' });
   const lines: string[] = [];
   let [err, rest] = ['', ''];
@@ -206,7 +213,8 @@ export function start(...args: string[]): Child {
     child.kill('SIGKILL');
     await ended;
   };
-  return { line, lines, kill, ended };
+  const write = (text: string): void => void child.stdin.write(text);
+  return { line, lines, write, kill, ended };
 }
 
 /** Runs the child to its end; what it printed after `answer`, as JSON. */

@@ -1,5 +1,5 @@
 /** Arguments of this module: what the package's common checks do not know. Their refusals have the class of this module. */
-import { invalidArgument, isRecord } from '../check';
+import { checkBooleanOrUndefined, invalidArgument, isRecord } from '../check';
 import { asGraphError, InvalidArgumentError } from './errors';
 
 /** Longest id or key, in bytes of UTF-8. */
@@ -45,6 +45,11 @@ export function checkWord<T extends string>(value: unknown, argument: string, al
   return found;
 }
 
+/** Requires a boolean, or nothing, which is `false`. */
+export function checkBooleanOf(value: unknown, argument: string): boolean {
+  return guarded(() => checkBooleanOrUndefined(value, argument)) ?? false;
+}
+
 /** Requires an object. */
 export function checkObject<T extends object>(value: T, argument: string): T {
   if (!isRecord(value)) throw bad(argument, 'an object', value);
@@ -70,14 +75,34 @@ export function checkBytes(value: unknown, argument: string): Uint8Array {
   return value as Uint8Array;
 }
 
-/** Prints a command. What JSON cannot say is a bad argument; what a caller's `toJSON` throws passes unchanged. */
-export function print(command: object, argument: string): string {
+/** Requires a signal, or nothing. One of another realm will do. */
+export function checkSignal(value: AbortSignal | null | undefined, argument: string): AbortSignal | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'object' || typeof value.aborted !== 'boolean' || typeof value.addEventListener !== 'function') {
+    throw bad(argument, 'an AbortSignal or undefined', value);
+  }
+  return value;
+}
+
+/** Runs a common check; its refusals get the class of this module. */
+export function guarded<T>(check: () => T): T {
   try {
-    return JSON.stringify(command);
+    return check();
+  } catch (error) {
+    throw asGraphError(error);
+  }
+}
+
+/** Prints a command. What JSON cannot say is a bad argument; what a caller's `toJSON` throws passes unchanged. */
+export function print(command: unknown, argument: string): string {
+  try {
+    const text = JSON.stringify(command) as string | undefined;
+    if (text !== undefined) return text;
   } catch (error) {
     if (error instanceof TypeError || error instanceof RangeError) {
       throw new InvalidArgumentError(`${argument} must be what JSON can say: ${error.message}`, { cause: error, fields: { argument } });
     }
     throw error;
   }
+  throw bad(argument, 'what JSON can say', command);
 }

@@ -1,5 +1,5 @@
 /** The error classes of the module; `asGraphError` finds the class of a failure by its `hfCode`. */
-import { HoldfastError, markClass, type HoldfastErrorCode, type HoldfastErrorOptions } from '../errors';
+import { ERROR_CODES, HoldfastError, markClass, type HoldfastErrorCode, type HoldfastErrorOptions } from '../errors';
 import { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError, type StoreErrorOptions } from '../store-errors';
 
 export { InvalidArgumentError, MigrationError, StoreBusyError, StoreClosedError, StoreCorruptError, StoreFullError } from '../store-errors';
@@ -148,6 +148,45 @@ export class QueueRowCorruptError extends HoldfastError {
   }
 }
 
+/** An effect cannot be done or replayed; `hfCode` says why, and so does the first word of the message. */
+export class EffectReplayError extends HoldfastError {
+  /** The scope, as it is stored. */
+  declare readonly scope?: unknown;
+  /** Which effect of it. */
+  declare readonly replayKey?: string;
+  /** What the effect threw, where that could not be recorded. */
+  declare readonly thrown?: unknown;
+  constructor(message: string, options?: StoreErrorOptions & { hfCode?: HoldfastErrorCode }) {
+    super(message, { ...options, hfCode: options?.hfCode ?? 'HF_GRAPH_EFFECT_REPLAY_STORE' });
+  }
+}
+
+/** An event of the host, or what belongs to it, cannot be recorded; nothing was written. */
+export class HostEventError extends HoldfastError {
+  /** The key of the occurrence. */
+  declare readonly idempotencyKey?: string;
+  /** The occurrence that there is none of. */
+  declare readonly occurrenceId?: string;
+  /** The process of the delivery that there is none of. */
+  declare readonly processId?: string;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_GRAPH_HOST_EVENT' });
+  }
+}
+
+/** The commit is larger than `commitLimits` allow; nothing was sent. */
+export class CommitTooLargeError extends HoldfastError {
+  /** Which limit. */
+  declare readonly limit: 'bytes' | 'nodes';
+  /** How much there may be. */
+  declare readonly max: number;
+  /** How much there is. */
+  declare readonly actual: number;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_GRAPH_COMMIT_TOO_LARGE' });
+  }
+}
+
 /** The store was opened for reading. */
 export class ReadOnlyStoreError extends HoldfastError {
   /** What was called. */
@@ -166,6 +205,27 @@ export class StoreNotFoundError extends HoldfastError {
   }
 }
 
+/** A process, its events, its handles or its lease are not what a call needs; nothing was written. */
+export class ProcessRegistryError extends HoldfastError {
+  /** The process. */
+  declare readonly processId?: string;
+  /** The type of the event. */
+  declare readonly eventType?: string;
+  /** The key of the event. */
+  declare readonly replayKey?: string;
+  /** The JSON pointer that leads nowhere. */
+  declare readonly pointer?: string;
+  /** Whose lease it is. */
+  declare readonly ownerId?: string;
+  /** Until when. */
+  declare readonly expiresAtEpochMs?: number;
+  /** The session that has no handle. */
+  declare readonly sessionId?: string;
+  constructor(message: string, options?: StoreErrorOptions) {
+    super(message, { ...options, hfCode: 'HF_GRAPH_PROCESS_REGISTRY' });
+  }
+}
+
 /** A bug in the engine ended this call; nothing of it was kept, and the store goes on. */
 export class InternalPanicError extends HoldfastError {
   constructor(message: string, options?: StoreErrorOptions) {
@@ -173,7 +233,7 @@ export class InternalPanicError extends HoldfastError {
   }
 }
 
-/** The file is no session database that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
+/** The file is no database of this kind that this version can use; it was not touched. `hfCode` is `HF_FORMAT_TOO_NEW` for a newer one. */
 export class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   declare readonly kind: string;
@@ -211,15 +271,21 @@ const OWN: Readonly<Record<string, GraphErrorClass>> = {
   BlobCorruptError,
   RecordDecodeError,
   QueueRowCorruptError,
+  EffectReplayError,
+  HostEventError,
+  CommitTooLargeError,
   ReadOnlyStoreError,
   StoreNotFoundError,
+  ProcessRegistryError,
   InternalPanicError,
   UnsupportedSchemaError,
   StoreIoError,
 };
+const EFFECT_CODES = ERROR_CODES.filter((code) => code.startsWith('HF_GRAPH_EFFECT_REPLAY_'));
 const byCode = new Map<HoldfastErrorCode, GraphErrorClass>([
   ['HF_FORMAT_TOO_NEW', UnsupportedSchemaError],
   ['HF_DATABASE', StoreIoError],
+  ...EFFECT_CODES.map((code) => [code, EffectReplayError] as const),
 ]);
 for (const errorClass of [InvalidArgumentError, MigrationError, StoreBusyError, StoreFullError, StoreCorruptError, StoreClosedError]) {
   byCode.set(new errorClass('').hfCode, errorClass);

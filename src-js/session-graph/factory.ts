@@ -7,8 +7,10 @@ import { checkId, checkObject, checkText } from './arguments';
 import { asGraphError } from './errors';
 import { fileNameOf } from './native-store';
 import { configOf } from './options';
+import { listingOf } from './listing';
 import { SessionGraphStore } from './store';
 import type { SessionGraphStoreOptions } from './store-types';
+import type { SessionListing } from './upkeep-types';
 import type { JsonValue } from './value-types';
 
 /** Makes, finds and removes the files of sessions. */
@@ -55,6 +57,16 @@ export class SessionGraphStoreFactory {
       throw error;
     }
     return store;
+  }
+
+  /**
+   * The sessions of the folder, newest first, without loading them: each file is opened for reading, asked for its description and closed.
+   * Files that are none of ours are left out; one that cannot be read is listed with its `problem`. No folder is no sessions.
+   *
+   * @param opts How many files are read at the same time, default 8; an abort of `signal` rejects with its reason.
+   */
+  async listSessions(opts: { concurrency?: number; signal?: AbortSignal } = {}): Promise<SessionListing[]> {
+    return listingOf(this.#root, checkObject(opts, 'opts'));
   }
 
   /** Removes the file of a session and what SQLite keeps beside it; none is fine. Close its stores first. */

@@ -1,6 +1,7 @@
 /** Commits and checkpoints as commands of the addon. */
 import { bad, checkBytes, checkCount, checkId, checkIds, checkInteger, checkList, checkObject, checkWord, print } from './arguments';
 import type { GraphCommitDelta, RuntimeCommit } from './commit-types';
+import { CommitTooLargeError } from './errors';
 import type { QueuedWorkCompletion } from './queue-types';
 import type { HydratedSessionCheckpoint, TokenLedgerEntry } from './value-types';
 
@@ -34,6 +35,23 @@ export function commitMessage(commit: RuntimeCommit): Message {
     'commit',
   );
   return { text, bytes };
+}
+
+/** Refuses a commit that is larger than it may be. */
+export function checkLimits(commit: RuntimeCommit, { text, bytes }: Message, limits: { maxBytes: number; maxNodes: number }): void {
+  const { graph } = commit;
+  const nodes = graph.type === 'append' ? graph.nodes.length : graph.type === 'replaceFull' ? graph.graph.nodes.length : 0;
+  if (nodes > limits.maxNodes) throw tooLarge('nodes', limits.maxNodes, nodes);
+  const state = bytes[0]?.byteLength ?? 0;
+  // Counting bytes reads all of the text: only where it could matter.
+  if (text.length * 3 + state <= limits.maxBytes) return;
+  const size = Buffer.byteLength(text) + state;
+  if (size > limits.maxBytes) throw tooLarge('bytes', limits.maxBytes, size);
+}
+
+function tooLarge(limit: 'bytes' | 'nodes', max: number, actual: number): Error {
+  const message = `the commit has ${actual} ${limit}, and commitLimits allow ${max}; nothing was written: send it in parts, or raise the limit`;
+  return new CommitTooLargeError(message, { fields: { limit, max, actual } });
 }
 
 /** Prints a checkpoint. */

@@ -1,12 +1,21 @@
 /** The store in the addon: commands as text with bytes beside it, and what ends when it is closed. */
 import { HandleState } from '../handle-state';
+import { unlessAborted } from './abort';
 import { call, callSync, native } from '../native';
 import { ReadOnlyStoreError, asGraphError } from './errors';
+import type { QueueDefaults } from './queue';
 
 /** A text, and bytes that belong to it. */
 export interface Reply {
   text: string;
   parts: Uint8Array[];
+}
+
+/** Somebody who waits for writes. */
+export interface NativeWatch {
+  /** `true` once somebody has written since the last call or since it began; `false` when it ends. */
+  next(): Promise<boolean>;
+  end(): void;
 }
 
 interface NativeSessionGraph {
@@ -15,6 +24,8 @@ interface NativeSessionGraph {
   write(command: string, bytes?: Uint8Array[]): Promise<string>;
   read(command: string): Promise<Reply>;
   backup(path: string): Promise<string>;
+  fork(path: string, command: string): Promise<string>;
+  watch(): NativeWatch;
   close(): Promise<void>;
 }
 
@@ -51,6 +62,11 @@ export interface CoreConfig {
   migrates: boolean;
   blobProfile: string;
   gc: { everyCommits: number | null; minBlobAgeMs: number };
+  /** Of the facade alone. */
+  queue: QueueDefaults;
+  commitLimits: { maxBytes: number; maxNodes: number };
+  /** Leaves nothing beside a file that is looked at. */
+  peeks?: boolean;
   postgres?: PostgresConfig;
 }
 
@@ -70,6 +86,7 @@ export class GraphCore {
   schemaVersion = 0;
   readonly #inner: NativeSessionGraph;
   readonly #state: HandleState;
+  readonly #watches = new Set<NativeWatch>();
   #closed: Promise<void> | undefined;
 
   constructor(config: CoreConfig) {
@@ -98,13 +115,35 @@ export class GraphCore {
     return this.#run(() => this.#inner.write(command, bytes));
   }
 
-  /** Runs a command that only reads, on one snapshot. */
-  read(command: string): Promise<Reply> {
-    return this.#run(() => this.#inner.read(command));
+  /** Runs a command that only reads, on one snapshot. An abort rejects at once with the signal's reason; what is read then is dropped. */
+  read(command: string, signal?: AbortSignal): Promise<Reply> {
+    return unlessAborted(signal, () => this.#run(() => this.#inner.read(command)));
   }
 
   backup(path: string): Promise<string> {
     return this.#run(() => this.#inner.backup(path));
+  }
+
+  /** Makes a new file of what a command says; what it is as text. */
+  fork(path: string, command: string): Promise<string> {
+    return this.#run(() => this.#inner.fork(path, command));
+  }
+
+  /** Begins to listen for writes; `undefined` when the store is closed. {@link unwatch} must follow. */
+  watch(): NativeWatch | undefined {
+    if (this.#closed !== undefined) return undefined;
+    const watch = callSync(() => this.#inner.watch());
+    this.#watches.add(watch);
+    return watch;
+  }
+
+  unwatch(watch: NativeWatch): void {
+    this.#watches.delete(watch);
+    watch.end();
+  }
+
+  get closed(): boolean {
+    return this.#closed !== undefined;
   }
 
   close(): Promise<void> {
@@ -113,10 +152,12 @@ export class GraphCore {
   }
 
   async #end(): Promise<void> {
+    const quiet = this.#state.close();
+    for (const watch of this.#watches) watch.end();
     // A server that does not answer is waited for no longer than the addon does, which then ends what is in flight.
     const ended = this.config.postgres !== undefined && this.schemaVersion !== 0 ? call(this.#inner.close()) : undefined;
     ended?.catch(() => undefined);
-    await this.#state.close();
+    await quiet;
     try {
       await (ended ?? call(this.#inner.close()));
     } catch (error) {

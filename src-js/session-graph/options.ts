@@ -3,14 +3,14 @@ import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { checkNonEmptyString, checkPath, checkPositiveInteger } from '../check';
 import { deriveTls } from '../tls';
-import { bad, checkCount, checkId, checkObject, checkWord } from './arguments';
-import { asGraphError } from './errors';
+import { bad, checkCount, checkId, checkObject, checkWord, guarded } from './arguments';
 import type { CoreConfig } from './native-store';
+import { attemptsOf } from './queue';
 import type { PostgresSessionGraphOptions, SessionGraphStoreOptions } from './store-types';
 
-const KNOWN = ['blobProfile', 'gcPolicy', 'durability', 'busyTimeoutMs', 'maxReaders', 'migrate'] as const satisfies (keyof SessionGraphStoreOptions)[];
+const KNOWN = ['blobProfile', 'gcPolicy', 'durability', 'busyTimeoutMs', 'maxReaders', 'migrate', 'queue', 'commitLimits'] as const satisfies (keyof SessionGraphStoreOptions)[];
 
-const SHARED = ['blobProfile', 'gcPolicy', 'busyTimeoutMs', 'migrate'] as const satisfies (keyof PostgresSessionGraphOptions)[];
+const SHARED = ['blobProfile', 'gcPolicy', 'busyTimeoutMs', 'migrate', 'queue', 'commitLimits'] as const satisfies (keyof PostgresSessionGraphOptions)[];
 const POSTGRES = [...SHARED, 'connectionString', 'sessionId', 'schema', 'poolSize', 'ssl'] as const satisfies (keyof PostgresSessionGraphOptions)[];
 
 /** Checks the options of a store in PostgreSQL and puts them in the words of the addon. */
@@ -46,6 +46,8 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
   const { durability = 'full', busyTimeoutMs, maxReaders = 4, migrate = 'auto' } = options;
   const gc = checkObject(options.gcPolicy ?? {}, 'options.gcPolicy');
   const every = gc.autoRunEveryCommits ?? null;
+  const queue = checkObject(options.queue ?? {}, 'options.queue');
+  const retain = queue.retainFinishedMs ?? null;
   return {
     path: path === null ? null : fileOf(path),
     readOnly: kind === 'readOnly',
@@ -58,6 +60,11 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
       'balanced',
       'compact',
     ]),
+    queue: {
+      maxAttempts: attemptsOf(queue.maxAttempts, 'options.queue.maxAttempts'),
+      retainMs: retain === null ? null : checkCount(retain, 'options.queue.retainFinishedMs'),
+    },
+    commitLimits: limitsOf(options.commitLimits ?? {}),
     gc: {
       // 0 is never, too.
       everyCommits: (every === null ? 0 : checkCount(every, 'options.gcPolicy.autoRunEveryCommits')) || null,
@@ -69,14 +76,13 @@ export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | nu
 function fileOf(path: string): string {
   guarded(() => checkPath(path, 'path'));
   // SQLite would open something else than a file of that name.
-  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use SessionGraphStore.memory()', path);
+  if (path === ':memory:' || /^file:/i.test(path)) throw bad('path', 'a plain path; for a store in memory use memory()', path);
   return resolve(path);
 }
 
-function guarded<T>(check: () => T): T {
-  try {
-    return check();
-  } catch (error) {
-    throw asGraphError(error);
-  }
+function limitsOf(limits: NonNullable<SessionGraphStoreOptions['commitLimits']>): CoreConfig['commitLimits'] {
+  const { maxBytes, maxNodes } = checkObject(limits, 'options.commitLimits');
+  const limit = (value: number | null | undefined, name: string): number =>
+    value === null || value === undefined ? Number.MAX_SAFE_INTEGER : checkCount(value, `options.commitLimits.${name}`);
+  return { maxBytes: limit(maxBytes, 'maxBytes'), maxNodes: limit(maxNodes, 'maxNodes') };
 }

@@ -8,10 +8,28 @@ export function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion {
   return { sessionId, claimId, leaseToken, batchIds: batches.map((batch) => batch.batchId) };
 }
 
+/** What batches of a handle are enqueued with unless they say something else. */
+export interface QueueDefaults {
+  maxAttempts: number | null;
+  retainMs: number | null;
+}
+
+/** Requires a number of attempts, or none. */
+export function attemptsOf(value: unknown, argument: string): number | null {
+  if (value === undefined || value === null) return null;
+  if (checkCount(value, argument) === 0) throw bad(argument, 'a safe integer of 1 or more', value);
+  return value as number;
+}
+
+/** The command that cancels a batch; others name theirs likewise. */
+export function cancelCommand(sessionId: string, batchId: string): { do: string; sessionId: string; batchId: string } {
+  return { do: 'cancel', sessionId: checkId(sessionId, 'sessionId'), batchId: checkId(batchId, 'batchId') };
+}
+
 /** The command that enqueues a batch. */
-export function enqueueCommand(draft: QueuedWorkBatchDraft): object {
+export function enqueueCommand(draft: QueuedWorkBatchDraft, defaults: QueueDefaults): object {
   checkObject(draft, 'draft');
-  const { sourceKey, availableAtMs = 0 } = draft;
+  const { sourceKey, availableAtMs = 0, dedupe } = draft;
   return {
     do: 'enqueue',
     sessionId: checkId(draft.sessionId, 'draft.sessionId'),
@@ -21,7 +39,13 @@ export function enqueueCommand(draft: QueuedWorkBatchDraft): object {
     slotPolicy: checkWord(draft.slotPolicy, 'draft.slotPolicy', ['join', 'exclusive']),
     mergeKey: mergeKeyOf(draft.mergeKey ?? 'never'),
     availableAtMs: checkCount(availableAtMs, 'draft.availableAtMs'),
+    maxAttempts: (draft.maxAttempts === undefined ? defaults.maxAttempts : attemptsOf(draft.maxAttempts, 'draft.maxAttempts')) ?? undefined,
+    retainMs: (dedupe === undefined ? defaults.retainMs : retentionOf(dedupe)) ?? undefined,
   };
+}
+
+function retentionOf(dedupe: QueuedWorkBatchDraft['dedupe']): number | null {
+  return dedupe === null || dedupe === undefined ? null : checkCount(checkObject(dedupe, 'draft.dedupe').retainMs, 'draft.dedupe.retainMs');
 }
 
 function mergeKeyOf(key: MergeKey): MergeKey {

@@ -3,6 +3,7 @@ import { breathe } from '../breathe';
 import { RecordDecodeError } from './errors';
 import type { Reply } from './native-store';
 import type { IntegrityProblem, PersistedSessionRead } from './commit-types';
+import type { NodeAt } from './upkeep-types';
 import type { HydratedSessionCheckpoint, JsonValue, SessionCheckpoint, SessionNodeRecord, TokenLedgerEntry } from './value-types';
 
 interface Header {
@@ -51,6 +52,27 @@ export async function sessionOf({ text, parts }: Reply, tolerant: boolean): Prom
 export function checkpointOfReply({ text, parts }: Reply): HydratedSessionCheckpoint | null {
   const header = JSON.parse(text) as { manifest: SessionCheckpoint; components: Component[] } | null;
   return header === null ? null : hydrated(header.manifest, header.components, parts);
+}
+
+/** Nodes on a page, at most. */
+const PAGE = 512;
+
+/** Asks for page after page. */
+export async function* nodesOfPages(
+  read: (after: number, limit: number) => Promise<Reply>,
+  after: number,
+  limit: number,
+): AsyncGenerator<NodeAt, void> {
+  let [at, left, more] = [after, limit, true];
+  while (more && left > 0) {
+    const { text, parts } = await read(at, Math.min(PAGE, left));
+    const page = JSON.parse(text) as { seqs: number[]; slabs: number[]; more: boolean };
+    const nodes = await nodesOf(parts[0], page.slabs);
+    for (const [index, node] of nodes.entries()) yield { seq: page.seqs[index] as number, node };
+    at = page.seqs.at(-1) ?? at;
+    left -= nodes.length;
+    more = page.more;
+  }
 }
 
 function hydrated(manifest: SessionCheckpoint, components: Component[], parts: Uint8Array[]): HydratedSessionCheckpoint {

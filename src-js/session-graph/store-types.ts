@@ -15,10 +15,17 @@ export interface SessionGraphStoreOptions {
   maxReaders?: number;
   /** `never`: a file that is missing, or of an older version, is refused. Default `auto`. */
   migrate?: 'auto' | 'never';
+  /** What batches are enqueued with by this handle unless their drafts say something else; default no limit, and nothing is remembered. */
+  queue?: { maxAttempts?: number | null; retainFinishedMs?: number | null };
+  /**
+   * Commits that are larger are refused before anybody waits for them, with {@link CommitTooLargeError}: `maxBytes` of the commit as JSON and
+   * its execution state, `maxNodes` in its graph. Default no limits.
+   */
+  commitLimits?: { maxBytes?: number | null; maxNodes?: number | null };
 }
 
 /** How a store in PostgreSQL is opened. */
-export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, 'blobProfile' | 'gcPolicy' | 'busyTimeoutMs' | 'migrate'> {
+export interface PostgresSessionGraphOptions extends Pick<SessionGraphStoreOptions, 'blobProfile' | 'gcPolicy' | 'busyTimeoutMs' | 'migrate' | 'queue' | 'commitLimits'> {
   /** `postgres://user:password@host:port/database`. Stores of this process with the same connection share their connections. */
   connectionString: string;
   /** Which store of the schema; made when it is missing. One per session. */
@@ -70,6 +77,12 @@ export interface SessionGraphStats {
   queuedBatches: number;
   /** How long the first batch that nobody claimed has waited; `null` if there is none. */
   oldestWaitingMs: number | null;
+  /** Batches that a claim could take now, and how long the first of them could have been taken; `null` if there is none. */
+  readyBatches: number;
+  oldestReadyMs: number | null;
+  /** Batches that somebody works on. */
+  claimedBatches: number;
+  deadLetters: number;
   /** Sizes of the file and of its write-ahead log; 0 in memory. Like the rest left out for a store that is only read. */
   fileBytes?: number;
   walBytes?: number;
@@ -81,4 +94,6 @@ export interface SessionGraphStats {
   queued?: number;
   /** How often a reader kept the log from being written back. */
   checkpointsHeld?: number;
+  /** How long transactions of this handle waited for the write lock, in milliseconds, up to a factor of two; 0 before the first. */
+  lockWaitMs?: { p50: number; p95: number; p99: number };
 }

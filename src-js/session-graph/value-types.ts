@@ -73,4 +73,6 @@ export interface SessionMeta {
   cwd?: string | null;
   /** Default `{ type: 'root' }`. */
   relation?: JsonValue;
+  /** What else a list of sessions shows, such as the last message; small, because lists read all of them. */
+  summary?: JsonValue;
 }

@@ -26,6 +26,7 @@ mod packages;
 mod resources;
 mod runtime_store;
 mod session_graph;
+mod session_graph_side;
 mod settle;
 
 use napi::bindgen_prelude::Object;

@@ -8,6 +8,7 @@ use napi::bindgen_prelude::{PromiseRaw, Uint8Array};
 use napi_derive::napi;
 
 use super::durable::message;
+use super::session_graph_side::SessionGraphSideWatch;
 use super::{failure, settle};
 use crate::durable::pool::Pool;
 use crate::error::{Code, HfError, Result};
@@ -102,6 +103,23 @@ impl SessionGraph {
             Err(error) => ticket.settle(Err(error)),
         }
         Ok(promise)
+    }
+
+    /// Makes a new file that begins where the session is; resolves to the text of what it is.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn fork<'e>(&self, env: &'e Env, path: String, command: String) -> napi::Result<PromiseRaw<'e, String>> {
+        let (promise, ticket) = settle::promise(env)?;
+        match self.opened() {
+            Ok(store) => store.fork(PathBuf::from(path), command, Box::new(move |outcome| ticket.settle(outcome))),
+            Err(error) => ticket.settle(Err(error)),
+        }
+        Ok(promise)
+    }
+
+    /// Begins to listen for writes.
+    #[napi(catch_unwind)]
+    pub fn watch(&self, env: &Env) -> napi::Result<SessionGraphSideWatch> {
+        failure::sync(env, || Ok(SessionGraphSideWatch::new(self.opened()?.watch())))
     }
 
     /// Finishes what is queued, then lets go of the files.

@@ -123,6 +123,16 @@ pub(crate) fn record_decode(table: &str, key: &str, why: &str) -> HfError {
     .with_field("key", key)
 }
 
+/// A row of a store beside the sessions cannot be understood.
+pub(crate) fn row_damaged(table: &str, key: &str, why: &str) -> HfError {
+    HfError::new(
+        Code::GraphRecordDecode,
+        format!("the row `{key}` of {table} cannot be read: {why}; put back a backup"),
+    )
+    .with_field("table", table)
+    .with_field("key", key)
+}
+
 /// A queued batch cannot be understood.
 pub(crate) fn queue_corrupt(batch_id: &str, why: &str) -> HfError {
     HfError::new(

@@ -51,7 +51,7 @@ pub(crate) struct Load {
 
 /// What was skipped.
 #[derive(Debug, Default)]
-struct Problems {
+pub(crate) struct Problems {
     tolerant: bool,
     found: Vec<String>,
 }
@@ -199,7 +199,7 @@ pub(crate) fn checkpoint(sql: &mut dyn Sql, reference: &str) -> Result<Reply> {
 }
 
 /// Nodes on their way out.
-struct Slabs {
+pub(crate) struct Slabs {
     checked: bool,
     bytes: Vec<u8>,
     lengths: Vec<usize>,
@@ -209,11 +209,11 @@ struct Slabs {
 }
 
 impl Slabs {
-    fn new(checked: bool) -> Self {
+    pub(crate) fn new(checked: bool) -> Self {
         Self { checked, bytes: Vec::new(), lengths: Vec::new(), start: 0, is_open: false }
     }
 
-    fn add(&mut self, seq: i64, text: Result<Option<&str>>, problems: &mut Problems) -> Result<()> {
+    pub(crate) fn add(&mut self, seq: i64, text: Result<Option<&str>>, problems: &mut Problems) -> Result<()> {
         let key = seq.to_string();
         let wrong = |why: &str| record_decode("graph_bodies", &key, why);
         let text = match text {
@@ -232,6 +232,11 @@ impl Slabs {
         Ok(())
     }
 
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn close(&mut self) {
         if self.is_open {
             self.bytes.push(b']');
@@ -241,7 +246,7 @@ impl Slabs {
         }
     }
 
-    fn finish(mut self) -> (Vec<u8>, Vec<usize>) {
+    pub(crate) fn finish(mut self) -> (Vec<u8>, Vec<usize>) {
         self.close();
         (self.bytes, self.lengths)
     }

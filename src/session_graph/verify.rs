@@ -6,7 +6,7 @@ use super::load::{is_about_a_row, problem};
 use super::manifest::Manifest;
 use super::queue;
 use super::sql::{Sql, all, first};
-use super::tables::{blobs, head, info, usage};
+use super::tables::{blobs, gc, head, info, pins, usage};
 use crate::error::Result;
 use crate::json;
 
@@ -93,6 +93,21 @@ fn roots(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
         Err(error) => return Err(error),
     }
     references.extend(all(sql, "list names", "SELECT blob_ref FROM artifact_refs", &[], |row| row.string(0))?);
+    for pin in pins::every(sql)? {
+        match pin.retained() {
+            Ok(retained) => references.extend(retained),
+            Err(error) => found.push(problem("head", &pin.name, error.message())),
+        }
+        match gc::expand(sql, &pin.checkpoint_ref, true) {
+            Ok(manifest) => {
+                references.extend(manifest.iter().flat_map(Manifest::components).map(|(_, part)| part.to_owned()))
+            }
+            Err(error) if is_about_a_row(&error) => {
+                found.push(problem("manifest", &pin.checkpoint_ref, error.message()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
     for reference in references {
         match blobs::require(sql, &reference, "reference") {
             Err(error) if is_about_a_row(&error) => found.push(problem("blob", &reference, error.message())),

@@ -1,21 +1,16 @@
 //! A copy of a running database.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::backup::{Backup as Copying, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::connection::{beside, immutable};
+use super::fresh::NewFile;
 use super::shared::Shared;
-use super::{check, readers, sql_error};
-use crate::durable::{Disk, IoContext, atomic, optional};
-use crate::error::{Code, HfError, Result};
-use crate::ids;
+use super::{readers, sql_error};
+use crate::error::Result;
 
-/// Why a copy is not put over another file.
-const TAKEN: &str = "there is a file already, and a backup replaces none";
 /// Pages copied between two looks at whether the database was closed meanwhile.
 const PAGES_AT_ONCE: i32 = 1_000;
 
@@ -30,99 +25,10 @@ pub struct Backup {
     pub elapsed: Duration,
 }
 
-/// A temporary file. It goes away, also when the copy has its own name.
-struct Unfinished<'a> {
-    disk: &'a Disk,
-    path: PathBuf,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let _ = self.disk.remove_file(&self.path);
-        let _ = self.disk.remove_file(&beside(&self.path, "-journal"));
-    }
-}
-
 pub(super) fn run(shared: &Shared, to: &Path) -> Result<Backup> {
-    let begun = Instant::now();
-    let disk = Disk::real();
-    let to = place(&disk, shared, to)?;
-    let folder = atomic::folder_of(&to);
-    let copy = Unfinished { disk: &disk, path: folder.join(format!(".tmp.{}", ids::uuid())) };
-    // Nobody but us may read it until it is complete; then whoever may read the database.
-    drop(disk.create(&copy.path, Some(0o600)).at("create", &copy.path)?);
-    readers::read(shared, |source| pages(shared, source, &copy.path))?;
-    let out = disk.reopen(&copy.path).at("open", &copy.path)?;
-    disk.sync_file(&out).at("fsync", &copy.path).map_err(HfError::sync_failed)?;
-    if let Some(metadata) = shared.path.as_ref().and_then(|own| disk.metadata(own).ok()) {
-        atomic::inherit(&out, &metadata);
-    }
-    let bytes = out.file.metadata().at("stat", &copy.path)?.len();
-    drop(out);
-    let problems = check::everything(&immutable(&copy.path)?)?;
-    if let Some(first) = problems.first() {
-        return Err(HfError::new(
-            Code::Corrupt,
-            format!(
-                "the copy of {} is not sound ({first}), so it was thrown away: check the database itself",
-                shared.name()
-            ),
-        )
-        .with_field("problems", problems.clone()));
-    }
-    publish(&disk, &copy.path, &to)?;
-    drop(copy);
-    disk.sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed)?;
-    Ok(Backup { path: to.clone(), bytes, elapsed: begun.elapsed() })
-}
-
-/// Gives the copy its name, unless somebody else took it meanwhile.
-fn publish(disk: &Disk, copy: &Path, to: &Path) -> Result<()> {
-    match disk.hard_link(copy, to) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(to, TAKEN)),
-        // Without hard links the name is taken by an empty file of ours, which the copy then replaces.
-        Err(_) => match disk.create(to, Some(0o600)) {
-            Ok(_) => disk.rename(copy, to).at("rename", to).inspect_err(|_| {
-                // An empty file would keep the next try out. If it stays, that one says so.
-                let _ = disk.remove_file(to);
-            }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(to, TAKEN)),
-            Err(error) => Err(error).at("create", to),
-        },
-    }
-}
-
-fn refused(to: &Path, why: &str) -> HfError {
-    let message = format!("cannot back up to {}: {why}; choose another path", to.display());
-    HfError::new(Code::InvalidArgument, message)
-        .with_argument("path", "the path of a new file", &to.to_string_lossy().into())
-        .with_field("path", to.to_string_lossy())
-}
-
-/// Checks that a file may be put at `to`, and makes its folder.
-fn place(disk: &Disk, shared: &Shared, to: &Path) -> Result<PathBuf> {
-    let refuse = |why: &str| Err(refused(to, why));
-    let to = std::path::absolute(to).at("resolve", to)?;
-    let folder = atomic::folder_of(&to);
-    let made = disk.create_dirs(folder).at("mkdir", folder)?;
-    crate::durable::sync::dirs(disk, made)?;
-    let to = atomic::resolve(disk, &to).at("readlink", &to)?;
-    if disk.metadata(&to).is_ok_and(|metadata| !metadata.is_file()) {
-        return refuse("there is something else than a file");
-    }
-    let same = |own: &PathBuf| to == *own || to.canonicalize().is_ok_and(|to| to == *own);
-    if shared.path.as_ref().is_some_and(same) {
-        return refuse("it is the database itself");
-    }
-    // The log of another database would be taken for the log of the copy.
-    if [beside(&to, "-wal"), beside(&to, "-journal")].iter().any(|file| disk.metadata(file).is_ok()) {
-        return refuse("a database there is open, or was not closed cleanly");
-    }
-    if optional(disk.symlink_metadata(&to)).at("stat", &to)?.is_some() {
-        return refuse(TAKEN);
-    }
-    Ok(to)
+    let copy = NewFile::begin("backup", to, shared.path.as_deref())?;
+    readers::read(shared, |source| pages(shared, source, copy.path()))?;
+    copy.publish(shared.path.as_deref())
 }
 
 /// Copies all pages as they are at one moment. The writer is not held up; only its log grows until this is done.

@@ -5,6 +5,9 @@
 //! off, ours runs in the writer, and an error other than "busy" and "full" ends the trust in the handle like any failed sync.
 //! (A checkpoint that fails loses nothing: the log is kept until one has succeeded.)
 //!
+//! A caller that comes back at once is not to wait for it: between [`IDLE_FRAMES`] and [`BUSY_FRAMES`] it runs only when nobody has come
+//! for a moment.
+//!
 //! The bound: with readers that finish, the log stays under [`BUSY_FRAMES`] pages (16 MB) plus one batch. A reader that stays
 //! holds it open; from [`FORCE_FRAMES`] pages (64 MB) on the writer waits up to [`PATIENCE`] for readers, again after every
 //! further 16 MB. It never waits longer: one stuck reader must not stop the writes. `Stats::checkpoints_held` counts how
@@ -20,9 +23,9 @@ use super::shared::Shared;
 use super::{room, sql_error};
 use crate::error::{Code, Result};
 
-/// Pages in the log from which an idle writer checkpoints: 4 MB.
+/// Pages in the log from which a writer checkpoints when it has a quiet moment: 4 MB.
 const IDLE_FRAMES: u32 = 1_000;
-/// Pages from which a busy one does: 16 MB.
+/// Pages from which it does so at once: 16 MB.
 const BUSY_FRAMES: u32 = 4_000;
 /// Pages from which it waits for readers: 64 MB.
 const FORCE_FRAMES: u32 = 16_000;
@@ -38,24 +41,40 @@ pub(super) struct Checkpoints {
     not_before: u32,
     /// The size of the log after the last commit.
     last: u32,
+    /// Whether a quiet moment should be used for one.
+    pub(super) is_one_due: bool,
 }
 
 impl Checkpoints {
-    /// Runs after each batch.
+    /// Runs after each batch; `pieces`: it had pieces of long work.
     ///
     /// # Errors
     /// A failed sync or write.
-    pub(super) fn after_batch(&mut self, db: &Connection, shared: &Shared) -> Result<()> {
+    pub(super) fn after_batch(&mut self, db: &Connection, shared: &Shared, pieces: bool) -> Result<()> {
         let frames = shared.log_frames.load(Ordering::Relaxed);
         if frames < self.last {
             // The log started over.
             self.not_before = 0;
         }
         self.last = frames;
-        let limit = if shared.queue.is_pressed() { BUSY_FRAMES } else { IDLE_FRAMES };
+        self.is_one_due = frames >= IDLE_FRAMES.max(self.not_before);
+        let limit = if pieces { IDLE_FRAMES } else { BUSY_FRAMES };
         if frames < limit.max(self.not_before) {
             return Ok(());
         }
+        self.now(db, shared, frames)
+    }
+
+    /// Runs when nobody has come for a moment.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::after_batch`].
+    pub(super) fn when_quiet(&mut self, db: &Connection, shared: &Shared) -> Result<()> {
+        self.now(db, shared, shared.log_frames.load(Ordering::Relaxed))
+    }
+
+    fn now(&mut self, db: &Connection, shared: &Shared, frames: u32) -> Result<()> {
+        self.is_one_due = false;
         let (mode, step) = if frames < FORCE_FRAMES {
             (CheckpointMode::PASSIVE, IDLE_FRAMES)
         } else {

@@ -16,6 +16,7 @@
 //! [`Code::DiskFull`]: crate::error::Code::DiskFull
 //! [`Code::Busy`]: crate::error::Code::Busy
 
+mod ahead;
 mod backup;
 mod batch;
 mod check;
@@ -23,6 +24,7 @@ mod checkpoint;
 mod connection;
 mod database;
 mod error;
+mod fresh;
 mod log;
 mod migrate;
 mod network;
@@ -35,6 +37,8 @@ mod room;
 mod shared;
 mod shrink;
 mod turn;
+mod waits;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -43,10 +47,13 @@ mod tests;
 pub use backup::Backup;
 pub use database::Database;
 pub use error::sql_error;
+pub use fresh::NewFile;
 pub use network::refuse_network;
 pub use options::{Migrate, Migration, Network, Options, Synchronous, Target};
 pub use read_only::ReadOnly;
 pub use shrink::give_back;
+pub use waits::Waits;
+pub use watch::Watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -63,6 +70,12 @@ pub trait WriteJob: Send {
     /// same pages as they do, so that the log need not hold those twice.
     fn takes_along(&self) -> bool {
         true
+    }
+
+    /// Whether it is a piece of long work, with jobs of others in between: the log is then written back in smaller pieces too, so that
+    /// nobody waits for much of it.
+    fn is_a_piece(&self) -> bool {
+        false
     }
 
     /// Runs first, outside of the transaction, for work that needs no database: nobody else is held up by it but those
@@ -104,6 +117,8 @@ pub struct Stats {
     pub wal_bytes: u64,
     /// Reading connections that are kept open.
     pub readers_idle: u64,
+    /// How long transactions waited for other processes.
+    pub waits: Waits,
 }
 
 /// Calls somebody else's function; its panic ends nothing of ours.

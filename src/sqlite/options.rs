@@ -73,6 +73,8 @@ pub struct Options {
     pub max_batch: usize,
     /// Makes new files so that they can [give room back](super::give_back); it costs a little on each write. Default `false`.
     pub shrinks: bool,
+    /// Makes room in the write-ahead log ahead of the commits, at most a megabyte, so that their syncs cost less. Default `false`.
+    pub log_ahead: bool,
     /// Default [`Network::Refuse`].
     pub network: Network,
     /// Default [`Migrate::Auto`].
@@ -93,6 +95,7 @@ impl Options {
             migrations,
             max_batch: 256,
             shrinks: false,
+            log_ahead: false,
             network: Network::Refuse,
             migrate: Migrate::Auto,
             setup: |_| Ok(()),

@@ -1,7 +1,7 @@
 //! The line in front of the writer.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,41 @@ pub(super) const LATER: Duration = Duration::from_millis(20);
 
 /// How long the writer looks for the next job before it goes to sleep.
 const LOOK_OUT: Duration = Duration::from_micros(200);
+/// How long nobody comes until the writer takes it that it has time for something else.
+const QUIET: Duration = Duration::from_millis(5);
 /// After so many misses in a row it no longer does,
 const MISSES_MAX: u32 = 8;
 /// but for one time in so many.
 const TRY_AGAIN: u32 = 16;
 
-static SEVERAL_CORES: LazyLock<bool> =
-    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1));
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+/// Writers of this process that are not asleep.
+static AWAKE: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`AWAKE`].
+#[derive(Debug)]
+pub(super) struct Awake(());
+
+impl Awake {
+    pub(super) fn new() -> Self {
+        AWAKE.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        AWAKE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What the writer does next.
 pub(super) enum Next {
     /// Run these, in this order, in one transaction.
     Batch(Vec<Box<dyn WriteJob>>),
+    /// Nobody came for a moment, and perhaps nobody will for long.
+    Quiet,
     /// Nothing is left and nothing will come: close, then tell these.
     End(Vec<Closed>),
 }
@@ -129,16 +152,13 @@ impl Queue {
         self.lock().jobs.len()
     }
 
-    /// Tells whether somebody waits for a job.
-    pub(super) fn is_pressed(&self) -> bool {
-        self.lock().urgent > 0
-    }
-
     /// Looks for work for a moment without going to sleep: putting the writer to sleep and waking it costs a caller that comes back at
     /// once more than the work itself. Where callers do not come back that soon it is given up, and tried again now and then.
     fn look_out(&self) {
-        // On a single core it would only keep the caller from coming.
-        if !*SEVERAL_CORES {
+        // It needs a core that nobody else needs: beside the caller's on a single one, or beside other writers at work, it would only
+        // keep them from coming.
+        let crowded = || AWAKE.load(Ordering::Relaxed) >= *CORES;
+        if crowded() {
             return;
         }
         let misses = self.misses.load(Ordering::Relaxed);
@@ -152,16 +172,21 @@ impl Queue {
                 self.misses.store(0, Ordering::Relaxed);
                 return;
             }
+            if crowded() {
+                return;
+            }
             std::hint::spin_loop();
         }
         self.misses.store(misses.wrapping_add(1).max(1), Ordering::Relaxed);
     }
 
     /// Waits for work. A job that somebody waits for never waits for company; one that nobody waits for goes with the next
-    /// that takes others along, or alone after [`LATER`].
-    pub(super) fn next(&self, max_batch: usize) -> Next {
+    /// that takes others along, or alone after [`LATER`]. `has_chores`: says so when it is [`Next::Quiet`].
+    pub(super) fn next(&self, max_batch: usize, has_chores: bool) -> Next {
+        let mut awake = Some(Awake::new());
         self.look_out();
         let mut state = self.lock();
+        let quiet = has_chores.then(|| Instant::now() + QUIET);
         // Long enough to see by itself, in time, what is handed in for later.
         let mut look_again = Some(Instant::now() + LATER);
         loop {
@@ -176,9 +201,13 @@ impl Queue {
             if state.ending {
                 return Next::End(std::mem::take(&mut state.closing));
             }
+            if quiet.is_some_and(|quiet| quiet <= now) {
+                return Next::Quiet;
+            }
             look_again = look_again.filter(|time| *time > now);
             state.waiting = true;
-            state = match state.due.or(look_again) {
+            drop(awake.take());
+            state = match [state.due.or(look_again), quiet].into_iter().flatten().min() {
                 Some(time) => {
                     self.wake.wait_timeout(state, time - now).map_or_else(|e| e.into_inner().0, |woken| woken.0)
                 }

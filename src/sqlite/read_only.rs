@@ -37,6 +37,19 @@ impl ReadOnly {
     /// [`Code::Io`] with Node's `ENOENT` where there is none; [`Code::InvalidArgument`] for a folder, or the file of another
     /// application; [`Code::FormatTooNew`]; [`Code::Corrupt`]; [`Code::Database`] if migrations are missing; [`Code::Busy`].
     pub fn open(path: &Path, options: Options) -> Result<Self> {
+        Self::open_as(path, options, false)
+    }
+
+    /// As [`ReadOnly::open`], and leaves nothing beside the file where nothing is: then nobody has it open, and it is taken for one
+    /// that does not change meanwhile.
+    ///
+    /// # Errors
+    /// As [`ReadOnly::open`].
+    pub fn peek(path: &Path, options: Options) -> Result<Self> {
+        Self::open_as(path, options, true)
+    }
+
+    fn open_as(path: &Path, options: Options, peeks: bool) -> Result<Self> {
         let path = std::path::absolute(path).at("resolve", path)?;
         let path = path.canonicalize().at("open", &path)?;
         if !std::fs::metadata(&path).at("stat", &path)?.is_file() {
@@ -47,7 +60,8 @@ impl ReadOnly {
             .with_field("path", path.to_string_lossy()));
         }
         let log = std::fs::metadata(beside(&path, "-wal")).is_ok_and(|metadata| metadata.len() > 0);
-        let frozen = !log && !writable(atomic::folder_of(&path));
+        let is_alone = || ["-wal", "-shm", "-journal"].iter().all(|suffix| !beside(&path, suffix).exists());
+        let frozen = !log && (!writable(atomic::folder_of(&path)) || (peeks && is_alone()));
         let this = Self { path, options, frozen, idle: Mutex::new(Some(Vec::new())) };
         this.read(|db| {
             let found = migrate::identify(db)?;

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::queue::Queue;
 use super::readers::Readers;
 use super::turn::Turn;
+use super::waits::Waiting;
 use super::{Options, Stats};
 use crate::error::{Code, HfError, Result};
 
@@ -21,6 +23,7 @@ pub(super) struct Counters {
     pub retried: AtomicU64,
     pub checkpoints: AtomicU64,
     pub checkpoints_held: AtomicU64,
+    pub waits: Waiting,
 }
 
 pub(super) struct Shared {
@@ -73,7 +76,17 @@ impl Shared {
 
     /// Begins a transaction that writes, in turn with other processes.
     pub(super) fn begin(&self, db: &Connection) -> rusqlite::Result<()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, self.options.busy_timeout)
+        let asked = Instant::now();
+        let begun = self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, self.options.busy_timeout);
+        self.counters.waits.add(asked.elapsed());
+        begun
+    }
+
+    /// As [`Shared::begin`], without waiting.
+    pub(super) fn begin_at_once(&self, db: &Connection) -> rusqlite::Result<()> {
+        let begun = self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, Duration::ZERO);
+        db.busy_timeout(self.options.busy_timeout)?;
+        begun
     }
 
     pub(super) fn is_poisoned(&self) -> bool {
@@ -151,6 +164,7 @@ impl Shared {
                 std::fs::metadata(super::connection::beside(path, "-wal")).map_or(0, |metadata| metadata.len())
             }),
             readers_idle: self.readers.idle() as u64,
+            waits: counters.waits.get(),
         }
     }
 }

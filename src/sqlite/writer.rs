@@ -7,9 +7,10 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 
+use super::ahead::Ahead;
 use super::batch::{self, Verdict};
 use super::checkpoint::{self, Checkpoints};
-use super::queue::Next;
+use super::queue::{Awake, Next};
 use super::shared::Shared;
 use super::{Synchronous, WriteJob, guarded, sql_error};
 use crate::error::{Code, HfError, Result};
@@ -24,9 +25,14 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
 
 fn run(shared: &Shared) {
     let mut checkpoints = Checkpoints::default();
+    let mut ahead = Ahead::default();
     loop {
-        match shared.queue.next(shared.options.max_batch) {
-            Next::Batch(jobs) => work(shared, jobs, &mut checkpoints),
+        match shared.queue.next(shared.options.max_batch, checkpoints.is_one_due) {
+            Next::Batch(jobs) => {
+                let _awake = Awake::new();
+                work(shared, jobs, &mut checkpoints, &mut ahead);
+            }
+            Next::Quiet => look_after_log(shared, |db| checkpoints.when_quiet(db, shared)),
             Next::End(waiting) => {
                 let result = close(shared);
                 let late = shared.queue.ended();
@@ -41,7 +47,8 @@ fn run(shared: &Shared) {
 }
 
 /// Runs one batch, tells its jobs, and keeps the log small.
-fn work(shared: &Shared, jobs: Vec<Box<dyn WriteJob>>, checkpoints: &mut Checkpoints) {
+fn work(shared: &Shared, jobs: Vec<Box<dyn WriteJob>>, checkpoints: &mut Checkpoints, ahead: &mut Ahead) {
+    let pieces = jobs.iter().any(|job| job.is_a_piece());
     let mut entries = batch::prepare(jobs);
     let mut connection = shared.connection();
     let verdict = match connection.as_ref() {
@@ -59,10 +66,18 @@ fn work(shared: &Shared, jobs: Vec<Box<dyn WriteJob>>, checkpoints: &mut Checkpo
     for entry in entries {
         entry.settle(shared);
     }
+    look_after_log(shared, |db| {
+        checkpoints.after_batch(db, shared, pieces)?;
+        ahead.after_batch(db, shared)
+    });
+}
+
+/// Does what the log needs. An error ends the trust in the database.
+fn look_after_log(shared: &Shared, run: impl FnOnce(&Connection) -> Result<()>) {
     let mut connection = shared.connection();
     if let Some(db) = connection.as_ref()
         && shared.path.is_some()
-        && let Err(error) = checkpoints.after_batch(db, shared)
+        && let Err(error) = run(db)
     {
         shared.poison(&error, false);
         abandon(shared, connection.take());

@@ -112,9 +112,10 @@ CREATE TABLE {schema}.all_session_meta (
   model TEXT COLLATE "C" NOT NULL,
   cwd TEXT COLLATE "C",
   relation_json TEXT COLLATE "C",
+  summary_json TEXT COLLATE "C",
   PRIMARY KEY (store_no)
 );
-CREATE VIEW {schema}.session_meta AS SELECT singleton, session_id, session_name, created_at, model, cwd, relation_json
+CREATE VIEW {schema}.session_meta AS SELECT singleton, session_id, session_name, created_at, model, cwd, relation_json, summary_json
   FROM {schema}.all_session_meta WHERE store_no = current_setting('holdfast.store')::bigint;
 
 CREATE TABLE {schema}.all_runtime_turn_commits (
@@ -148,11 +149,16 @@ CREATE TABLE {schema}.all_queued_work_batches (
   claim_fencing_token BIGINT NOT NULL DEFAULT 0,
   claim_claimed_at_ms BIGINT NOT NULL DEFAULT 0,
   claim_expires_at_ms BIGINT NOT NULL DEFAULT 0,
+  attempts BIGINT NOT NULL DEFAULT 0,
+  max_attempts BIGINT,
+  last_attempt BIGINT NOT NULL DEFAULT 0 CHECK (last_attempt IN (0, 1)),
+  retain_ms BIGINT,
   PRIMARY KEY (store_no, enqueue_seq),
   UNIQUE (store_no, session_id, source_key)
 );
 CREATE VIEW {schema}.queued_work_batches AS SELECT enqueue_seq, batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms,
-  enqueued_at_ms, claim_id, claim_owner_id, claim_token, claim_fencing_token, claim_claimed_at_ms, claim_expires_at_ms
+  enqueued_at_ms, claim_id, claim_owner_id, claim_token, claim_fencing_token, claim_claimed_at_ms, claim_expires_at_ms,
+  attempts, max_attempts, last_attempt, retain_ms
   FROM {schema}.all_queued_work_batches WHERE store_no = current_setting('holdfast.store')::bigint;
 
 CREATE TABLE {schema}.all_queued_work_items (
@@ -166,6 +172,22 @@ CREATE TABLE {schema}.all_queued_work_items (
 );
 CREATE VIEW {schema}.queued_work_items AS SELECT batch_id, item_index, item_id, payload_json
   FROM {schema}.all_queued_work_items WHERE store_no = current_setting('holdfast.store')::bigint;
+
+CREATE TABLE {schema}.all_queued_work_finished (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  batch_id TEXT COLLATE "C" NOT NULL,
+  session_id TEXT COLLATE "C" NOT NULL,
+  source_key TEXT COLLATE "C",
+  outcome TEXT COLLATE "C" NOT NULL CHECK (outcome IN ('completed', 'cancelled')),
+  attempts BIGINT NOT NULL,
+  finished_at_ms BIGINT NOT NULL,
+  expires_at_ms BIGINT NOT NULL,
+  batch_json TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (store_no, batch_id)
+);
+CREATE VIEW {schema}.queued_work_finished AS SELECT batch_id, session_id, source_key, outcome, attempts, finished_at_ms, expires_at_ms,
+  batch_json FROM {schema}.all_queued_work_finished WHERE store_no = current_setting('holdfast.store')::bigint;
 
 CREATE TABLE {schema}.all_attachment_manifest (
   store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
@@ -190,18 +212,39 @@ CREATE TABLE {schema}.all_artifact_refs (
 CREATE VIEW {schema}.artifact_refs AS SELECT artifact_ref, blob_ref
   FROM {schema}.all_artifact_refs WHERE store_no = current_setting('holdfast.store')::bigint;
 
+CREATE TABLE {schema}.all_checkpoint_pins (
+  store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
+    REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
+  pin_name TEXT COLLATE "C" NOT NULL,
+  checkpoint_ref TEXT COLLATE "C" NOT NULL,
+  node_id TEXT COLLATE "C",
+  head_revision BIGINT,
+  pinned_at_ms BIGINT NOT NULL,
+  retained_json TEXT COLLATE "C" NOT NULL,
+  head_json TEXT COLLATE "C",
+  PRIMARY KEY (store_no, pin_name)
+);
+CREATE VIEW {schema}.checkpoint_pins AS SELECT pin_name, checkpoint_ref, node_id, head_revision, pinned_at_ms, retained_json, head_json
+  FROM {schema}.all_checkpoint_pins WHERE store_no = current_setting('holdfast.store')::bigint;
+
 CREATE INDEX graph_nodes_dangling ON {schema}.all_graph_nodes
   (store_no, parent_node_id) WHERE parent_seq IS NULL AND parent_node_id IS NOT NULL;
 CREATE INDEX graph_nodes_tombstoned ON {schema}.all_graph_nodes
   (store_no, seq) WHERE tombstoned = 1;
 CREATE INDEX queued_work_ready ON {schema}.all_queued_work_batches
-  (store_no, session_id, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms = 0;
+  (store_no, session_id, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms = 0 AND last_attempt = 0;
 CREATE INDEX queued_work_timed ON {schema}.all_queued_work_batches
-  (store_no, session_id, available_at_ms, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms > 0;
+  (store_no, session_id, available_at_ms, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms > 0 AND last_attempt = 0;
 CREATE INDEX queued_work_claimed ON {schema}.all_queued_work_batches
-  (store_no, session_id, claim_expires_at_ms) WHERE claim_token IS NOT NULL;
+  (store_no, session_id, claim_expires_at_ms) WHERE claim_token IS NOT NULL AND last_attempt = 0;
+CREATE INDEX queued_work_last ON {schema}.all_queued_work_batches
+  (store_no, session_id, enqueue_seq) WHERE last_attempt = 1;
 CREATE INDEX queued_work_claim ON {schema}.all_queued_work_batches
   (store_no, session_id, claim_id, claim_token) WHERE claim_token IS NOT NULL;
+CREATE INDEX queued_work_finished_key ON {schema}.all_queued_work_finished
+  (store_no, session_id, source_key, expires_at_ms) WHERE source_key IS NOT NULL;
+CREATE INDEX queued_work_finished_end ON {schema}.all_queued_work_finished
+  (store_no, expires_at_ms);
 CREATE INDEX attachment_manifest_by_id ON {schema}.all_attachment_manifest
   (store_no, attachment_id);
 CREATE INDEX attachment_manifest_uncommitted ON {schema}.all_attachment_manifest
@@ -243,24 +286,25 @@ BEGIN
         page := ARRAY(
           SELECT a.enqueue_seq FROM (
             (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
-              WHERE b.session_id = of_session AND b.claim_token IS NULL AND b.available_at_ms = 0 AND b.enqueue_seq > behind
-                AND b.enqueue_seq <> ALL (damaged)
-              ORDER BY b.enqueue_seq LIMIT page_size)
-            UNION ALL
-            (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
-              WHERE b.session_id = of_session AND b.claim_token IS NULL AND b.available_at_ms > 0 AND b.available_at_ms <= now_ms
+              WHERE b.session_id = of_session AND b.claim_token IS NULL AND b.available_at_ms = 0 AND b.last_attempt = 0
                 AND b.enqueue_seq > behind AND b.enqueue_seq <> ALL (damaged)
               ORDER BY b.enqueue_seq LIMIT page_size)
             UNION ALL
             (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
+              WHERE b.session_id = of_session AND b.claim_token IS NULL AND b.available_at_ms > 0 AND b.available_at_ms <= now_ms
+                AND b.last_attempt = 0 AND b.enqueue_seq > behind AND b.enqueue_seq <> ALL (damaged)
+              ORDER BY b.enqueue_seq LIMIT page_size)
+            UNION ALL
+            (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
               WHERE b.session_id = of_session AND b.claim_token IS NOT NULL AND b.claim_expires_at_ms <= now_ms
-                AND b.available_at_ms <= now_ms AND b.enqueue_seq > behind AND b.enqueue_seq <> ALL (damaged)
+                AND b.available_at_ms <= now_ms AND b.last_attempt = 0 AND b.enqueue_seq > behind
+                AND b.enqueue_seq <> ALL (damaged)
               ORDER BY b.enqueue_seq LIMIT page_size)
           ) AS a ORDER BY a.enqueue_seq LIMIT page_size);
         EXIT pages WHEN cardinality(page) = 0;
         FOR each IN
           SELECT b.enqueue_seq, b.batch_id, b.delivery_policy, b.slot_policy, b.merge_key_json FROM {schema}.queued_work_batches b
-          WHERE b.enqueue_seq = ANY (page) AND b.available_at_ms <= now_ms
+          WHERE b.enqueue_seq = ANY (page) AND b.available_at_ms <= now_ms AND b.last_attempt = 0
             AND (b.claim_token IS NULL OR b.claim_expires_at_ms <= now_ms)
           ORDER BY b.enqueue_seq FOR UPDATE SKIP LOCKED
         LOOP
@@ -291,7 +335,7 @@ BEGIN
     EXIT choosing WHEN cardinality(taken) = 0;
     BEGIN
       PERFORM FROM {schema}.queued_work_batches b
-        WHERE b.enqueue_seq = ANY (taken) AND (b.claim_token IS NULL OR b.claim_expires_at_ms <= now_ms)
+        WHERE b.enqueue_seq = ANY (taken) AND b.last_attempt = 0 AND (b.claim_token IS NULL OR b.claim_expires_at_ms <= now_ms)
         ORDER BY b.enqueue_seq FOR UPDATE SKIP LOCKED;
       GET DIAGNOSTICS locked = ROW_COUNT;
       IF locked < cardinality(taken) THEN
@@ -301,7 +345,8 @@ BEGIN
       fencing := nextval('claim_fencing');
       UPDATE {schema}.queued_work_batches SET claim_id = 'qwc:' || taken[1] || ':' || fencing, claim_owner_id = of_owner,
         claim_token = token, claim_fencing_token = fencing, claim_claimed_at_ms = now_ms,
-        claim_expires_at_ms = least(now_ms + ttl_ms, 9007199254740991)
+        claim_expires_at_ms = least(now_ms + ttl_ms, 9007199254740991), attempts = attempts + 1,
+        last_attempt = CASE WHEN attempts + 1 >= max_attempts THEN 1 ELSE 0 END
         WHERE enqueue_seq = ANY (taken);
       EXIT choosing;
     EXCEPTION WHEN SQLSTATE 'HF000' THEN

@@ -40,16 +40,21 @@ CREATE TABLE graph_bodies (
   node_json TEXT NOT NULL
 ) STRICT;
 
--- In the order of the hashes, so that a collection removes neighbours.
+-- In the order in which they came: what a commit stores is written side by side. Found by a number, so that the index is small and new
+-- hashes, which fall anywhere, touch few pages.
 CREATE TABLE blobs (
-  hash TEXT PRIMARY KEY NOT NULL,
+  seq INTEGER PRIMARY KEY NOT NULL,
+  -- The first 15 hex digits of the hash as a number. Not unique; hashes are.
+  prefix INTEGER NOT NULL,
+  hash TEXT NOT NULL,
   kind TEXT NOT NULL,
   -- 0: content as it is; 1: its zlib stream.
   codec INTEGER NOT NULL CHECK (codec IN (0, 1)),
   raw_len INTEGER NOT NULL,
   created_at_ms INTEGER NOT NULL,
   content BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE INDEX blobs_prefix ON blobs (prefix);
 
 CREATE TABLE usage_deltas (
   seq INTEGER PRIMARY KEY NOT NULL,
@@ -80,7 +85,9 @@ CREATE TABLE session_meta (
   created_at TEXT NOT NULL,
   model TEXT NOT NULL,
   cwd TEXT,
-  relation_json TEXT
+  relation_json TEXT,
+  -- What else a list of sessions shows; the host's own.
+  summary_json TEXT
 ) STRICT;
 
 CREATE TABLE runtime_turn_commits (
@@ -108,14 +115,25 @@ CREATE TABLE queued_work_batches (
   claim_fencing_token INTEGER NOT NULL DEFAULT 0,
   claim_claimed_at_ms INTEGER NOT NULL DEFAULT 0,
   claim_expires_at_ms INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (session_id, source_key)
+  -- Claims so far, without those that were given back uncounted.
+  attempts INTEGER NOT NULL DEFAULT 0,
+  -- NULL: any number.
+  max_attempts INTEGER,
+  -- 1 from the last claim that is allowed: nobody else gets it.
+  last_attempt INTEGER NOT NULL DEFAULT 0 CHECK (last_attempt IN (0, 1)),
+  -- How long its end is remembered; NULL: not at all.
+  retain_ms INTEGER
 ) STRICT;
+CREATE UNIQUE INDEX queued_work_source ON queued_work_batches (session_id, source_key) WHERE source_key IS NOT NULL;
 -- Each finds the next batch to be claimed without walking over others: those that can go at once, those with a time, those whose lease
 -- may have lapsed.
-CREATE INDEX queued_work_ready ON queued_work_batches (session_id, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms = 0;
+CREATE INDEX queued_work_ready ON queued_work_batches (session_id, enqueue_seq) WHERE claim_token IS NULL AND available_at_ms = 0
+  AND last_attempt = 0;
 CREATE INDEX queued_work_timed ON queued_work_batches (session_id, available_at_ms, enqueue_seq)
-  WHERE claim_token IS NULL AND available_at_ms > 0;
-CREATE INDEX queued_work_claimed ON queued_work_batches (session_id, claim_expires_at_ms) WHERE claim_token IS NOT NULL;
+  WHERE claim_token IS NULL AND available_at_ms > 0 AND last_attempt = 0;
+CREATE INDEX queued_work_claimed ON queued_work_batches (session_id, claim_expires_at_ms)
+  WHERE claim_token IS NOT NULL AND last_attempt = 0;
+CREATE INDEX queued_work_last ON queued_work_batches (session_id, enqueue_seq) WHERE last_attempt = 1;
 CREATE INDEX queued_work_claim ON queued_work_batches (session_id, claim_id, claim_token) WHERE claim_token IS NOT NULL;
 
 CREATE TABLE queued_work_items (
@@ -125,6 +143,21 @@ CREATE TABLE queued_work_items (
   payload_json TEXT NOT NULL,
   PRIMARY KEY (batch_id, item_index)
 ) STRICT, WITHOUT ROWID;
+
+-- Ends of batches that asked to be remembered, for a while.
+CREATE TABLE queued_work_finished (
+  batch_id TEXT PRIMARY KEY NOT NULL,
+  session_id TEXT NOT NULL,
+  source_key TEXT,
+  outcome TEXT NOT NULL CHECK (outcome IN ('completed', 'cancelled')),
+  attempts INTEGER NOT NULL,
+  finished_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER NOT NULL,
+  -- The batch without its items.
+  batch_json TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX queued_work_finished_key ON queued_work_finished (session_id, source_key, expires_at_ms) WHERE source_key IS NOT NULL;
+CREATE INDEX queued_work_finished_end ON queued_work_finished (expires_at_ms);
 
 CREATE TABLE attachment_manifest (
   session_id TEXT NOT NULL,
@@ -140,4 +173,18 @@ CREATE INDEX attachment_manifest_uncommitted ON attachment_manifest (intent_at_m
 CREATE TABLE artifact_refs (
   artifact_ref TEXT PRIMARY KEY NOT NULL,
   blob_ref TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Checkpoints that are kept though the head moved on.
+CREATE TABLE checkpoint_pins (
+  pin_name TEXT PRIMARY KEY NOT NULL,
+  checkpoint_ref TEXT NOT NULL,
+  node_id TEXT,
+  -- NULL where a checkpoint was named, not the head pinned.
+  head_revision INTEGER,
+  pinned_at_ms INTEGER NOT NULL,
+  -- Blobs that are kept with it: an array of references.
+  retained_json TEXT NOT NULL,
+  -- The text of the head that was pinned.
+  head_json TEXT
 ) STRICT, WITHOUT ROWID;

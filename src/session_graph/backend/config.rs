@@ -15,6 +15,8 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// Whether the file is only looked at.
     pub read_only: bool,
+    /// Whether it is looked at without leaving anything beside it, for a moment.
+    pub peeks: bool,
     /// `full`: a power cut takes nothing that was answered; `normal`: it may take the last moments. Default `full`.
     pub synchronous: Synchronous,
     /// How long a call waits for another process; default 15 000.
@@ -36,6 +38,7 @@ impl Default for Config {
         Self {
             path: None,
             read_only: false,
+            peeks: false,
             synchronous: Synchronous::Full,
             busy_timeout_ms: 15_000,
             max_readers: 4,

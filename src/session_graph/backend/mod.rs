@@ -1,10 +1,11 @@
 //! Where a session is kept. Commands are the same everywhere, and so are their answers.
 
 mod config;
+mod fork;
 mod place;
 mod postgres;
 mod read_only;
-mod sqlite;
+pub(super) mod sqlite;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ pub use super::load::Reply;
 pub use config::{Config, GcPolicy, PostgresConfig, Synchronous};
 pub use sqlite::{APPLICATION_ID, MIGRATIONS};
 
+use super::side::{Signal, Watcher};
 use crate::error::{Code, HfError, Result};
 
 /// The version of the files that this version writes.
@@ -30,6 +32,8 @@ trait Backend: Send + Sync {
     fn read(&self, command: String, done: Done<Reply>);
     fn path(&self) -> Option<PathBuf>;
     fn backup(&self, to: PathBuf, done: Done<String>);
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>);
+    fn signal(&self) -> &Arc<Signal>;
     fn close(&self, done: Done<()>);
 }
 
@@ -55,7 +59,7 @@ impl Store {
             None if config.read_only => read_only::open(config),
             None => sqlite::open(config),
         };
-        opened.map(Self).map_err(unsupported)
+        opened.map(Self).map_err(|error| unsupported(error, "session"))
     }
 
     /// Runs a command that may write, in one transaction. `done` gets its answer once that is durable.
@@ -80,14 +84,26 @@ impl Store {
         self.0.backup(to, done);
     }
 
+    /// Makes a new store at `to` that begins where this one is; it appears whole or not at all. `command` says what goes along, `done` gets
+    /// JSON text.
+    pub fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        self.0.fork(to, command, done);
+    }
+
+    /// Begins to listen for writes: of anybody for a file, of this handle otherwise.
+    #[must_use]
+    pub fn watch(&self) -> Watcher {
+        Watcher::new(self.0.signal())
+    }
+
     /// Finishes what was handed in, and lets go of the files. Later calls fail with `HF_CLOSED`; closing again is fine.
     pub fn close(&self, done: Done<()>) {
         self.0.close(done);
     }
 }
 
-/// Says it in the words of the format, where a file is not ours to use.
-fn unsupported(error: HfError) -> HfError {
+/// Says it in the words of the format, where a file is not ours to use; `kind` is what it should be.
+pub(super) fn unsupported(error: HfError, kind: &str) -> HfError {
     if !matches!(error.code(), Code::InvalidArgument | Code::FormatTooNew | Code::Database) {
         return error;
     }
@@ -95,16 +111,16 @@ fn unsupported(error: HfError) -> HfError {
     let (Some(found), Some(expected)) = (number("found"), number("expected")) else { return error };
     let reason = error.fields().get("reason").and_then(serde_json::Value::as_str).unwrap_or("older");
     let (code, advice) = match reason {
-        "newer" => (Code::FormatTooNew, "It was written by a newer build."),
-        "foreign" => (Code::GraphUnsupportedSchema, "It is not a holdfast session database."),
-        _ => (Code::GraphUnsupportedSchema, "There is no migration from that version."),
+        "newer" => (Code::FormatTooNew, "It was written by a newer build.".to_owned()),
+        "foreign" => (Code::GraphUnsupportedSchema, format!("It is not a holdfast {kind} database.")),
+        _ => (Code::GraphUnsupportedSchema, "There is no migration from that version.".to_owned()),
     };
     let text = format!(
-        "Unsupported holdfast session schema: this build supports schema version {expected}, but the database reports \
+        "Unsupported holdfast {kind} schema: this build supports schema version {expected}, but the database reports \
          version {found}. {advice} The file was not changed."
     );
     let made = HfError::new(code, text)
-        .with_field("kind", "session")
+        .with_field("kind", kind)
         .with_field("reason", reason)
         .with_field("found", found)
         .with_field("expected", expected);

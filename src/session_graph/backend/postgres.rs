@@ -24,9 +24,10 @@ use tokio::sync::watch;
 use self::line::{Entry, Line};
 use self::place::Place;
 use super::config::{Config, GcPolicy, PostgresConfig};
-use super::{Backend, Done, Profile, Reply};
+use super::{Backend, Done, Profile, Reply, fork};
 use crate::durable::pool::Pool;
 use crate::error::{Code, HfError, Result};
+use crate::session_graph::side::Signal;
 
 /// Threads that wait for servers.
 static WAITERS: Pool = Pool::new();
@@ -49,6 +50,8 @@ struct Inner {
     line: Line,
     /// Turns true when nobody waits for the server any more.
     cut: watch::Sender<bool>,
+    /// Tells those who watch of this handle's writes.
+    signal: Arc<Signal>,
 }
 
 /// Connects, creates or updates the tables, and makes the store if it is new. Blocks.
@@ -72,6 +75,7 @@ pub(super) fn open(config: &Config, postgres: &PostgresConfig) -> Result<Arc<dyn
         gc: config.gc,
         line: Line::default(),
         cut: watch::Sender::new(false),
+        signal: Signal::of(None),
     }))))
 }
 
@@ -88,6 +92,21 @@ fn closed() -> HfError {
     HfError::new(Code::Closed, "the session store is closed; open it again")
 }
 
+impl PgStore {
+    /// Runs what only reads; closing waits for it.
+    fn look<T: 'static>(&self, done: Done<T>, look: impl FnOnce(&Inner) -> Result<T> + Send + 'static) {
+        if !self.0.line.begin_reading() {
+            return done(Err(closed()));
+        }
+        let inner = Arc::clone(&self.0);
+        WAITERS.spawn(move || {
+            let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&inner)));
+            inner.line.end_reading();
+            done(answer.unwrap_or_else(|_| Err(HfError::new(Code::Panic, "a reading panicked; please report it"))));
+        });
+    }
+}
+
 impl Backend for PgStore {
     fn write(&self, command: String, bytes: Vec<Vec<u8>>, done: Done<String>) {
         match self.0.line.push(Entry { command, bytes, since: Instant::now(), done }) {
@@ -101,15 +120,7 @@ impl Backend for PgStore {
     }
 
     fn read(&self, command: String, done: Done<Reply>) {
-        if !self.0.line.begin_reading() {
-            return done(Err(closed()));
-        }
-        let inner = Arc::clone(&self.0);
-        WAITERS.spawn(move || {
-            let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.read(&command)));
-            inner.line.end_reading();
-            done(answer.unwrap_or_else(|_| Err(HfError::new(Code::Panic, "a reading panicked; please report it"))));
-        });
+        self.look(done, move |inner| inner.read(&command));
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -120,6 +131,14 @@ impl Backend for PgStore {
         let message =
             "a store in PostgreSQL is not copied to a file; use the server's own backup (pg_dump, pg_basebackup)";
         done(Err(HfError::new(Code::InvalidArgument, message)));
+    }
+
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        self.look(done, move |inner| fork::into_file(&to, &command, None, |work| inner.snapshot(&mut |pg| work(pg))));
+    }
+
+    fn signal(&self) -> &Arc<Signal> {
+        &self.0.signal
     }
 
     fn close(&self, done: Done<()>) {

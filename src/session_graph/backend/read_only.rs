@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Config;
-use super::sqlite::{APPLICATION_ID, MIGRATIONS, STATEMENTS, reply_of};
-use super::{Backend, Done, Reply};
+use super::sqlite::open::STATEMENTS;
+use super::sqlite::{APPLICATION_ID, MIGRATIONS, reply_of};
+use super::{Backend, Done, Reply, fork};
 use crate::durable::pool;
 use crate::durable::turns::Turns;
 use crate::error::{Code, HfError, Result};
 use crate::session_graph::command::Read;
-use crate::sqlite::{Options, ReadOnly};
+use crate::session_graph::side::Signal;
+use crate::session_graph::sql::sqlite::Sqlite;
+use crate::sqlite::{Options, ReadOnly, sql_error};
 
 struct Reader {
     database: Arc<ReadOnly>,
     turns: Arc<Turns>,
+    signal: Arc<Signal>,
 }
 
 /// Opens the file. Blocks.
@@ -31,7 +35,8 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         },
         ..Options::new(APPLICATION_ID, MIGRATIONS)
     };
-    let database = ReadOnly::open(path, options).map_err(|error| {
+    let opened = if config.peeks { ReadOnly::peek(path, options) } else { ReadOnly::open(path, options) };
+    let database = opened.map_err(|error| {
         if error.node_code() != Some("ENOENT") {
             return error;
         }
@@ -39,7 +44,8 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         HfError::new(Code::GraphStoreNotFound, format!("there is no store at {shown}; openReadOnly makes none"))
             .with_field("path", path.to_string_lossy())
     })?;
-    Ok(Arc::new(Reader { database: Arc::new(database), turns: Arc::new(Turns::new(config.max_readers)) }))
+    let signal = Signal::of(Some(database.path()));
+    Ok(Arc::new(Reader { database: Arc::new(database), turns: Arc::new(Turns::new(config.max_readers)), signal }))
 }
 
 impl Backend for Reader {
@@ -65,6 +71,22 @@ impl Backend for Reader {
 
     fn backup(&self, _to: PathBuf, done: Done<String>) {
         done(Err(HfError::new(Code::GraphReadOnly, "a store that was opened for reading makes no backups")));
+    }
+
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        let database = Arc::clone(&self.database);
+        pool::spawn(move || {
+            done(fork::into_file(&to, &command, Some(database.path()), |work| {
+                database.read(|db| {
+                    let snapshot = db.unchecked_transaction().map_err(|error| sql_error("read", error))?;
+                    work(&mut Sqlite(&snapshot))
+                })
+            }));
+        });
+    }
+
+    fn signal(&self) -> &Arc<Signal> {
+        &self.signal
     }
 
     fn close(&self, done: Done<()>) {

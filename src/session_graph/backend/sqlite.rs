@@ -2,21 +2,20 @@
 
 mod chain;
 mod job;
+pub(in crate::session_graph) mod open;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 use serde::Deserialize;
 
 use self::chain::{Collect, Reclaim};
 use self::job::Job;
-use super::config::{Config, GcPolicy, Synchronous};
-use super::{Backend, Done, Profile, Reply, place};
+use super::config::{Config, GcPolicy};
+use super::{Backend, Done, Profile, Reply, fork};
 use crate::durable::pool;
 use crate::durable::turns::Turns;
 use crate::error::{HfError, Result};
@@ -24,8 +23,9 @@ use crate::session_graph::command::{Read, arguments, name_of};
 use crate::session_graph::error::bug;
 use crate::session_graph::load::problem;
 use crate::session_graph::queue::{self, Claim};
+use crate::session_graph::side::Signal;
 use crate::session_graph::sql::sqlite::Sqlite;
-use crate::sqlite::{Database, Migrate, Migration, Options, Target, sql_error};
+use crate::sqlite::{Database, Migration, sql_error};
 
 /// Marks the files of this module: "HFSG".
 pub const APPLICATION_ID: i32 = 0x4846_5347;
@@ -36,11 +36,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     name: "session",
     sql: include_str!("../../../migrations/sqlite/session_graph/0003_session.sql"),
 }];
-
-/// Statements that a connection keeps prepared: all of this module.
-pub(super) const STATEMENTS: usize = 160;
-/// Commits in one transaction, at most: a commit may be large, and the log is to stay bounded.
-const MAX_BATCH: usize = 64;
 
 /// A store in a SQLite database.
 #[derive(Clone)]
@@ -73,41 +68,23 @@ struct Shared {
     commits: AtomicU64,
     /// Writes that were handed in and are not through.
     pending: AtomicUsize,
+    /// Tells those who watch.
+    signal: Arc<Signal>,
+    /// Whether the last that was heard of the queue was that work is there.
+    expects_work: AtomicBool,
 }
 
 /// Opens file and tables. Blocks.
 pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
-    let target = match &config.path {
-        Some(path) => {
-            if config.migrates {
-                place::make(path)?;
-            }
-            Target::File(path.clone())
-        }
-        None => Target::Memory,
-    };
-    let options = Options {
-        synchronous: match config.synchronous {
-            Synchronous::Full => crate::sqlite::Synchronous::Full,
-            Synchronous::Normal => crate::sqlite::Synchronous::Normal,
-        },
-        busy_timeout: Duration::from_millis(config.busy_timeout_ms),
-        migrate: if config.migrates { Migrate::Auto } else { Migrate::Check },
-        max_batch: MAX_BATCH,
-        shrinks: true,
-        setup: |db| {
-            db.set_prepared_statement_cache_capacity(STATEMENTS);
-            // Otherwise a statement that a partial index might serve is compiled again for each value.
-            db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
-        },
-        ..Options::new(APPLICATION_ID, MIGRATIONS)
-    };
+    let database = open::database(config, APPLICATION_ID, MIGRATIONS)?;
     let shared = Shared {
-        database: Database::open(&target, options)?,
+        signal: Signal::of(database.path()),
+        database,
         profile: config.blob_profile,
         gc: config.gc,
         commits: AtomicU64::new(0),
         pending: AtomicUsize::new(0),
+        expects_work: AtomicBool::new(false),
     };
     Ok(Arc::new(SqliteStore {
         shared: Arc::new(shared),
@@ -162,6 +139,9 @@ impl Shared {
             ] {
                 members.insert(name.to_owned(), value.into());
             }
+            let waited = |percent| stats.waits.percentile(percent).map_or(0.0, |waited| waited.as_secs_f64() * 1000.0);
+            let waits = serde_json::json!({ "p50": waited(50), "p95": waited(95), "p99": waited(99) });
+            members.insert("lockWaitMs".to_owned(), waits);
             let bytes = self.database.path().map_or(0, |path| std::fs::metadata(path).map_or(0, |file| file.len()));
             members.insert("fileBytes".to_owned(), bytes.into());
             Ok(())
@@ -206,6 +186,10 @@ impl SqliteStore {
             Ok("claim") => return self.claim(command, done),
             Ok("vacuum") => self.vacuum(command, done),
             Ok("gc") => self.gc(&command, done),
+            Ok("enqueue") => {
+                self.shared.expects_work.store(true, Ordering::Relaxed);
+                self.push(command, bytes, done);
+            }
             Ok(_) => self.push(command, bytes, done),
             Err(error) => done(Err(HfError::clone(error))),
         }
@@ -213,11 +197,18 @@ impl SqliteStore {
     }
 
     /// Looks without the write lock whether there is something to claim: who asks again and again is in nobody's way. Where writes
-    /// are on their way the answer would be stale.
+    /// are on their way the answer would be stale, and where there was work a moment ago there probably still is.
     fn claim(&self, command: String, done: Done<String>) -> bool {
-        let idle = self.shared.pending.load(Ordering::Acquire) == 0 && self.shared.database.path().is_some();
+        let shared = Arc::clone(&self.shared);
+        let done: Done<String> = Box::new(move |answer| {
+            shared.expects_work.store(answer.as_ref().is_ok_and(|answer| answer != "null"), Ordering::Relaxed);
+            done(answer);
+        });
+        let looks = self.shared.pending.load(Ordering::Acquire) == 0
+            && !self.shared.expects_work.load(Ordering::Relaxed)
+            && self.shared.database.path().is_some();
         let parsed = arguments::<Claim>(&command, "claim");
-        let (true, Ok(claim)) = (idle, parsed) else {
+        let (true, Ok(claim)) = (looks, parsed) else {
             self.push(command, Vec::new(), done);
             return false;
         };
@@ -316,6 +307,23 @@ impl Backend for SqliteStore {
                 serde_json::json!({ "path": path, "bytes": bytes, "milliseconds": elapsed as u64 }).to_string()
             }));
         });
+    }
+
+    fn fork(&self, to: PathBuf, command: String, done: Done<String>) {
+        let shared = Arc::clone(&self.shared);
+        pool::spawn(move || {
+            let database = &shared.database;
+            done(fork::into_file(&to, &command, database.path(), |work| {
+                database.read(|db| {
+                    let snapshot = db.unchecked_transaction().map_err(|error| sql_error("read", error))?;
+                    work(&mut Sqlite(&snapshot))
+                })
+            }));
+        });
+    }
+
+    fn signal(&self) -> &Arc<Signal> {
+        &self.shared.signal
     }
 
     fn close(&self, done: Done<()>) {

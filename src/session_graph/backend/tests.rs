@@ -117,18 +117,23 @@ fn a_failing_commit_in_a_group_undoes_itself_alone() {
     });
 }
 
+const ENQUEUE: &str = "{\"do\":\"enqueue\",\"sessionId\":\"s\",\"payloads\":[1],\"sourceKey\":null,\
+     \"deliveryPolicy\":\"earliestSafeBoundary\",\"slotPolicy\":\"join\",\"mergeKey\":\"never\",\"availableAtMs\":0}";
+const CLAIM: &str = "{\"do\":\"claim\",\"request\":{\"sessionId\":\"s\",\"ownerId\":\"o\",\"leaseTtlMs\":60000,\
+     \"boundary\":\"idle\"},\"maxBatches\":1,\"batchIds\":null}";
+
 #[test]
-fn writes_keep_their_order_around_a_claim_that_looks_first() {
-    both(|store| {
-        let enqueue = "{\"do\":\"enqueue\",\"sessionId\":\"s\",\"payloads\":[1],\"sourceKey\":null,\
-             \"deliveryPolicy\":\"earliestSafeBoundary\",\"slotPolicy\":\"join\",\"mergeKey\":\"never\",\"availableAtMs\":0}";
-        let claim = "{\"do\":\"claim\",\"request\":{\"sessionId\":\"s\",\"ownerId\":\"o\",\"leaseTtlMs\":60000,\
-             \"boundary\":\"idle\"},\"maxBatches\":1,\"batchIds\":null}";
+fn writes_keep_their_order_around_a_claim_whether_it_looks_first_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Config { path: Some(folder.path().join("s.db")), ..Config::default() };
+    let (first, second, memory) = (open(&file), open(&file), open(&Config::default()));
+    // Of what another store enqueued this one knows nothing yet: its claim looks first.
+    for (store, from) in [(&first, &second), (&first, &first), (&memory, &memory)] {
         for _ in 0..50 {
-            let batch: serde_json::Value = serde_json::from_str(&write(store, enqueue).unwrap()).unwrap();
+            let batch: serde_json::Value = serde_json::from_str(&write(from, ENQUEUE).unwrap()).unwrap();
             let cancel = format!("{{\"do\":\"cancel\",\"sessionId\":\"s\",\"batchId\":{}}}", batch["batchId"]);
             let (tell, told) = mpsc::channel();
-            for command in [claim, cancel.as_str(), claim] {
+            for command in [CLAIM, cancel.as_str(), CLAIM] {
                 let tell = tell.clone();
                 store.write(command.to_owned(), Vec::new(), Box::new(move |outcome| tell.send(outcome).unwrap()));
             }
@@ -137,7 +142,29 @@ fn writes_keep_their_order_around_a_claim_that_looks_first() {
             assert!(answers.iter().any(|answer| answer.contains("claimId")), "{answers:?}");
             assert_eq!(answers.iter().filter(|answer| *answer == "null").count(), 2, "{answers:?}");
         }
-    });
+    }
+    [first, second, memory].iter().for_each(close);
+}
+
+#[test]
+fn who_asks_for_work_where_there_is_none_waits_for_no_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.db");
+    let store = open(&Config { path: Some(path.clone()), ..Config::default() });
+    let writer = rusqlite::Connection::open(&path).unwrap();
+    for _ in 0..2 {
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let begun = std::time::Instant::now();
+        assert_eq!(write(&store, CLAIM).unwrap(), "null");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+        writer.execute_batch("ROLLBACK").unwrap();
+        // Where there was work a claim expects some, once more than there is.
+        write(&store, ENQUEUE).unwrap();
+        assert!(write(&store, CLAIM).unwrap().contains("claimId"));
+        assert_eq!(write(&store, CLAIM).unwrap(), "null");
+    }
+    drop(writer);
+    close(&store);
 }
 
 #[test]

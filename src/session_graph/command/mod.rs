@@ -7,6 +7,7 @@ mod write;
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 pub(crate) use read::Read;
 pub(crate) use write::{Answer, Write};
@@ -43,6 +44,13 @@ pub(crate) fn arguments<'a, T: Deserialize<'a>>(text: &'a str, name: &str) -> Re
     serde_json::from_str(text).map_err(|error| refused(name, &error))
 }
 
+/// Reads a member that may be left out, and of which `null` is a value: for `deserialize_with`, beside `default`.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
 /// What is wrong with arguments, without the values that are in them.
 pub(crate) fn refused(name: &str, error: &serde_json::Error) -> HfError {
     let text = error.to_string();
@@ -54,7 +62,7 @@ pub(crate) fn refused(name: &str, error: &serde_json::Error) -> HfError {
     HfError::new(Code::InvalidArgument, format!("{name}: {what}"))
 }
 
-fn unknown(name: &str) -> HfError {
+pub(crate) fn unknown(name: &str) -> HfError {
     HfError::new(Code::InvalidArgument, format!("there is no command {name:?} of this kind; please report it"))
 }
 

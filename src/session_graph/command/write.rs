@@ -10,12 +10,13 @@ use crate::session_graph::commit::message::{Checkpoint, ReadyCheckpoint};
 use crate::session_graph::commit::{Commit, store_checkpoint};
 use crate::session_graph::error::bug;
 use crate::session_graph::graph;
-use crate::session_graph::queue::{self, Claim, Draft, Held, Renewal};
+use crate::session_graph::prune;
+use crate::session_graph::queue::{self, Abandonment, Cancel, Claim, Draft, Renewal, Requeue};
 use crate::session_graph::sql::Sql;
 use crate::session_graph::tables::attachments::{self, Intent};
 use crate::session_graph::tables::meta::{self, Meta};
 use crate::session_graph::tables::usage::{self, Usage};
-use crate::session_graph::tables::{artifacts, blobs};
+use crate::session_graph::tables::{artifacts, blobs, pins};
 
 /// A command that may write, with all done that needs no database. It may be run again after its transaction was rolled back.
 #[derive(Debug)]
@@ -29,8 +30,14 @@ pub(crate) enum Write {
     Enqueue(Draft),
     Claim(Claim),
     Renew(Renewal),
-    Abandon(Held),
+    Abandon(Abandonment),
     Cancel(Cancel),
+    Requeue(Requeue),
+    Pin(pins::Request),
+    Unpin(String),
+    PruneTurns(prune::Turns),
+    FoldUsage(i64),
+    ClearFinished,
     Tombstone(Vec<String>),
     Vacuum,
     RecordIntent(Intent),
@@ -49,13 +56,6 @@ pub(crate) struct Answer {
 pub(crate) struct SaveMeta {
     meta: Meta,
     replaces: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Cancel {
-    pub(crate) session_id: String,
-    pub(crate) batch_id: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,6 +88,11 @@ struct PutCheckpoint<'a> {
 #[derive(Deserialize)]
 struct ByName {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct Keep {
+    keep: i64,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +134,12 @@ impl Write {
             "renew" => Self::Renew(arguments(text, &name)?),
             "abandon" => Self::Abandon(arguments(text, &name)?),
             "cancel" => Self::Cancel(arguments(text, &name)?),
+            "requeue" => Self::Requeue(arguments(text, &name)?),
+            "pin" => Self::Pin(arguments(text, &name)?),
+            "unpin" => Self::Unpin(arguments::<ByName>(text, &name)?.name),
+            "pruneTurns" => Self::PruneTurns(arguments(text, &name)?),
+            "foldUsage" => Self::FoldUsage(arguments::<Keep>(text, &name)?.keep),
+            "clearFinished" => Self::ClearFinished,
             "tombstone" => Self::Tombstone(arguments::<Ids>(text, &name)?.ids),
             "vacuum" => Self::Vacuum,
             "recordIntent" => Self::RecordIntent(arguments(text, &name)?),
@@ -166,8 +177,14 @@ impl Write {
             Self::Enqueue(draft) => queue::enqueue(sql, draft)?,
             Self::Claim(claim) => queue::claim(sql, claim)?,
             Self::Renew(renewal) => queue::renew(sql, renewal)?,
-            Self::Abandon(held) => nothing(queue::abandon(sql, held)?),
-            Self::Cancel(cancel) => queue::cancel(sql, &cancel.session_id, &cancel.batch_id)?,
+            Self::Abandon(given_back) => nothing(queue::abandon(sql, given_back)?),
+            Self::Cancel(cancel) => queue::cancel(sql, cancel)?,
+            Self::Requeue(dead) => queue::requeue(sql, dead)?,
+            Self::Pin(request) => pins::pin(sql, request)?,
+            Self::Unpin(name) => pins::unpin(sql, name)?.to_string(),
+            Self::PruneTurns(turns) => prune::turns(sql, turns)?,
+            Self::FoldUsage(keep) => prune::fold_usage(sql, *keep)?.to_string(),
+            Self::ClearFinished => prune::finished(sql)?.to_string(),
             Self::Tombstone(ids) => nothing(graph::tombstone(sql, ids)?),
             Self::Vacuum => graph::vacuum(sql)?.to_string(),
             Self::RecordIntent(intent) => nothing(attachments::record(sql, intent)?),

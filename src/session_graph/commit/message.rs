@@ -169,12 +169,17 @@ pub(crate) fn nodes(given: &[&RawValue]) -> Result<Vec<NewNode>> {
 
 /// The text of the head: what is stored and returned, never interpreted.
 pub(crate) fn head_text(message: &Message<'_>) -> String {
-    let retained: Vec<String> = message.retained.iter().map(|reference| json::quote(reference)).collect();
+    head_text_of(message.config, message.agent_frames, message.current_agent_frame_id, &message.retained)
+}
+
+/// The text of a head of these parts.
+pub(crate) fn head_text_of(config: &RawValue, frames: &RawValue, frame_id: &RawValue, retained: &[String]) -> String {
+    let retained: Vec<String> = retained.iter().map(|reference| json::quote(reference)).collect();
     format!(
         "{{\"config\":{},\"agentFrames\":{},\"currentAgentFrameId\":{},\"retainedBlobRefs\":[{}]}}",
-        message.config.get(),
-        message.agent_frames.get(),
-        message.current_agent_frame_id.get(),
+        config.get(),
+        frames.get(),
+        frame_id.get(),
         retained.join(",")
     )
 }

@@ -10,7 +10,7 @@ use super::graph::{self, NewNode};
 use super::sql::Sql;
 use super::tables::head::{self, Head};
 use super::tables::usage::{self, Usage};
-use super::tables::{attachments, blobs, turns};
+use super::tables::{attachments, blobs, info, turns};
 use super::{queue, turn};
 use crate::error::Result;
 
@@ -97,9 +97,10 @@ impl Commit {
         for completion in &self.completions {
             queue::check_completion(sql, &self.session_id, completion)?;
         }
-        self.graph(sql)?;
+        let nodes = self.graph(sql)?;
         let now = sql.now()?;
-        store_checkpoint(sql, &self.checkpoint, now)?;
+        let bytes = add_checkpoint(sql, &self.checkpoint, now)?;
+        info::add(sql, nodes, bytes)?;
         for reference in &self.retained {
             blobs::require(sql, reference, "retainedBlobRefs")?;
         }
@@ -116,7 +117,7 @@ impl Commit {
             let is_same =
                 |one: &Completion| (&one.claim_id, &one.lease_token) == (&completion.claim_id, &completion.lease_token);
             if !self.completions.iter().take(place).any(is_same) {
-                queue::complete(sql, completion)?;
+                queue::complete(sql, completion, now)?;
             }
         }
         attachments::commit(sql, &self.session_id, &self.attachments, now)?;
@@ -170,16 +171,23 @@ impl Commit {
         sql.now().map(drop)
     }
 
-    fn graph(&self, sql: &mut dyn Sql) -> Result<()> {
-        match self.delta {
-            Delta::Unchanged => {}
-            Delta::Append => graph::append(sql, &self.nodes)?,
-            Delta::ReplaceFull => graph::replace(sql, &self.nodes)?,
+    /// Changes the graph; returns how many nodes are still to be counted.
+    fn graph(&self, sql: &mut dyn Sql) -> Result<i64> {
+        let added = match self.delta {
+            Delta::Unchanged => 0,
+            Delta::Append => {
+                graph::append(sql, &self.nodes)?;
+                self.nodes.len() as i64
+            }
+            Delta::ReplaceFull => {
+                graph::replace(sql, &self.nodes)?;
+                0
+            }
+        };
+        if !self.brings_leaf() {
+            graph::require_leaf(sql, self.leaf.as_deref())?;
         }
-        if self.brings_leaf() {
-            return Ok(());
-        }
-        graph::require_leaf(sql, self.leaf.as_deref())
+        Ok(added)
     }
 
     fn result(&self, revision: i64) -> String {
@@ -193,8 +201,14 @@ impl Commit {
 
 /// Stores the parts of a checkpoint and its manifest.
 pub(crate) fn store_checkpoint(sql: &mut dyn Sql, checkpoint: &ReadyCheckpoint, now: i64) -> Result<()> {
+    let bytes = add_checkpoint(sql, checkpoint, now)?;
+    info::add(sql, 0, bytes)
+}
+
+/// Stores the parts of a checkpoint and its manifest; returns the bytes that are to be counted.
+fn add_checkpoint(sql: &mut dyn Sql, checkpoint: &ReadyCheckpoint, now: i64) -> Result<i64> {
     for (component, reference) in &checkpoint.given {
         blobs::require(sql, reference, component)?;
     }
-    checkpoint.blobs.iter().try_for_each(|packed| blobs::put(sql, packed, now))
+    checkpoint.blobs.iter().try_fold(0, |bytes, packed| Ok(bytes + blobs::add(sql, packed, now)?))
 }

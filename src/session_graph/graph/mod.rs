@@ -66,14 +66,14 @@ pub(crate) fn reads_of_append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()
     Ok(())
 }
 
-/// Appends nodes in this order.
+/// Appends nodes in this order. Counts none of them.
 pub(crate) fn append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
     let last = last_seq(sql)?;
     // Whether somebody may have named one of them as a parent before it was there. Where asking costs more than looking, all may.
-    let mut may_adopt = !sql.pipelines() || has_dangling(sql)?;
+    let mut may_adopt = sql.is_embedded() || has_dangling(sql)?;
     let mut known: HashMap<&str, i64> = HashMap::with_capacity(nodes.len());
     let mut adopters = Vec::new();
     for (seq, node) in (last + 1..).zip(nodes) {
@@ -101,7 +101,6 @@ pub(crate) fn append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
             adopters.push(seq);
         }
     }
-    info::add_nodes(sql, nodes.len() as i64, 0)?;
     // Every circle has a link from an earlier node to a later one, and those are made by adoption only.
     links::check(sql, &adopters)
 }

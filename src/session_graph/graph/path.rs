@@ -29,7 +29,7 @@ pub(crate) fn path(sql: &mut dyn Sql, leaf: &str) -> Result<Vec<i64>> {
     let mut start = None;
     sql.rows(
         "walk to the root",
-        if sql.pipelines() { WALK_LOOKING_UP } else { WALK },
+        if sql.is_embedded() { WALK } else { WALK_LOOKING_UP },
         &[Value::Text(leaf)],
         &mut |row| {
             let seq = row.int(0)?;
@@ -58,7 +58,7 @@ pub(crate) fn path(sql: &mut dyn Sql, leaf: &str) -> Result<Vec<i64>> {
 
 /// Hands all nodes that are not hidden to `each`, in the order in which they were stored.
 pub(crate) fn full(sql: &mut dyn Sql, each: EachBody<'_>) -> Result<()> {
-    sql.rows("read nodes", if sql.pipelines() { FULL_LOOKING_UP } else { FULL }, &[], &mut |row| {
+    sql.rows("read nodes", if sql.is_embedded() { FULL } else { FULL_LOOKING_UP }, &[], &mut |row| {
         each(row.int(0)?, row.opt_text(1))?;
         Ok(true)
     })

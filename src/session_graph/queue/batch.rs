@@ -106,6 +106,9 @@ pub(crate) struct Draft {
     pub(crate) slot_policy: Slot,
     pub(crate) merge_key: MergeKey,
     pub(crate) available_at_ms: i64,
+    pub(crate) max_attempts: Option<i64>,
+    /// Its end is remembered for so long, and whose end is remembered is not enqueued again.
+    pub(crate) retain_ms: Option<i64>,
 }
 
 /// A stored batch.
@@ -120,6 +123,10 @@ pub(crate) struct Batch {
     pub(crate) merge_key: MergeKey,
     pub(crate) available_at_ms: i64,
     pub(crate) enqueued_at_ms: i64,
+    /// Claims so far.
+    pub(crate) attempts: i64,
+    /// How many there may be; `None` = any number.
+    pub(crate) max_attempts: Option<i64>,
     /// Ids and payloads.
     pub(crate) items: Vec<(String, String)>,
 }
@@ -132,9 +139,13 @@ impl Batch {
             .iter()
             .map(|(id, payload)| format!("{{\"itemId\":{},\"payload\":{payload}}}", json::quote(id)))
             .collect();
+        // Who sets no limit sees no counts.
+        let attempts = self
+            .max_attempts
+            .map_or_else(String::new, |max| format!("\"maxAttempts\":{max},\"attempts\":{},", self.attempts));
         format!(
             "{{\"batchId\":{},\"sessionId\":{},\"sourceKey\":{},\"deliveryPolicy\":\"{}\",\"slotPolicy\":\"{}\",\
-             \"mergeKey\":{},\"availableAtMs\":{},\"enqueueSeq\":{},\"enqueuedAtMs\":{},\"items\":[{}]}}",
+             \"mergeKey\":{},\"availableAtMs\":{},\"enqueueSeq\":{},\"enqueuedAtMs\":{},{attempts}\"items\":[{}]}}",
             json::quote(&self.id),
             json::quote(&self.session_id),
             self.source_key.as_deref().map_or_else(|| "null".to_owned(), json::quote),

@@ -3,12 +3,13 @@
 use serde::Deserialize;
 
 use super::batch::{Batch, Delivery};
-use super::rows::{fill, random, ready};
+use super::finished::{self, Outcome};
+use super::rows::{Stored, columns, fill, random, ready};
 use crate::error::Result;
 use crate::json;
 use crate::session_graph::commit::message::Completion;
 use crate::session_graph::error::claim_expired;
-use crate::session_graph::sql::{Sql, Value, all};
+use crate::session_graph::sql::{Row, Sql, Value, all};
 use crate::session_graph::tables::info;
 
 /// The SQLSTATE by which `complete_work` refuses.
@@ -111,18 +112,20 @@ fn select(sql: &mut dyn Sql, claim: &Claim, now: i64) -> Result<Vec<Batch>> {
 /// Claims batches; returns the claim as JSON, `null` if there is nothing.
 pub(crate) fn claim(sql: &mut dyn Sql, claim: &Claim) -> Result<String> {
     let now = sql.now()?;
-    let batches = select(sql, claim, now)?;
+    let mut batches = select(sql, claim, now)?;
     let Some(head) = batches.first() else { return Ok("null".to_owned()) };
     let request = &claim.request;
     let fencing = info::next_fencing(sql)?;
     let claim_id = format!("qwc:{}:{fencing}", head.seq);
     let token = random();
     let expires = now.saturating_add(request.lease_ttl_ms).min(TIME_MAX);
-    for batch in &batches {
+    for batch in &mut batches {
+        batch.attempts += 1;
         sql.run(
             "claim a batch",
             "UPDATE queued_work_batches SET claim_id = ?2, claim_owner_id = ?3, claim_token = ?4, claim_fencing_token = ?5,
-             claim_claimed_at_ms = ?6, claim_expires_at_ms = ?7 WHERE enqueue_seq = ?1",
+             claim_claimed_at_ms = ?6, claim_expires_at_ms = ?7, attempts = attempts + 1,
+             last_attempt = CASE WHEN attempts + 1 >= max_attempts THEN 1 ELSE 0 END WHERE enqueue_seq = ?1",
             &[
                 Value::Int(batch.seq),
                 Value::Text(&claim_id),
@@ -145,21 +148,30 @@ pub(crate) fn claim(sql: &mut dyn Sql, claim: &Claim) -> Result<String> {
     ))
 }
 
+/// A batch that carries a claim.
+struct Carrier {
+    id: String,
+    /// Whether its end is to be remembered.
+    is_remembered: bool,
+}
+
 /// The batches that carry a claim.
-fn carriers(sql: &mut dyn Sql, session: &str, claim: &str, token: &str) -> Result<Vec<String>> {
+fn carriers(sql: &mut dyn Sql, session: &str, claim: &str, token: &str) -> Result<Vec<Carrier>> {
     all(
         sql,
         "look for a claim",
-        "SELECT batch_id FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
+        "SELECT batch_id, retain_ms FROM queued_work_batches
+         WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
         &[Value::Text(session), Value::Text(claim), Value::Text(token)],
-        |row| row.string(0),
+        |row| Ok(Carrier { id: row.string(0)?, is_remembered: row.opt_int(1)?.is_some() }),
     )
 }
 
 /// Whether the batches that carry a claim are exactly these, each once.
 fn holds(sql: &mut dyn Sql, session: &str, claim: &str, token: &str, ids: &[String]) -> Result<bool> {
-    let mut carried = carriers(sql, session, claim, token)?;
-    let mut ids = ids.to_vec();
+    let carried = carriers(sql, session, claim, token)?;
+    let mut carried: Vec<&String> = carried.iter().map(|carrier| &carrier.id).collect();
+    let mut ids: Vec<&String> = ids.iter().collect();
     carried.sort_unstable();
     ids.sort_unstable();
     Ok(!ids.is_empty() && carried == ids)
@@ -181,14 +193,31 @@ pub(crate) fn renew(sql: &mut dyn Sql, renewal: &Renewal) -> Result<String> {
     Ok(expires.to_string())
 }
 
+/// A claim that is given back.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Abandonment {
+    #[serde(flatten)]
+    held: Held,
+    /// As if the claim had not been made.
+    #[serde(default)]
+    uncounted: bool,
+}
+
 /// Frees what still carries the claim.
-pub(crate) fn abandon(sql: &mut dyn Sql, held: &Held) -> Result<()> {
+pub(crate) fn abandon(sql: &mut dyn Sql, Abandonment { held, uncounted }: &Abandonment) -> Result<()> {
     sql.post(
         "abandon a claim",
         "UPDATE queued_work_batches SET claim_id = NULL, claim_owner_id = NULL, claim_token = NULL,
-         claim_fencing_token = 0, claim_claimed_at_ms = 0, claim_expires_at_ms = 0
+         claim_fencing_token = 0, claim_claimed_at_ms = 0, claim_expires_at_ms = 0, attempts = attempts - ?4,
+         last_attempt = CASE WHEN ?4 = 1 THEN 0 ELSE last_attempt END
          WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
-        &[Value::Text(&held.session_id), Value::Text(&held.claim_id), Value::Text(&held.lease_token)],
+        &[
+            Value::Text(&held.session_id),
+            Value::Text(&held.claim_id),
+            Value::Text(&held.lease_token),
+            Value::Int((*uncounted).into()),
+        ],
     )
 }
 
@@ -201,28 +230,47 @@ pub(crate) fn check_completion(sql: &mut dyn Sql, session: &str, completion: &Co
     Err(claim_expired(session_id, claim_id))
 }
 
-/// Removes completed work.
-pub(crate) fn complete(sql: &mut dyn Sql, completion: &Completion) -> Result<()> {
-    if sql.pipelines() {
-        // Others may claim what has lapsed since it was checked: this locks, compares, and refuses by itself.
-        let count = completion.batch_ids.len() as i64;
-        return sql.post_or(
+/// Removes completed work, and remembers the end of what asked for it.
+pub(crate) fn complete(sql: &mut dyn Sql, completion: &Completion, now: i64) -> Result<()> {
+    let Completion { session_id, claim_id, lease_token, batch_ids } = completion;
+    let held = [Value::Text(session_id), Value::Text(claim_id), Value::Text(lease_token)];
+    let mut remembered = Vec::new();
+    let mut remember = |row: &dyn Row| {
+        let done = Stored::read(row)?;
+        if done.retain_ms.is_some() {
+            remembered.push(done);
+        }
+        Ok(true)
+    };
+    if sql.is_embedded() {
+        let remove = concat!(
+            "DELETE FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3 RETURNING ",
+            columns!()
+        );
+        sql.rows("complete a claim", remove, &held, &mut remember)?;
+    } else {
+        if carriers(sql, session_id, claim_id, lease_token)?.iter().any(|carrier| carrier.is_remembered) {
+            let read = concat!(
+                "SELECT ",
+                columns!(),
+                " FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3"
+            );
+            sql.rows("complete a claim", read, &held, &mut remember)?;
+        }
+        // Others may claim what has lapsed since it was looked at: this locks, compares, and refuses by itself. As long as a batch carries
+        // the token, nothing else of it changes.
+        let [session, claim, token] = held;
+        sql.post_or(
             "complete a claim",
             "SELECT complete_work(?1, ?2, ?3, ?4)",
-            &[
-                Value::Text(&completion.session_id),
-                Value::Text(&completion.claim_id),
-                Value::Text(&completion.lease_token),
-                Value::Int(count),
-            ],
+            &[session, claim, token, Value::Int(batch_ids.len() as i64)],
             NOT_HELD,
-            claim_expired(&completion.session_id, &completion.claim_id),
-        );
+            claim_expired(session_id, claim_id),
+        )?;
     }
-    sql.run(
-        "complete a claim",
-        "DELETE FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
-        &[Value::Text(&completion.session_id), Value::Text(&completion.claim_id), Value::Text(&completion.lease_token)],
-    )
-    .map(drop)
+    for done in remembered {
+        let retain_ms = done.retain_ms.unwrap_or(0);
+        finished::remember(sql, &done.or_remains(session_id), Outcome::Completed, retain_ms, now)?;
+    }
+    Ok(())
 }

@@ -27,12 +27,13 @@
 
 use super::batch::{Batch, Draft};
 use super::claim::{Boundary, Claim, Renewal};
-use super::rows::{Item, Stored, cancelled, collect, item, random};
+use super::finished;
+use super::rows::{Item, Stored, collect, item, random};
 use crate::error::Result;
 use crate::json;
 use crate::session_graph::error::{bug, claim_expired, queue_corrupt};
 use crate::session_graph::sql::postgres::{Pg, PgRow, Statement};
-use crate::session_graph::sql::{Row, Sql, Value, first};
+use crate::session_graph::sql::{Row, Sql, Value};
 
 /// Times beyond it are no safe integers of JavaScript.
 const TIME_MAX: i64 = (1 << 53) - 1;
@@ -47,16 +48,24 @@ fn insertion(id: &str, draft: &Draft) -> Statement {
         "enqueue a batch",
         "WITH known AS (
            SELECT 1 FROM queued_work_batches WHERE session_id = ?2 AND source_key = ?3),
+         finished AS (
+           SELECT batch_json, outcome, finished_at_ms FROM queued_work_finished
+           WHERE ?9 IS NOT NULL AND session_id = ?2 AND source_key = ?3
+             AND expires_at_ms > (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+             AND NOT EXISTS (SELECT FROM known)
+           ORDER BY expires_at_ms DESC LIMIT 1),
          made AS (
            INSERT INTO queued_work_batches
-           (batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms, enqueued_at_ms)
-           SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
-           WHERE NOT EXISTS (SELECT FROM known) RETURNING enqueue_seq, enqueued_at_ms),
+           (batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms, enqueued_at_ms,
+            max_attempts, retain_ms)
+           SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, ?8, ?9
+           WHERE NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM finished) RETURNING enqueue_seq, enqueued_at_ms),
          items AS (
            INSERT INTO queued_work_items (batch_id, item_index, item_id, payload_json)
            SELECT ?1, place - 1, ?1 || ':item:' || (place - 1), payload
-           FROM made, unnest(?8) WITH ORDINALITY AS w (payload, place))
-         SELECT enqueue_seq, enqueued_at_ms FROM made",
+           FROM made, unnest(?10) WITH ORDINALITY AS w (payload, place))
+         SELECT enqueue_seq, enqueued_at_ms, NULL, NULL, NULL::bigint FROM made
+         UNION ALL SELECT 0, 0, batch_json, outcome, finished_at_ms FROM finished",
         &[
             Value::Text(id),
             Value::Text(&draft.session_id),
@@ -65,6 +74,8 @@ fn insertion(id: &str, draft: &Draft) -> Statement {
             Value::Text(draft.slot_policy.stored()),
             Value::Text(&draft.merge_key.stored()),
             Value::Int(draft.available_at_ms),
+            Value::OptInt(draft.max_attempts),
+            Value::OptInt(draft.retain_ms),
         ],
     )
     .with_texts(Some(payloads))
@@ -83,11 +94,20 @@ pub(crate) fn enqueue(pg: &mut Pg<'_>, drafts: &[&Draft]) -> Result<Vec<Result<S
     for ((id, draft), reply) in ids.into_iter().zip(drafts).zip(replies) {
         let made = reply.rows.first().map(PgRow);
         out.push(match made {
-            Some(row) => Ok(made_of(id, draft, row.int(0)?, row.int(1)?).text()),
+            Some(row) => Ok(inserted(id, draft, &row)?),
             None => known(pg, draft)?,
         });
     }
     Ok(out)
+}
+
+/// The JSON of what [`insertion`] stored, or of the batch whose end is remembered.
+fn inserted(id: String, draft: &Draft, row: &PgRow<'_>) -> Result<String> {
+    if row.opt_text(2)?.is_some() {
+        finished::ended(row, 2)
+    } else {
+        Ok(made_of(id, draft, row.int(0)?, row.int(1)?).text())
+    }
 }
 
 fn made_of(id: String, draft: &Draft, seq: i64, now: i64) -> Batch {
@@ -103,6 +123,8 @@ fn made_of(id: String, draft: &Draft, seq: i64, now: i64) -> Batch {
         merge_key: draft.merge_key.clone(),
         available_at_ms: draft.available_at_ms,
         enqueued_at_ms: now,
+        attempts: 0,
+        max_attempts: draft.max_attempts,
         items,
     }
 }
@@ -119,7 +141,7 @@ fn known(pg: &mut Pg<'_>, draft: &Draft) -> Result<Result<String>> {
         let id = format!("qwb:{}", random());
         let replies = pg.exchange(&[insertion(&id, draft)], false)?;
         if let Some(row) = replies.first().and_then(|reply| reply.rows.first()).map(PgRow) {
-            return Ok(Ok(made_of(id, draft, row.int(0)?, row.int(1)?).text()));
+            return Ok(Ok(inserted(id, draft, &row)?));
         }
     }
     Err(bug("a source key is there and is not"))
@@ -128,7 +150,7 @@ fn known(pg: &mut Pg<'_>, draft: &Draft) -> Result<Result<String>> {
 const CLAIM: &str = concat!(
     "SELECT ",
     super::rows::columns!(),
-    ", claim_id, claim_fencing_token, claim_claimed_at_ms FROM claim_work(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+    ", claim_id, claim_fencing_token FROM claim_work(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
 );
 const ITEMS: &str = "SELECT i.batch_id, i.item_index, i.item_id, i.payload_json
      FROM queued_work_batches b JOIN queued_work_items i ON i.batch_id = b.batch_id
@@ -171,7 +193,7 @@ pub(crate) fn claim(pg: &mut Pg<'_>, claim: &Claim, damaged: &[i64]) -> Result<s
         let stored = Stored::read(&row)?;
         let is_mine = stored.token.as_ref() == Some(&token);
         if is_mine && lease.is_none() {
-            lease = Some((row.string(11)?, row.int(12)?, row.int(13)?, stored.expires_at_ms));
+            lease = Some((row.string(17)?, row.int(18)?, row.int(12)?, stored.expires_at_ms));
         }
         let (own, rest) = found.into_iter().partition(|(id, _)| *id == stored.id);
         found = rest;
@@ -227,19 +249,4 @@ pub(crate) fn renew(pg: &mut Pg<'_>, renewal: &Renewal) -> Result<String> {
         &[session, claim, token, Value::Int(expires)],
     )?;
     Ok(expires.to_string())
-}
-
-/// Removes a batch that nobody holds, and returns its JSON; `null` for all others. A damaged one comes back without items.
-pub(crate) fn cancel(pg: &mut Pg<'_>, session: &str, id: &str) -> Result<String> {
-    let lock = concat!(
-        "SELECT ",
-        super::rows::columns!(),
-        " FROM queued_work_batches WHERE session_id = ?1 AND batch_id = ?2 FOR UPDATE"
-    );
-    let found = first(pg, "look for a batch", lock, &[Value::Text(session), Value::Text(id)], Stored::read)?;
-    let now = pg.now()?;
-    let Some(mut stored) = found.filter(|stored| !stored.is_live(now)) else { return Ok("null".to_owned()) };
-    super::rows::fill(pg, &mut stored)?;
-    pg.post("cancel a batch", "DELETE FROM queued_work_batches WHERE batch_id = ?1", &[Value::Text(id)])?;
-    Ok(cancelled(stored, session).text())
 }

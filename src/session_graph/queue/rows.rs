@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::batch::{Batch, Delivery, Draft, MergeKey, Slot};
+use super::finished;
 use crate::error::Result;
 use crate::ids;
 use crate::json;
@@ -18,6 +19,12 @@ pub(super) struct Stored {
     pub(super) batch: std::result::Result<Batch, String>,
     pub(super) token: Option<String>,
     pub(super) expires_at_ms: i64,
+    pub(super) owner: Option<String>,
+    pub(super) claimed_at_ms: i64,
+    /// Whether its last claim was made.
+    pub(super) is_last: bool,
+    /// How long its end is remembered.
+    pub(super) retain_ms: Option<i64>,
 }
 
 impl Stored {
@@ -26,9 +33,43 @@ impl Stored {
         self.token.is_some() && self.expires_at_ms > now
     }
 
+    /// Whether nobody holds it, and nobody gets it any more.
+    pub(super) fn is_dead(&self, now: i64) -> bool {
+        self.is_last && !self.is_live(now)
+    }
+
+    /// The batch; of a damaged one what is certain.
+    pub(super) fn or_remains(self, session: &str) -> Batch {
+        let (seq, id) = (self.seq, self.id);
+        self.batch.unwrap_or_else(|_| Batch {
+            seq,
+            id,
+            session_id: session.to_owned(),
+            source_key: None,
+            delivery: Delivery::EarliestSafeBoundary,
+            slot: Slot::Exclusive,
+            merge_key: MergeKey::Never,
+            available_at_ms: 0,
+            enqueued_at_ms: 0,
+            attempts: 0,
+            max_attempts: None,
+            items: Vec::new(),
+        })
+    }
+
     pub(super) fn read(row: &dyn Row) -> Result<Self> {
         let (seq, id) = (row.int(0)?, row.string(1)?);
-        Ok(Self { seq, batch: meaning(row, seq, &id), id, token: row.opt_string(9)?, expires_at_ms: row.int(10)? })
+        Ok(Self {
+            seq,
+            batch: meaning(row, seq, &id),
+            id,
+            token: row.opt_string(9)?,
+            expires_at_ms: row.int(10)?,
+            owner: row.opt_string(11)?,
+            claimed_at_ms: row.int(12)?,
+            is_last: row.int(13)? == 1,
+            retain_ms: row.opt_int(16)?,
+        })
     }
 }
 
@@ -45,6 +86,8 @@ fn meaning(row: &dyn Row, seq: i64, id: &str) -> std::result::Result<Batch, Stri
         merge_key: MergeKey::read(text(6, "merge_key_json")?).ok_or("its merge_key_json is none of the known ones")?,
         available_at_ms: row.int(7).map_err(bad("available_at_ms"))?,
         enqueued_at_ms: row.int(8).map_err(bad("enqueued_at_ms"))?,
+        attempts: row.int(14).map_err(bad("attempts"))?,
+        max_attempts: row.opt_int(15).map_err(bad("max_attempts"))?,
         items: Vec::new(),
     })
 }
@@ -53,7 +96,8 @@ fn meaning(row: &dyn Row, seq: i64, id: &str) -> std::result::Result<Batch, Stri
 macro_rules! columns {
     () => {
         "enqueue_seq, batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms,
-         enqueued_at_ms, claim_token, claim_expires_at_ms"
+         enqueued_at_ms, claim_token, claim_expires_at_ms, claim_owner_id, claim_claimed_at_ms, last_attempt, attempts,
+         max_attempts, retain_ms"
     };
 }
 pub(super) use columns;
@@ -70,17 +114,18 @@ pub(super) fn ready(sql: &mut dyn Sql, session: &str, now: i64, after: i64, limi
             " FROM queued_work_batches WHERE enqueue_seq IN (
                SELECT a.enqueue_seq FROM (
                  SELECT b.enqueue_seq FROM (SELECT enqueue_seq FROM queued_work_batches
-                   WHERE session_id = ?1 AND claim_token IS NULL AND available_at_ms = 0 AND enqueue_seq > ?3
+                   WHERE session_id = ?1 AND claim_token IS NULL AND available_at_ms = 0 AND last_attempt = 0
+                     AND enqueue_seq > ?3
                    ORDER BY enqueue_seq LIMIT ?4) AS b
                  UNION ALL
                  SELECT c.enqueue_seq FROM (SELECT enqueue_seq FROM queued_work_batches
                    WHERE session_id = ?1 AND claim_token IS NULL AND available_at_ms > 0 AND available_at_ms <= ?2
-                     AND enqueue_seq > ?3
+                     AND last_attempt = 0 AND enqueue_seq > ?3
                    ORDER BY enqueue_seq LIMIT ?4) AS c
                  UNION ALL
                  SELECT d.enqueue_seq FROM (SELECT enqueue_seq FROM queued_work_batches
                    WHERE session_id = ?1 AND claim_token IS NOT NULL AND claim_expires_at_ms <= ?2
-                     AND available_at_ms <= ?2 AND enqueue_seq > ?3
+                     AND available_at_ms <= ?2 AND last_attempt = 0 AND enqueue_seq > ?3
                    ORDER BY enqueue_seq LIMIT ?4) AS d
                ) AS a ORDER BY a.enqueue_seq LIMIT ?4)
              ORDER BY enqueue_seq"
@@ -155,14 +200,20 @@ pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
             Err(why) => Err(queue_corrupt(&known.id, &why)),
         };
     }
-    let id = format!("qwb:{}", random());
     let now = sql.now()?;
+    if let (Some(key), Some(_)) = (&draft.source_key, draft.retain_ms)
+        && let Some(known) = finished::by_key(sql, &draft.session_id, key, now)?
+    {
+        return Ok(known);
+    }
+    let id = format!("qwb:{}", random());
     let seqs = all(
         sql,
         "enqueue a batch",
         "INSERT INTO queued_work_batches
-         (batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms, enqueued_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING enqueue_seq",
+         (batch_id, session_id, source_key, delivery_policy, slot_policy, merge_key_json, available_at_ms, enqueued_at_ms,
+          max_attempts, retain_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) RETURNING enqueue_seq",
         &[
             Value::Text(&id),
             Value::Text(&draft.session_id),
@@ -172,6 +223,8 @@ pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
             Value::Text(&draft.merge_key.stored()),
             Value::Int(draft.available_at_ms),
             Value::Int(now),
+            Value::OptInt(draft.max_attempts),
+            Value::OptInt(draft.retain_ms),
         ],
         |row| row.int(0),
     )?;
@@ -196,6 +249,8 @@ pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
         merge_key: draft.merge_key.clone(),
         available_at_ms: draft.available_at_ms,
         enqueued_at_ms: now,
+        attempts: 0,
+        max_attempts: draft.max_attempts,
         items,
     };
     Ok(batch.text())
@@ -204,38 +259,6 @@ pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
 /// 32 random hex digits.
 pub(super) fn random() -> String {
     ids::uuid().replace('-', "")
-}
-
-/// Removes a batch that nobody holds, and returns its JSON; `null` for all others. A damaged one comes back without items.
-pub(crate) fn cancel(sql: &mut dyn Sql, session: &str, id: &str) -> Result<String> {
-    let found = first(
-        sql,
-        "look for a batch",
-        concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND batch_id = ?2"),
-        &[Value::Text(session), Value::Text(id)],
-        Stored::read,
-    )?;
-    let now = sql.now()?;
-    let Some(mut stored) = found.filter(|stored| !stored.is_live(now)) else { return Ok("null".to_owned()) };
-    fill(sql, &mut stored)?;
-    sql.run("cancel a batch", "DELETE FROM queued_work_batches WHERE batch_id = ?1", &[Value::Text(id)])?;
-    Ok(cancelled(stored, session).text())
-}
-
-/// What is told of a batch that was removed, also of a damaged one.
-pub(super) fn cancelled(stored: Stored, session: &str) -> Batch {
-    stored.batch.unwrap_or_else(|_| Batch {
-        seq: stored.seq,
-        id: stored.id,
-        session_id: session.to_owned(),
-        source_key: None,
-        delivery: Delivery::EarliestSafeBoundary,
-        slot: Slot::Exclusive,
-        merge_key: MergeKey::Never,
-        available_at_ms: 0,
-        enqueued_at_ms: 0,
-        items: Vec::new(),
-    })
 }
 
 fn every(sql: &mut dyn Sql, session: Option<&str>) -> Result<Vec<Stored>> {
@@ -272,12 +295,12 @@ fn every(sql: &mut dyn Sql, session: Option<&str>) -> Result<Vec<Stored>> {
     Ok(rows)
 }
 
-/// All batches of a session as a JSON array; `pending`: without those that somebody holds.
+/// All batches of a session as a JSON array; `pending`: without those that somebody holds, and those that nobody gets any more.
 pub(crate) fn list(sql: &mut dyn Sql, session: &str, pending: bool) -> Result<String> {
     let now = sql.now()?;
     let mut out = String::from("[");
     for stored in every(sql, Some(session))? {
-        if pending && stored.is_live(now) {
+        if pending && (stored.is_live(now) || stored.is_dead(now)) {
             continue;
         }
         let batch = stored.batch.map_err(|why| queue_corrupt(&stored.id, &why))?;

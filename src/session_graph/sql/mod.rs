@@ -65,14 +65,15 @@ pub(crate) trait Sql {
     /// Hands the bodies of these nodes to `each`, in this order.
     fn bodies(&mut self, seqs: &[i64], each: EachBody<'_>) -> Result<()>;
 
-    /// The wall clock, in milliseconds since 1970.
-    fn now(&mut self) -> Result<i64>;
-
-    /// Whether statements whose answer nobody needs go out together: then one that says it all beats two of which the second depends on
-    /// the answer to the first.
-    fn pipelines(&self) -> bool {
+    /// Whether it is SQLite: one writer at a time, statements that cost next to nothing, and blobs that are found by a number, the
+    /// beginning of their hash. Elsewhere statements whose answer nobody needs go out together: then one that says it all beats two of
+    /// which the second depends on the answer to the first.
+    fn is_embedded(&self) -> bool {
         false
     }
+
+    /// The wall clock, in milliseconds since 1970.
+    fn now(&mut self) -> Result<i64>;
 
     /// Runs a statement whose answer nobody needs. It may go out later, before the next question or with the commit, and its failure is
     /// told then.

@@ -292,10 +292,6 @@ impl Sql for Pg<'_> {
         Ok(now)
     }
 
-    fn pipelines(&self) -> bool {
-        true
-    }
-
     fn post(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>]) -> Result<()> {
         self.push(Statement::new(doing, sql, params));
         Ok(())
@@ -346,10 +342,6 @@ struct Recorder {
 }
 
 impl Sql for Recorder {
-    fn pipelines(&self) -> bool {
-        true
-    }
-
     fn run(&mut self, _doing: &'static str, _sql: &'static str, _params: &[Value<'_>]) -> Result<u64> {
         Ok(0)
     }

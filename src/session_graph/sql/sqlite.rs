@@ -69,6 +69,10 @@ impl Sql for Sqlite<'_> {
         Ok(())
     }
 
+    fn is_embedded(&self) -> bool {
+        true
+    }
+
     fn now(&mut self) -> Result<i64> {
         Ok(i64::try_from(clock::epoch_ms()).unwrap_or(i64::MAX))
     }

@@ -1,24 +1,30 @@
 //! Which blobs somebody can still reach, and the removal of the others, slice by slice.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use super::{blobs, head, info};
+use super::blobs::{self, Listed};
+use super::{head, info, pins};
 use crate::error::{Code, HfError, Result};
 use crate::json;
 use crate::session_graph::blob::{GENERIC, MANIFEST};
 use crate::session_graph::manifest::Manifest;
-use crate::session_graph::sql::{Sql, Value, all, first};
+use crate::session_graph::sql::{Sql, all};
 
 /// Blobs that one slice looks at,
 const LOOKED_AT_MAX: usize = 600;
 /// and those that it removes.
 const REMOVED_MAX: usize = 500;
+/// How long one slice keeps other writers of a file from writing, before its sync.
+const TIME_MAX: Duration = Duration::from_millis(5);
+/// So many are removed before somebody looks at the clock.
+const LOOK_EVERY: usize = 16;
 
 /// How far a collection has come.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
-    /// Where the next slice begins: the last hash that was looked at.
-    after: String,
+    /// Where the next slice begins: the last blob that was looked at.
+    after: Listed,
     roots: usize,
     retained: usize,
     removed: i64,
@@ -73,34 +79,27 @@ pub(crate) fn slice(sql: &mut dyn Sql, age_ms: i64, mut progress: Progress) -> R
         }
     };
     let youngest = sql.now()?.saturating_sub(age_ms);
-    let found = all(
-        sql,
-        "look for old blobs",
-        "SELECT hash, created_at_ms FROM blobs WHERE hash > ?1 ORDER BY hash LIMIT ?2",
-        &[Value::Text(&progress.after), Value::Int(LOOKED_AT_MAX as i64)],
-        |row| Ok((row.string(0)?, row.int(1)?)),
-    )?;
+    let others_wait = sql.is_embedded();
+    let found = blobs::behind(sql, &progress.after, LOOKED_AT_MAX as i64)?;
+    let begun = Instant::now();
+    // Elsewhere nobody waits for a slice, and the time is that of the way to the server.
+    let is_late =
+        |removed: usize| others_wait && removed > 0 && removed.is_multiple_of(LOOK_EVERY) && begun.elapsed() > TIME_MAX;
     let (mut removed, mut freed_here) = (0, 0);
     progress.over = found.len() < LOOKED_AT_MAX;
-    for (hash, created) in &found {
-        if removed == REMOVED_MAX {
+    for blob in &found {
+        if removed == REMOVED_MAX || is_late(removed) {
             progress.over = false;
             break;
         }
-        progress.after.clone_from(hash);
-        if *created > youngest || marked.live.contains(hash) {
+        progress.after.clone_from(blob);
+        if blob.created_at_ms > youngest || marked.live.contains(&blob.hash) {
             continue;
         }
-        let gone = all(
-            sql,
-            "remove a blob",
-            "DELETE FROM blobs WHERE hash = ?1 RETURNING length(content)",
-            &[Value::Text(hash)],
-            |row| row.int(0),
-        )?;
-        let freed: i64 = gone.iter().sum();
-        progress.removed += gone.len() as i64;
-        freed_here += freed;
+        if blobs::remove(sql, blob)? {
+            progress.removed += 1;
+            freed_here += blob.bytes;
+        }
         removed += 1;
     }
     if freed_here > 0 {
@@ -137,6 +136,19 @@ fn mark(sql: &mut dyn Sql) -> Result<std::result::Result<Marked, Unproven>> {
         Err(error) if is_undecodable(&error) => return Ok(Err(unproven(&error, None))),
         Err(error) => return Err(error),
     }
+    let pinned = pins::every(sql).and_then(|pins| {
+        pins.into_iter().map(|pin| Ok((pin.retained()?, pin.checkpoint_ref))).collect::<Result<Vec<_>>>()
+    });
+    match pinned {
+        Ok(pinned) => {
+            for (retained, checkpoint) in pinned {
+                roots.push((checkpoint, true));
+                roots.extend(retained.into_iter().map(|reference| (reference, false)));
+            }
+        }
+        Err(error) if is_undecodable(&error) => return Ok(Err(unproven(&error, None))),
+        Err(error) => return Err(error),
+    }
     let mut seen = HashSet::new();
     roots.retain(|(reference, _)| seen.insert(reference.clone()));
     for (reference, is_manifest) in &roots {
@@ -152,10 +164,8 @@ fn mark(sql: &mut dyn Sql) -> Result<std::result::Result<Marked, Unproven>> {
 }
 
 /// Reads the manifest that a root is, if it is one.
-fn expand(sql: &mut dyn Sql, reference: &str, is_manifest: bool) -> Result<Option<Manifest>> {
-    let statement = "SELECT kind FROM blobs WHERE hash = ?1";
-    let kind = first(sql, "look at a root", statement, &[Value::Text(reference)], |row| row.string(0))?;
-    let Some(kind) = kind else {
+pub(crate) fn expand(sql: &mut dyn Sql, reference: &str, is_manifest: bool) -> Result<Option<Manifest>> {
+    let Some(kind) = blobs::kind(sql, reference)? else {
         return Err(crate::session_graph::error::missing_blob(reference, "root"));
     };
     if is_manifest || kind == MANIFEST {

@@ -24,6 +24,15 @@ pub(crate) fn get(sql: &mut dyn Sql) -> Result<Info> {
     found.ok_or_else(|| record_decode("store_info", "1", "it is missing"))
 }
 
+/// Counts what a commit adds.
+pub(crate) fn add(sql: &mut dyn Sql, live_nodes: i64, blob_bytes: i64) -> Result<()> {
+    if live_nodes == 0 && blob_bytes == 0 {
+        return Ok(());
+    }
+    let statement = "UPDATE store_info SET live_nodes = live_nodes + ?1, blob_bytes = blob_bytes + ?2";
+    sql.post("count nodes and bytes", statement, &[Value::Int(live_nodes), Value::Int(blob_bytes)])
+}
+
 /// Counts nodes.
 pub(crate) fn add_nodes(sql: &mut dyn Sql, live: i64, tombstoned: i64) -> Result<()> {
     let statement = "UPDATE store_info SET live_nodes = live_nodes + ?1, tombstoned_nodes = tombstoned_nodes + ?2";

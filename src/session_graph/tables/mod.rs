@@ -7,5 +7,6 @@ pub(crate) mod gc;
 pub(crate) mod head;
 pub(crate) mod info;
 pub(crate) mod meta;
+pub(crate) mod pins;
 pub(crate) mod turns;
 pub(crate) mod usage;

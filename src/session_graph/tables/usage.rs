@@ -92,7 +92,7 @@ pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
         if entry.is_nothing() {
             continue;
         }
-        if sql.pipelines() {
+        if !sql.is_embedded() {
             sql.post(
                 "add usage",
                 "WITH added AS (
@@ -143,6 +143,13 @@ pub(crate) fn ledger(sql: &mut dyn Sql) -> Result<String> {
         "SELECT source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens
          FROM usage_totals ORDER BY first_seq",
     )
+}
+
+/// The sums as entries.
+pub(crate) fn sums(sql: &mut dyn Sql) -> Result<Vec<Usage>> {
+    let statement = "SELECT source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens
+                     FROM usage_totals ORDER BY first_seq";
+    all(sql, "read usage", statement, &[], Usage::read)
 }
 
 fn list(sql: &mut dyn Sql, statement: &'static str) -> Result<String> {

@@ -3,6 +3,7 @@
 mod batches;
 mod files;
 mod handles;
+mod log;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;

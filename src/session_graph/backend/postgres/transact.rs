@@ -61,6 +61,7 @@ fn kind_of(command: &Write) -> Kind {
         | Write::Renew(_)
         | Write::Abandon(_)
         | Write::Cancel(_)
+        | Write::Requeue(_)
         | Write::RecordIntent(_)
         | Write::CommitRefs(_)
         | Write::Forget(_) => Kind::Work,
@@ -87,7 +88,6 @@ fn run(command: &Write, pg: &mut Pg<'_>) -> Result<Answer> {
             }
         }
         Write::Renew(renewal) => queue::postgres::renew(pg, renewal)?,
-        Write::Cancel(cancel) => queue::postgres::cancel(pg, &cancel.session_id, &cancel.batch_id)?,
         other => return other.run(pg),
     };
     Ok(Answer { text, is_commit: false })
@@ -217,6 +217,9 @@ impl Inner {
                 }
             }
         };
+        if answers.iter().any(Result::is_ok) {
+            self.signal.tell();
+        }
         for (job, answer) in jobs.into_iter().zip(answers) {
             if answer.as_ref().is_ok_and(|answer| answer.is_commit) {
                 let commits = self.line.count_commit();
@@ -247,9 +250,14 @@ impl Inner {
 
     pub(super) fn read(&self, command: &str) -> Result<Reply> {
         let command = Read::parse(command)?;
+        self.snapshot(&mut |pg| command.run(pg))
+    }
+
+    /// Runs `work` on one snapshot.
+    pub(super) fn snapshot<T>(&self, work: &mut dyn FnMut(&mut Pg<'_>) -> Result<T>) -> Result<T> {
         self.transaction(&self.begin_reading, Instant::now(), |pg| {
             pg.only_read();
-            command.run(pg)
+            work(pg)
         })
     }
 

@@ -32,6 +32,10 @@ impl Collect {
 }
 
 impl WriteJob for Collect {
+    fn is_a_piece(&self) -> bool {
+        true
+    }
+
     fn run(&mut self, db: &Connection) -> Result<()> {
         self.after = Some(gc::slice(&mut Sqlite(db), self.age_ms, self.before.clone())?);
         Ok(())
@@ -66,6 +70,10 @@ impl Reclaim {
 }
 
 impl WriteJob for Reclaim {
+    fn is_a_piece(&self) -> bool {
+        true
+    }
+
     fn run(&mut self, db: &Connection) -> Result<()> {
         self.is_more = give_back(db, 0)?;
         Ok(())

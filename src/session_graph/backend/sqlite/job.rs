@@ -7,7 +7,8 @@ use rusqlite::Connection;
 
 use super::Shared;
 use super::chain::Collect;
-use crate::error::{Code, HfError, Result};
+use super::open::is_refusal;
+use crate::error::Result;
 use crate::session_graph::backend::Done;
 use crate::session_graph::command::Write;
 use crate::session_graph::error::bug;
@@ -67,6 +68,9 @@ impl WriteJob for Job {
 
     fn done(mut self: Box<Self>, outcome: Result<()>) {
         self.shared.pending.fetch_sub(1, Ordering::AcqRel);
+        if outcome.is_ok() {
+            self.shared.signal.tell();
+        }
         let Some(done) = self.done.take() else { return };
         let answer = self.answer.take();
         let answer =
@@ -78,11 +82,4 @@ impl WriteJob for Job {
         }
         done(answer);
     }
-}
-
-/// An error that the tables' contents caused, not the database.
-fn is_refusal(error: &HfError) -> bool {
-    let from_sqlite = error.fields().contains_key("sqliteCode");
-    let broken = matches!(error.code(), Code::Io | Code::DiskFull | Code::Panic | Code::Poisoned);
-    !from_sqlite && !broken
 }

@@ -1,0 +1,304 @@
+/** `ProcessRegistryStore`: the processes of a runtime in one file. */
+import { checkBooleanOrUndefined, checkFunctionOrUndefined } from '../check';
+import { bad, checkCount, checkId, checkObject, checkSignal, print } from './arguments';
+import { asGraphError } from './errors';
+import { appendOf, descriptorOf, leaseOf, outputOf, registrationOf, scopeOf, terminalTypeOf, transferOf } from './process-arguments';
+import type {
+  AwaitOutput,
+  HandleGrant,
+  ProcessEvent,
+  ProcessEventAppend,
+  ProcessLease,
+  ProcessRecord,
+  ProcessRegistration,
+  ProcessRegistryOptions,
+  ProcessScope,
+  ProcessWaitOptions,
+  SessionProcessStateDeletion,
+  WakeDelivery,
+} from './process-types';
+import { SideCore } from './side-core';
+import type { DurabilityTier, JsonValue } from './value-types';
+
+/** Only the static functions make stores. */
+const MAKE = Symbol('make');
+
+type Validate = NonNullable<ProcessRegistryOptions['validatePayload']>;
+
+/**
+ * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
+ * number of threads and processes may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ *
+ * @example
+ * ```ts
+ * await using processes = await ProcessRegistryStore.open('processes.db');
+ * await processes.registerProcess({ id: 'build', input: { target: 'all' }, provenance: { ownerScope: { sessionId: 'chat' }, hostProfileId: 'local' } });
+ * const lease = await processes.claimProcessLease('build', 'worker-1', 30_000);
+ * await processes.completeProcess('build', { type: 'success', value: { exitCode: 0 } });
+ * await processes.completeProcessLease(lease);
+ * ```
+ */
+export class ProcessRegistryStore implements AsyncDisposable {
+  readonly #core: SideCore;
+  readonly #validate: Validate | undefined;
+  /** With a validator of the caller's: the last write, after which the next one goes out. */
+  #last: Promise<unknown> = Promise.resolve();
+  #closed: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(make: symbol, core: SideCore, validate: Validate | undefined) {
+    if (make !== MAKE) throw new TypeError('use ProcessRegistryStore.open() or .memory()');
+    this.#core = core;
+    this.#validate = validate;
+  }
+
+  /**
+   * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
+   *
+   * @throws {UnsupportedSchemaError} It is no process registry, or of a version that this build cannot use; it was not touched.
+   * @throws {StoreBusyError} Others kept it to themselves for longer than `busyTimeoutMs`.
+   */
+  static open(path: string, options: ProcessRegistryOptions = {}): Promise<ProcessRegistryStore> {
+    return opened(path, options);
+  }
+
+  /** Makes a private store in memory, gone when it is closed. */
+  static memory(options: ProcessRegistryOptions = {}): Promise<ProcessRegistryStore> {
+    return opened(null, options);
+  }
+
+  /** Where the file is, with links followed; `null` in memory. */
+  get path(): string | null {
+    return this.#core.path;
+  }
+
+  /** The version of the file. */
+  get schemaVersion(): number {
+    return this.#core.schemaVersion;
+  }
+
+  /** What a resolved write survives; `inline` in memory. */
+  durabilityTier(): DurabilityTier {
+    return this.#core.durabilityTier();
+  }
+
+  /** Finishes what was called, then closes the file. Waits and later calls reject with {@link StoreClosedError}; closing again is fine. */
+  close(): Promise<void> {
+    if (this.#validate === undefined) return this.#core.close();
+    this.#closed ??= this.#last.then(() => this.#core.close());
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /**
+   * Makes a process known. The same registration again, by anybody, returns the stored record.
+   *
+   * @throws {ProcessRegistryError} The id is known with other contents, or the registration makes no sense.
+   */
+  async registerProcess(registration: ProcessRegistration): Promise<ProcessRecord> {
+    return this.#write<ProcessRecord>({ do: 'register', registration: registrationOf(registration) }, 'registration');
+  }
+
+  /** Reads a process; `null` if there is none. */
+  async getProcess(id: string): Promise<ProcessRecord | null> {
+    return this.#question<ProcessRecord | null>({ do: 'process', id: checkId(id, 'id') });
+  }
+
+  /** The processes that have not ended, the oldest first. */
+  async listNonTerminal(): Promise<ProcessRecord[]> {
+    return this.#question<ProcessRecord[]>({ do: 'running' });
+  }
+
+  /** Notes where a process runs, for whoever looks for it after a restart; `null` forgets it. */
+  async setExternalRef(id: string, ref: JsonValue): Promise<ProcessRecord> {
+    if (ref === undefined) throw bad('ref', 'given', ref);
+    return this.#write<ProcessRecord>({ do: 'setExternalRef', id: checkId(id, 'id'), reference: ref }, 'ref');
+  }
+
+  /**
+   * Appends an event. With a `replayKey` it can be appended again when nobody knows whether it landed: the stored event comes back, with the wake
+   * that it made.
+   *
+   * @returns The event, and whom it wakes.
+   * @throws {ProcessRegistryError} The process or the type is unknown, the payload does not fit, the replay key belongs to another event, the
+   *   process has ended already, or a wake has no target.
+   */
+  async appendEvent(id: string, req: ProcessEventAppend): Promise<{ event: ProcessEvent; wakeDelivery?: WakeDelivery }> {
+    const event = appendOf(req);
+    const command = { do: 'append', id: checkId(id, 'id'), ...event };
+    return this.#validated(command, 'req', event.eventType, event.payload);
+  }
+
+  /** The events with a larger sequence, in order. */
+  async eventsAfter(id: string, seq: number): Promise<ProcessEvent[]> {
+    return this.#question<ProcessEvent[]>({ do: 'events', id: checkId(id, 'id'), seq: checkCount(seq, 'seq') });
+  }
+
+  /** Those of them that wake somebody and were not acknowledged. */
+  async wakeEventsAfter(id: string, seq: number): Promise<ProcessEvent[]> {
+    return this.#question<ProcessEvent[]>({ do: 'wakes', id: checkId(id, 'id'), seq: checkCount(seq, 'seq') });
+  }
+
+  /** Notes that the wake of this one event has arrived; again, or of an event that wakes nobody, changes nothing. */
+  async ackWake(id: string, seq: number): Promise<void> {
+    await this.#write({ do: 'ackWake', id: checkId(id, 'id'), seq: checkCount(seq, 'seq') }, 'seq');
+  }
+
+  /**
+   * Waits for the first event of a type with a larger sequence, whichever process appends it. Keeps Node alive meanwhile.
+   *
+   * @throws {InvalidArgumentError} The process declares no such type.
+   */
+  async waitEventAfter(id: string, type: string, seq: number, opts: ProcessWaitOptions = {}): Promise<ProcessEvent> {
+    const command = { do: 'eventAfter', id: checkId(id, 'id'), eventType: checkId(type, 'type'), seq: checkCount(seq, 'seq') };
+    return this.#wait<ProcessEvent>(command, opts);
+  }
+
+  /** Waits until a process has ended, however; returns its output. Keeps Node alive meanwhile. */
+  async awaitProcess(id: string, opts: ProcessWaitOptions = {}): Promise<AwaitOutput> {
+    return this.#wait<AwaitOutput>({ do: 'outcome', id: checkId(id, 'id') }, opts);
+  }
+
+  /**
+   * Ends a process: appends `process.completed`, `process.failed` or `process.cancelled`. The same output again is fine.
+   *
+   * @throws {ProcessRegistryError} It has ended in another way.
+   */
+  async completeProcess(id: string, output: AwaitOutput): Promise<ProcessRecord> {
+    const checked = outputOf(output);
+    const command = { do: 'complete', id: checkId(id, 'id'), output: checked };
+    return this.#validated(command, 'output', terminalTypeOf(checked), { awaitOutput: checked });
+  }
+
+  /** Lets a scope deal with a process; a second grant replaces the descriptor. */
+  async grantHandle(scope: ProcessScope, id: string, d: { kind?: string; label?: string }): Promise<HandleGrant> {
+    const command = { do: 'grant', scope: scopeOf(scope, 'scope'), id: checkId(id, 'id'), descriptor: descriptorOf(d) };
+    return this.#write<HandleGrant>(command, 'd');
+  }
+
+  /** Takes a handle back; none is fine. */
+  async revokeHandle(scope: ProcessScope, id: string): Promise<void> {
+    await this.#write({ do: 'revoke', scope: scopeOf(scope, 'scope'), id: checkId(id, 'id') }, 'scope');
+  }
+
+  /** Whether exactly this scope has a handle: one of the session is none of its frames. */
+  async hasHandleGrant(scope: ProcessScope, id: string): Promise<boolean> {
+    return this.#question<boolean>({ do: 'hasGrant', scope: scopeOf(scope, 'scope'), id: checkId(id, 'id') });
+  }
+
+  /**
+   * Moves handles to another scope, with their descriptors: all of them or none.
+   *
+   * @throws {ProcessRegistryError} `from` lacks one of them.
+   */
+  async transferHandleGrants(from: ProcessScope, to: ProcessScope, ids: string[]): Promise<void> {
+    await this.#write({ do: 'transfer', ...transferOf(from, to, ids) }, 'ids');
+  }
+
+  /** The handles of a process, by session, then scope id. */
+  async handleGrantsForProcess(id: string): Promise<HandleGrant[]> {
+    return this.#question<HandleGrant[]>({ do: 'grantsOfProcess', id: checkId(id, 'id') });
+  }
+
+  /** The handles of a scope with their processes, by process id; with `liveOnly` without those that have ended. */
+  async listHandleGrants(scope: ProcessScope, opts: { liveOnly?: boolean } = {}): Promise<{ grant: HandleGrant; record: ProcessRecord }[]> {
+    checkObject(opts, 'opts');
+    const liveOnly = guarded(() => checkBooleanOrUndefined(opts.liveOnly, 'opts.liveOnly')) ?? false;
+    return this.#question({ do: 'grants', scope: scopeOf(scope, 'scope'), liveOnly });
+  }
+
+  /** Takes back all handles of a session and its frames. Says which running processes nobody holds any more; it cancels none. */
+  async deleteSessionProcessState(sessionId: string): Promise<SessionProcessStateDeletion> {
+    return this.#write<SessionProcessStateDeletion>({ do: 'deleteSession', sessionId: checkId(sessionId, 'sessionId') }, 'sessionId');
+  }
+
+  /**
+   * Claims the running of a process for `leaseTtlMs`: one that is free, whose lease has lapsed, or that is the owner's own.
+   *
+   * @throws {ProcessRegistryError} Another owner has a lease that has not lapsed.
+   */
+  async claimProcessLease(id: string, ownerId: string, leaseTtlMs: number): Promise<ProcessLease> {
+    const command = { do: 'claimLease', id: checkId(id, 'id'), ownerId: checkId(ownerId, 'ownerId'), leaseTtlMs: checkCount(leaseTtlMs, 'leaseTtlMs') };
+    return this.#write<ProcessLease>(command, 'ownerId');
+  }
+
+  /**
+   * Lets a lease end `leaseTtlMs` from now.
+   *
+   * @throws {ProcessRegistryError} It has lapsed, or is no longer the current one.
+   */
+  async renewProcessLease(lease: ProcessLease, leaseTtlMs: number): Promise<ProcessLease> {
+    return this.#write<ProcessLease>({ do: 'renewLease', ...leaseOf(lease), leaseTtlMs: checkCount(leaseTtlMs, 'leaseTtlMs') }, 'lease');
+  }
+
+  /** Gives a lease back; one that is no longer the current one changes nothing. */
+  async completeProcessLease(c: { processId: string; leaseToken: string }): Promise<void> {
+    checkObject(c, 'c');
+    const command = { do: 'releaseLease', processId: checkId(c.processId, 'c.processId'), leaseToken: checkId(c.leaseToken, 'c.leaseToken') };
+    await this.#write(command, 'c');
+  }
+
+  async #question<T>(command: object): Promise<T> {
+    return JSON.parse(await this.#core.read(JSON.stringify(command))) as T;
+  }
+
+  async #wait<T>(command: object, opts: ProcessWaitOptions): Promise<T> {
+    checkObject(opts, 'opts');
+    const signal = checkSignal(opts.signal, 'opts.signal');
+    return this.#core.until(async () => (await this.#question<T | null>(command)) ?? undefined, { signal });
+  }
+
+  async #write<T>(command: object, argument: string): Promise<T> {
+    const text = print(command, argument);
+    return JSON.parse(await (this.#validate === undefined ? this.#core.write(text) : this.#inOrder(() => this.#core.write(text)))) as T;
+  }
+
+  /** Writes after the caller's own validator has seen the payload, where there is one and the type has a schema. */
+  async #validated<T>(command: { do: string; id: string }, argument: string, eventType: string, payload: unknown): Promise<T> {
+    const validate = this.#validate;
+    if (validate === undefined) return this.#write(command, argument);
+    const [text, payloadText] = [print(command, argument), print({ payload }, argument)];
+    const run = async (): Promise<string> => {
+      // Asked in the line of the writes: the registration may be one of them.
+      const [schema] = JSON.parse(await this.#core.write(JSON.stringify({ do: 'schema', id: command.id, eventType }))) as [JsonValue?];
+      if (schema === undefined) return this.#core.write(text);
+      const refusal = await verdictOf(validate, schema, (JSON.parse(payloadText) as { payload: JsonValue }).payload);
+      // The addon tells of it in its turn: an event that is stored already is not refused any more.
+      return this.#core.write(`${text.slice(0, -1)},"verdict":${JSON.stringify({ validated: true, refusal })}}`);
+    };
+    return JSON.parse(await this.#inOrder(run)) as T;
+  }
+
+  /** Runs after the writes that were called before, whatever became of them. */
+  #inOrder<T>(run: () => Promise<T>): Promise<T> {
+    const running = this.#last.then(run);
+    this.#last = running.catch(() => {});
+    return running;
+  }
+}
+
+async function opened(path: string | null, options: ProcessRegistryOptions): Promise<ProcessRegistryStore> {
+  checkObject(options, 'options');
+  const validate = guarded(() => checkFunctionOrUndefined(options.validatePayload, 'options.validatePayload'));
+  return new ProcessRegistryStore(MAKE, await SideCore.open('processes', path, options, ['validatePayload']), validate);
+}
+
+/** What a validator has against a payload. */
+async function verdictOf(validate: Validate, schema: JsonValue, payload: JsonValue): Promise<string | undefined> {
+  try {
+    return (await validate(schema, payload)) ?? undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+function guarded<T>(check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    throw asGraphError(error);
+  }
+}
