@@ -8,16 +8,23 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use holdfast::sqlite::{Database, Synchronous, Target};
+use holdfast::sqlite::{Database, Options, Synchronous, Target};
 use support::{Random, load, open, options, order, present, shim, start, write};
+
+// How a child opens its database.
+const FULL: i64 = 0;
+const NORMAL: i64 = 1;
+/// With room in the log ahead of the commits.
+const AHEAD: i64 = 2;
 
 #[test]
 fn child() {
     let Some(order) = order() else { return };
     let path = Path::new(&order[1]);
     let number = |index: usize| order[index].parse::<i64>().unwrap();
-    let synchronous = if number(2) == 0 { Synchronous::Full } else { Synchronous::Normal };
-    let database = Database::open(&Target::File(path.to_owned()), options(synchronous)).unwrap();
+    let synchronous = if number(2) == NORMAL { Synchronous::Normal } else { Synchronous::Full };
+    let options = Options { log_ahead: number(2) == AHEAD, ..options(synchronous) };
+    let database = Database::open(&Target::File(path.to_owned()), options).unwrap();
     println!("ready");
     match order[0].as_str() {
         "load" => load(&database, 1, 16, number(3), i64::MAX / 2, 300),
@@ -52,8 +59,8 @@ fn killed_at_random_moments() {
     let kills = 64;
     let mut late = 0;
     for kill in 0..kills {
-        let mode = (kill % 4 == 3).into();
-        let order = ["load", path.to_str().unwrap(), &i64::to_string(&mode), &next.to_string()];
+        let mode = [FULL, AHEAD, AHEAD, NORMAL][kill % 4];
+        let order = ["load", path.to_str().unwrap(), &mode.to_string(), &next.to_string()];
         let mut process = start(&order, &[]);
         if kill % 8 != 7 {
             process.expect("ready");
@@ -80,7 +87,7 @@ fn killed_at_every_write_sync_truncation_and_removal() {
     let scratch = tempfile::tempdir().unwrap();
     let Some(shim) = shim(scratch.path()) else { return };
     let counter = scratch.path().join("count");
-    let run = |path: &Path, nth: &str| {
+    let run = |path: &Path, mode: i64, nth: &str| {
         let environment = [
             ("LD_PRELOAD", shim.to_str().unwrap()),
             ("HOLDFAST_SHIM_OPS", "write,sync,truncate,unlink"),
@@ -89,10 +96,10 @@ fn killed_at_every_write_sync_truncation_and_removal() {
             ("HOLDFAST_SHIM_ACTION", "kill"),
             ("HOLDFAST_SHIM_COUNT", counter.to_str().unwrap()),
         ];
-        start(&["script", path.to_str().unwrap(), "0"], &environment).rest()
+        start(&["script", path.to_str().unwrap(), &mode.to_string()], &environment).rest()
     };
     let place = |name: &str| -> PathBuf { scratch.path().join(format!("db-{name}.sqlite")) };
-    let said = run(&place("count"), "0");
+    let said = run(&place("count"), AHEAD, "0");
     assert!(said.other.contains(&"closed".to_owned()) && said.acks.len() == 48, "{said:?}");
     let count: usize = std::fs::read_to_string(&counter).unwrap().trim().parse().unwrap();
     assert!(count > 100, "{count}: the shim sees nothing");
@@ -102,7 +109,7 @@ fn killed_at_every_write_sync_truncation_and_removal() {
     let (mut killed, mut acked) = (0, 0);
     for nth in &points {
         let path = place(&nth.to_string());
-        let said = run(&path, &nth.to_string());
+        let said = run(&path, if nth % 2 == 0 { FULL } else { AHEAD }, &nth.to_string());
         killed += usize::from(said.killed);
         acked += said.acks.len();
         // Opening is the recovery, and must leave a database that works.

@@ -14,7 +14,7 @@ use super::manifest::Manifest;
 use super::sql::{Sql, Value, all};
 use super::tables::head::{self, Head};
 use super::tables::usage::{self, Usage};
-use super::tables::{blobs, gc, meta, pins};
+use super::tables::{blobs, gc, info, meta, pins};
 use crate::error::{Code, HfError, Result};
 use crate::json;
 
@@ -136,6 +136,7 @@ fn nodes(from: &mut dyn Sql, to: &mut dyn Sql, leaf: Option<&str>) -> Result<usi
         let raw: Vec<&RawValue> = texts.iter().map(|text| command::arguments(text, "fork")).collect::<Result<_>>()?;
         graph::append(to, &message::nodes(&raw)?)?;
     }
+    info::add_nodes(to, path.len() as i64, 0)?;
     Ok(path.len())
 }
 
