@@ -33,7 +33,8 @@ async function whole(store: SessionGraphStore): Promise<number> {
 const serving = async (url: string): Promise<number[]> =>
   (await query<{ pid: number }>("SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%holdfast%'", [], url)).map(({ pid }) => pid);
 
-describe('a server of its own', () => {
+// Most of it is waiting, each for a server of its own.
+describe.concurrent('servers of their own', () => {
   test('killed and started again in the middle of commits, twice: nothing acknowledged is lost, nothing is there twice', { timeout: 40_000 }, async () => {
     const server = await restartablePostgres();
     const store = await SessionGraphStore.connect({ connectionString: server.url, sessionId: 's' });

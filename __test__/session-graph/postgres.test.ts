@@ -1,7 +1,7 @@
 /** What is particular to PostgreSQL: many stores in one schema, many handles on one store. */
 import { randomUUID } from 'node:crypto';
 
-import { SessionGraphStore, completionOf, type QueuedWorkClaim } from 'holdfast';
+import { SessionGraphStore, completionOf, type QueuedWorkBatchDraft, type QueuedWorkClaim } from 'holdfast';
 import { expect, test } from 'vitest';
 
 import { freshSchema, query } from '../support/postgres';
@@ -45,7 +45,7 @@ test('claims of many at once are as if made one after the other, in the order of
   const batches = await Promise.all(
     Array.from({ length: 160 }, () =>
       handles[0]!.enqueueQueuedWork(
-        draft({ slotPolicy: pick('join', 'join', 'exclusive'), mergeKey: pick('payloadDefault', 'payloadDefault', 'never', { group: 'a' }), deliveryPolicy: pick('earliestSafeBoundary', 'earliestSafeBoundary', 'afterCurrentTurnCommit') }),
+        draft({ slotPolicy: pick('join', 'join', 'exclusive'), mergeKey: pick<QueuedWorkBatchDraft['mergeKey']>('payloadDefault', 'payloadDefault', 'never', { group: 'a' }), deliveryPolicy: pick('earliestSafeBoundary', 'earliestSafeBoundary', 'afterCurrentTurnCommit') }),
       ),
     ),
   );
@@ -200,6 +200,44 @@ test('what cannot be a store in PostgreSQL is refused', async () => {
   const error = await failure(SessionGraphStore.connect({ connectionString: secret, sessionId: 's' }));
   expect(error).toMatchObject({ hfCode: 'HF_UNAVAILABLE' });
   expect(error.message).not.toContain('secret');
+});
+
+test('a key whose end is remembered is enqueued once, however many ask for it while it is claimed, completed and cancelled', async () => {
+  const id = randomUUID();
+  const options = { poolSize: 6 };
+  const [worker, canceller, ...askers] = await Promise.all(Array.from({ length: 5 }, () => connect(id, options)));
+  const keys = Array.from({ length: 12 }, (_, n) => `k${n}`);
+  // What others leave behind is over at once: all clear it away together.
+  const brief = { dedupe: { retainMs: 0 }, availableAtMs: Date.now() + 3_600_000 };
+  const seen = new Map<string, Set<string>>(keys.map((key) => [key, new Set()]));
+  const ended = new Set<string>();
+  const deadline = Date.now() + 4000;
+  const goesOn = (): boolean => ended.size < keys.length && Date.now() < deadline;
+  const asking = askers.map(async (store) => {
+    while (goesOn()) {
+      for (const sourceKey of keys) {
+        const batch = await store.enqueueQueuedWork(draft({ sourceKey, dedupe: { retainMs: 3_600_000 } }));
+        seen.get(sourceKey)!.add(batch.batchId);
+        if (batch.finished !== undefined) ended.add(sourceKey);
+      }
+      const { batchId } = await store.enqueueQueuedWork(draft(brief));
+      expect(await store.cancelQueuedWork('root', batchId)).toMatchObject({ outcome: 'cancelled' });
+    }
+  });
+  const working = (async () => {
+    while (goesOn()) {
+      const claim = await worker!.claimReadyQueuedWork({ ...request, maxBatches: 1 });
+      if (claim !== null) await worker!.commitRuntimeState(commit({ completedQueueClaims: [completionOf(claim)] }));
+    }
+  })();
+  const cancelling = (async () => {
+    while (goesOn()) {
+      const last = (await canceller!.listPendingQueuedWork('root')).filter((batch) => batch.sourceKey !== null).at(-1);
+      if (last !== undefined) await canceller!.cancelQueuedWork('root', last.batchId);
+    }
+  })();
+  await Promise.all([...asking, working, cancelling]);
+  expect(keys.map((key) => [ended.has(key), seen.get(key)!.size])).toEqual(keys.map(() => [true, 1]));
 });
 
 test('who watches hears of other handles', async () => {
