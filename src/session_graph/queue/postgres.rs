@@ -8,7 +8,8 @@
 //!   of the line is the same for everybody. A row lock would do, at the price of a write; the lock protects no row. Only those who enqueue
 //!   wait for each other, for one round trip and the flush; a handle that enqueues much does so in one transaction.
 //! - **Source keys.** Both who look and who insert hold that lock, so no two see that a key is free. A batch that is just being
-//!   completed or cancelled still counts: the call took place before that.
+//!   completed or cancelled still counts: the call took place before that. Its end is stored by the transaction that removes it, and
+//!   one statement looks for both: it sees the batch, or its end, and never neither.
 //! - **Claims** choose under a second advisory lock, which `claim_work` takes and gives back within one statement: a chooser never sees
 //!   another one half way, and nobody waits for a round trip or a flush of somebody else. Under it a ready row is free, or locked by one
 //!   who has already made up his mind: a claim that has chosen it, a cancellation, a commit that completes it, a renewal of a lease
