@@ -50,9 +50,11 @@ export function checkBooleanOf(value: unknown, argument: string): boolean {
   return guarded(() => checkBooleanOrUndefined(value, argument)) ?? false;
 }
 
-/** Requires an object. */
-export function checkObject<T extends object>(value: T, argument: string): T {
+/** Requires an object; with `known` one that has no other members, since a misspelt one would be left out without a word. */
+export function checkObject<T extends object>(value: T, argument: string, known?: readonly (keyof T & string)[]): T {
   if (!isRecord(value)) throw bad(argument, 'an object', value);
+  const unknown = known && Object.keys(value).find((name) => !known.some((one) => one === name));
+  if (unknown !== undefined) throw bad(argument, `an object with no other members than ${known!.join(', ')}`, unknown);
   return value;
 }
 

@@ -7,7 +7,7 @@ const TYPES = ['turn', 'process', 'queueDrain', 'sessionDelete', 'runtimeOperati
 
 /** Requires a scope; one without an id is an error of its own. */
 export function scopeOf(scope: EffectScope): EffectScope {
-  checkObject(scope, 'scope');
+  checkObject(scope, 'scope', ['type', 'sessionId', 'id']);
   const type = checkWord(scope.type, 'scope.type', TYPES);
   const { sessionId, id } = scope;
   if (isMissing(id)) throw keyMissing(`a scope of type ${type} has no id`);
@@ -28,7 +28,7 @@ export interface AskedEffect {
 
 /** Prints an effect. */
 export function askedOf(scope: EffectScope, envelope: EffectEnvelope, strict: boolean): AskedEffect {
-  checkObject(envelope, 'envelope');
+  checkObject(envelope, 'envelope', ['effectId', 'kind', 'replayKey', 'command']);
   const { effectId, kind, replayKey, command } = envelope;
   if (isMissing(replayKey)) {
     const session = typeof scope.sessionId === 'string' ? ` of session \`${scope.sessionId}\`` : '';

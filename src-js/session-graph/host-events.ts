@@ -89,7 +89,7 @@ export class HostEventStore implements AsyncDisposable {
 
   /** Registers a subscription; each call makes a new one, with a number that was never used in this file. */
   async registerSubscription(draft: HostEventSubscriptionDraft): Promise<HostEventSubscription> {
-    checkObject(draft, 'draft');
+    checkObject(draft, 'draft', ['sessionId', 'name', 'sourceType', 'sourceKey', 'source', 'target']);
     const { name, source, target } = draft;
     const command = {
       do: 'subscribe',
@@ -111,9 +111,7 @@ export class HostEventStore implements AsyncDisposable {
 
   /** Lists subscriptions, also cancelled ones, by session and then by number. */
   async listSubscriptions(filter: HostEventSubscriptionFilter = {}): Promise<HostEventSubscription[]> {
-    checkObject(filter, 'filter');
-    const unknown = Object.keys(filter).find((name) => !FILTERS.some((known) => known === name));
-    if (unknown !== undefined) throw bad('filter', `an object with no other properties than ${FILTERS.join(', ')}`, unknown);
+    checkObject(filter, 'filter', FILTERS);
     const { enabled } = filter;
     if (enabled !== undefined && enabled !== null && typeof enabled !== 'boolean') throw bad('filter.enabled', 'a boolean', enabled);
     for (const name of FILTERS) {
@@ -129,7 +127,7 @@ export class HostEventStore implements AsyncDisposable {
    * @throws {HostEventError} The key has an occurrence with other contents, or something is missing or blank.
    */
   async recordOccurrence(request: HostEventOccurrenceRequest): Promise<HostEventOccurrence> {
-    checkObject(request, 'request');
+    checkObject(request, 'request', ['sourceType', 'sourceKey', 'idempotencyKey', 'payload', 'source']);
     const command = {
       do: 'occur',
       sourceType: required(request.sourceType, 'sourceType', 'source_type'),

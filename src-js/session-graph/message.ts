@@ -11,9 +11,17 @@ export interface Message {
   bytes: Uint8Array[];
 }
 
+const COMMIT = [
+  'sessionId', 'expectedHeadRevision', 'config', 'agentFrames', 'currentAgentFrameId', 'graph', 'checkpoint', 'turnCommit', 'usageDeltas',
+  'completedQueueClaims', 'committedAttachmentIds', 'retainedBlobRefs',
+] as const satisfies (keyof RuntimeCommit)[];
+const CHECKPOINT = [
+  'turnState', 'toolState', 'toolStateRef', 'pluginSnapshot', 'pluginSnapshotRef', 'pluginSnapshotRevision', 'executionState', 'executionStateRef',
+] as const satisfies (keyof HydratedSessionCheckpoint)[];
+
 /** Prints a commit. */
 export function commitMessage(commit: RuntimeCommit): Message {
-  checkObject(commit, 'commit');
+  checkObject(commit, 'commit', COMMIT);
   const { expectedHeadRevision: expected, turnCommit } = commit;
   const { checkpoint, bytes } = checkpointOf(commit.checkpoint, 'commit.checkpoint');
   const text = print(
@@ -67,7 +75,7 @@ function given<T>(value: T, argument: string): T {
 }
 
 function checkpointOf(checkpoint: HydratedSessionCheckpoint, argument: string): { checkpoint: object; bytes: Uint8Array[] } {
-  checkObject(checkpoint, argument);
+  checkObject(checkpoint, argument, CHECKPOINT);
   const { executionState, pluginSnapshotRevision: revision } = checkpoint;
   const ref = (name: 'toolStateRef' | 'pluginSnapshotRef' | 'executionStateRef'): string | undefined => {
     const value = checkpoint[name] as string | null | undefined;
@@ -94,15 +102,18 @@ function deltaOf(graph: GraphCommitDelta): object {
   // The nodes' own ids are checked by the addon, where all of them are read anyway.
   switch (graph.type) {
     case 'unchanged':
+      checkObject(graph, 'commit.graph', ['type', 'leafNodeId']);
       return { delta: 'unchanged', leafNodeId: leafOf(graph.leafNodeId, 'commit.graph.leafNodeId') };
     case 'append':
+      checkObject(graph, 'commit.graph', ['type', 'nodes', 'leafNodeId']);
       return {
         delta: 'append',
         nodes: checkList(graph.nodes, 'commit.graph.nodes'),
         leafNodeId: leafOf(graph.leafNodeId, 'commit.graph.leafNodeId'),
       };
     case 'replaceFull':
-      checkObject(graph.graph, 'commit.graph.graph');
+      checkObject(graph, 'commit.graph', ['type', 'graph']);
+      checkObject(graph.graph, 'commit.graph.graph', ['nodes', 'leafNodeId']);
       return {
         delta: 'replaceFull',
         nodes: checkList(graph.graph.nodes, 'commit.graph.graph.nodes'),
@@ -118,7 +129,7 @@ function leafOf(value: string | null | undefined, argument: string): string | nu
 }
 
 function stampOf(stamp: NonNullable<RuntimeCommit['turnCommit']>): object {
-  checkObject(stamp, 'commit.turnCommit');
+  checkObject(stamp, 'commit.turnCommit', ['sessionId', 'turnId', 'turnCommitHash']);
   const hash = stamp.turnCommitHash as string | null | undefined;
   return {
     sessionId: checkId(stamp.sessionId, 'commit.turnCommit.sessionId'),

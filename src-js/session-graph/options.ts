@@ -15,9 +15,7 @@ const POSTGRES = [...SHARED, 'connectionString', 'sessionId', 'schema', 'poolSiz
 
 /** Checks the options of a store in PostgreSQL and puts them in the words of the addon. */
 export function postgresConfigOf(options: PostgresSessionGraphOptions): CoreConfig {
-  checkObject(options, 'options');
-  const unknown = Object.keys(options).find((name) => !POSTGRES.some((known) => known === name));
-  if (unknown !== undefined) throw bad('options', `an object with no other properties than ${POSTGRES.join(', ')}`, unknown);
+  checkObject(options, 'options', POSTGRES);
   const { connectionString, schema = 'holdfast_sessions', poolSize = 4, ssl } = options;
   // Never shown in an error: it has a password in it.
   if (typeof connectionString !== 'string' || connectionString === '') {
@@ -40,13 +38,11 @@ export function postgresConfigOf(options: PostgresSessionGraphOptions): CoreConf
 
 /** Checks options and puts them in the words of the addon. */
 export function configOf(kind: 'file' | 'memory' | 'readOnly', path: string | null, options: SessionGraphStoreOptions): CoreConfig {
-  checkObject(options, 'options');
-  const unknown = Object.keys(options).find((name) => !KNOWN.some((known) => known === name));
-  if (unknown !== undefined) throw bad('options', `an object with no other properties than ${KNOWN.join(', ')}`, unknown);
+  checkObject(options, 'options', KNOWN);
   const { durability = 'full', busyTimeoutMs, maxReaders = 4, migrate = 'auto' } = options;
-  const gc = checkObject(options.gcPolicy ?? {}, 'options.gcPolicy');
+  const gc = checkObject(options.gcPolicy ?? {}, 'options.gcPolicy', ['autoRunEveryCommits', 'minBlobAgeMs']);
   const every = gc.autoRunEveryCommits ?? null;
-  const queue = checkObject(options.queue ?? {}, 'options.queue');
+  const queue = checkObject(options.queue ?? {}, 'options.queue', ['maxAttempts', 'retainFinishedMs']);
   const retain = queue.retainFinishedMs ?? null;
   return {
     path: path === null ? null : fileOf(path),
@@ -81,7 +77,7 @@ function fileOf(path: string): string {
 }
 
 function limitsOf(limits: NonNullable<SessionGraphStoreOptions['commitLimits']>): CoreConfig['commitLimits'] {
-  const { maxBytes, maxNodes } = checkObject(limits, 'options.commitLimits');
+  const { maxBytes, maxNodes } = checkObject(limits, 'options.commitLimits', ['maxBytes', 'maxNodes']);
   const limit = (value: number | null | undefined, name: string): number =>
     value === null || value === undefined ? Number.MAX_SAFE_INTEGER : checkCount(value, `options.commitLimits.${name}`);
   return { maxBytes: limit(maxBytes, 'maxBytes'), maxNodes: limit(maxNodes, 'maxNodes') };

@@ -17,7 +17,7 @@ function named(value: unknown, argument: string, what: string): string {
 
 /** Requires a session or a frame of it. */
 export function scopeOf(scope: ProcessScope, argument: string): ProcessScope {
-  checkObject(scope, argument);
+  checkObject(scope, argument, ['sessionId', 'agentFrameId']);
   const sessionId = named(scope.sessionId, `${argument}.sessionId`, 'process scope');
   const frame = scope.agentFrameId as string | null | undefined;
   return frame === undefined || frame === null ? { sessionId } : { sessionId, agentFrameId: named(frame, `${argument}.agentFrameId`, 'process scope') };
@@ -27,12 +27,12 @@ export function scopeOf(scope: ProcessScope, argument: string): ProcessScope {
 export function registrationOf(registration: ProcessRegistration): object {
   checkObject(registration, 'registration');
   const id = named(registration.id, 'registration.id', 'process id');
-  const { ownerScope, hostProfileId, causedBy } = checkObject(registration.provenance, 'registration.provenance');
+  const { ownerScope, hostProfileId, causedBy } = checkObject(registration.provenance, 'registration.provenance', ['ownerScope', 'hostProfileId', 'causedBy']);
   return {
     id,
     input: given(registration.input, 'registration.input'),
     eventTypes: checkList(registration.eventTypes ?? [], 'registration.eventTypes').map((type, index) => {
-      checkObject(type, `registration.eventTypes[${index}]`);
+      checkObject(type, `registration.eventTypes[${index}]`, ['name', 'payloadSchema', 'terminal', 'wake']);
       named(type.name, `registration.eventTypes[${index}].name`, 'process event type name');
       return type;
     }),
@@ -46,7 +46,7 @@ export function registrationOf(registration: ProcessRegistration): object {
 
 /** Requires an event. */
 export function appendOf(request: ProcessEventAppend): { eventType: string; payload: unknown; replayKey?: string; wakeTargetScope?: ProcessScope } {
-  checkObject(request, 'req');
+  checkObject(request, 'req', ['eventType', 'payload', 'replayKey', 'wakeTargetScope']);
   const replayKey = request.replayKey as string | null | undefined;
   const scope = request.wakeTargetScope as ProcessScope | null | undefined;
   return {
@@ -82,7 +82,7 @@ export function terminalTypeOf(output: AwaitOutput): string {
 
 /** Requires what a handle is to be called. */
 export function descriptorOf(descriptor: { kind?: string; label?: string }): { kind?: string; label?: string } {
-  checkObject(descriptor, 'd');
+  checkObject(descriptor, 'd', ['kind', 'label']);
   const text = (name: 'kind' | 'label'): string | undefined => {
     const value = descriptor[name] as string | null | undefined;
     return value === undefined || value === null ? undefined : checkText(value, `d.${name}`);

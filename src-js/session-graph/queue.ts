@@ -26,9 +26,13 @@ export function cancelCommand(sessionId: string, batchId: string): { do: string;
   return { do: 'cancel', sessionId: checkId(sessionId, 'sessionId'), batchId: checkId(batchId, 'batchId') };
 }
 
+const DRAFT = [
+  'sessionId', 'payloads', 'sourceKey', 'deliveryPolicy', 'slotPolicy', 'mergeKey', 'availableAtMs', 'maxAttempts', 'dedupe',
+] as const satisfies (keyof QueuedWorkBatchDraft)[];
+
 /** The command that enqueues a batch. */
 export function enqueueCommand(draft: QueuedWorkBatchDraft, defaults: QueueDefaults): object {
-  checkObject(draft, 'draft');
+  checkObject(draft, 'draft', DRAFT);
   const { sourceKey, availableAtMs = 0, dedupe } = draft;
   return {
     do: 'enqueue',
@@ -45,7 +49,7 @@ export function enqueueCommand(draft: QueuedWorkBatchDraft, defaults: QueueDefau
 }
 
 function retentionOf(dedupe: QueuedWorkBatchDraft['dedupe']): number | null {
-  return dedupe === null || dedupe === undefined ? null : checkCount(checkObject(dedupe, 'draft.dedupe').retainMs, 'draft.dedupe.retainMs');
+  return dedupe === null || dedupe === undefined ? null : checkCount(checkObject(dedupe, 'draft.dedupe', ['retainMs']).retainMs, 'draft.dedupe.retainMs');
 }
 
 function mergeKeyOf(key: MergeKey): MergeKey {

@@ -1,5 +1,5 @@
 /** `SessionGraphStore`: one session in one file. */
-import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkObject, checkText, print } from './arguments';
+import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkList, checkObject, checkText, checkWord, print } from './arguments';
 import { coreOf, put, question } from './base-store';
 import type { PersistedSessionRead, RuntimeCommit, RuntimeCommitResult, SessionReadScope } from './commit-types';
 import { UnsupportedReadScopeError } from './errors';
@@ -26,6 +26,7 @@ import type {
 import { SessionGraphUpkeep } from './upkeep-store';
 
 const KINDS = ['genericBlob', 'checkpointManifest', 'toolState', 'pluginSessionSnapshot', 'executionStateSnapshot', 'module'] as const;
+const HINTS = ['compressible', 'inlinePreferred', 'largePayload'] as const;
 /** Only the static functions make stores. */
 const MAKE = Symbol('make');
 
@@ -131,6 +132,8 @@ export class SessionGraphStore extends SessionGraphUpkeep {
       const shown = typeof name === 'string' ? name : String(JSON.stringify(scope));
       throw new UnsupportedReadScopeError(`store does not support read scope ${shown}`, { fields: { scope: name } });
     }
+    if (scope.scope === 'activePath') checkObject(scope, 'scope', ['scope', 'leafNodeId']);
+    checkObject(opts, 'opts', ['tolerant', 'signal']);
     const leaf = 'leafNodeId' in scope ? scope.leafNodeId : null;
     const tolerant = checkBooleanOf(opts.tolerant, 'opts.tolerant');
     const path = name === 'activePath';
@@ -190,7 +193,8 @@ export class SessionGraphStore extends SessionGraphUpkeep {
   /** Stores bytes whose kind is known; they are compressed where the descriptor, their size and the store's profile allow it. */
   async putArtifactBlob(descriptor: BlobArtifactDescriptor, content: Uint8Array): Promise<BlobRef> {
     coreOf(this).requireWritable('putArtifactBlob');
-    const { kind, hints = [] } = checkObject(descriptor, 'descriptor');
+    const { kind, hints = [] } = checkObject(descriptor, 'descriptor', ['kind', 'hints']);
+    for (const [index, hint] of checkList(hints, 'descriptor.hints').entries()) checkWord(hint, `descriptor.hints[${index}]`, HINTS);
     if (!KINDS.includes(kind)) throw bad('descriptor.kind', `one of ${KINDS.join(', ')}`, kind);
     return put(this, { do: 'putBlob', kind, compressible: hints.includes('compressible') }, content);
   }
@@ -281,6 +285,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    */
   async forget(attachmentId: string, opts: { sessionId?: string; onlyIfUncommitted?: boolean } = {}): Promise<boolean> {
     coreOf(this).requireWritable('forget');
+    checkObject(opts, 'opts', ['sessionId', 'onlyIfUncommitted']);
     const command = {
       do: 'forget',
       attachmentId: checkId(attachmentId, 'attachmentId'),

@@ -14,6 +14,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
   /** Removes hidden nodes; `reclaimSpace` also gives free pages of the file back, piece by piece. The file shrinks when its log is written back. */
   async vacuum(opts: { reclaimSpace?: boolean } = {}): Promise<{ removedNodeCount: number }> {
     coreOf(this).requireWritable('vacuum');
+    checkObject(opts, 'opts', ['reclaimSpace']);
     const reclaimSpace = checkBooleanOf(opts.reclaimSpace, 'opts.reclaimSpace');
     return { removedNodeCount: Number(await coreOf(this).write(JSON.stringify({ do: 'vacuum', reclaimSpace }))) };
   }
@@ -24,6 +25,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
    */
   async gcUnreachable(opts: { minBlobAgeMs?: number } = {}): Promise<GcReport> {
     coreOf(this).requireWritable('gcUnreachable');
+    checkObject(opts, 'opts', ['minBlobAgeMs']);
     const age = opts.minBlobAgeMs;
     const minBlobAgeMs = age === undefined ? null : checkCount(age, 'opts.minBlobAgeMs');
     return JSON.parse(await coreOf(this).write(JSON.stringify({ do: 'gc', minBlobAgeMs }))) as GcReport;
@@ -47,7 +49,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
    * @throws {UnknownLeafError} The leaf is no stored node. {@link MissingBlobError}, {@link BlobCorruptError}: something is damaged.
    */
   async fork(toPath: string, opts: ForkOptions = {}): Promise<ForkedSession> {
-    checkObject(opts, 'opts');
+    checkObject(opts, 'opts', ['leafNodeId', 'checkpointRef', 'pin', 'sessionId', 'ledger', 'relation']);
     const id = (name: 'leafNodeId' | 'checkpointRef' | 'pin' | 'sessionId'): string | undefined =>
       opts[name] === undefined ? undefined : checkId(opts[name], `opts.${name}`);
     const command = {
@@ -66,7 +68,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
   async prune(opts: PruneOptions = {}): Promise<PruneReport> {
     const core = coreOf(this);
     core.requireWritable('prune');
-    const { turnCommitsOlderThanMs: age, usageDeltasKept: keep } = checkObject(opts, 'opts');
+    const { turnCommitsOlderThanMs: age, usageDeltasKept: keep } = checkObject(opts, 'opts', ['turnCommitsOlderThanMs', 'usageDeltasKept']);
     const olderThanMs = age === undefined ? undefined : checkCount(age, 'opts.turnCommitsOlderThanMs');
     if (keep !== undefined) checkCount(keep, 'opts.usageDeltasKept');
     const report: PruneReport = { turnCommitCount: 0, usageDeltaCount: 0, finishedBatchCount: 0 };
@@ -96,7 +98,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
    */
   async pinCheckpoint(name: string, opts: PinRequest = {}): Promise<CheckpointPin> {
     coreOf(this).requireWritable('pinCheckpoint');
-    const { nodeId, checkpointRef, retainedBlobRefs = [] } = checkObject(opts, 'opts');
+    const { nodeId, checkpointRef, retainedBlobRefs = [] } = checkObject(opts, 'opts', ['nodeId', 'checkpointRef', 'retainedBlobRefs']);
     const command = {
       do: 'pin',
       name: checkId(name, 'name'),
@@ -129,7 +131,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
    * Ends when the store is closed, when `signal` aborts, and with the iteration. Somebody who watches keeps the process alive.
    */
   watch(opts: WatchOptions = {}): AsyncIterableIterator<SessionGraphChange> {
-    return watchOf(this, checkObject(opts, 'opts'));
+    return watchOf(this, checkObject(opts, 'opts', ['since', 'signal', 'pollMs']));
   }
 
   /**
@@ -139,13 +141,14 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
    * @param opts Those behind `afterSeq`, at most `limit` of them; default all. An abort of `signal` rejects with its reason.
    */
   iterateNodes(opts: { afterSeq?: number; limit?: number; signal?: AbortSignal } = {}): AsyncIterableIterator<NodeAt> {
-    const { afterSeq = 0, limit = Number.MAX_SAFE_INTEGER, signal } = checkObject(opts, 'opts');
+    const { afterSeq = 0, limit = Number.MAX_SAFE_INTEGER, signal } = checkObject(opts, 'opts', ['afterSeq', 'limit', 'signal']);
     const [after, most] = [checkCount(afterSeq, 'opts.afterSeq'), checkCount(limit, 'opts.limit')];
     return nodesOfPages((from, count) => coreOf(this).read(JSON.stringify({ do: 'nodes', after: from, limit: count }), signal), after, most);
   }
 
   /** Says what is not as it must be; nothing, if all is well. `deep` also compares each blob with its hash. Reads the whole file. */
   async verify(opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<IntegrityProblem[]> {
+    checkObject(opts, 'opts', ['deep', 'signal']);
     return question<IntegrityProblem[]>(this, { do: 'verify', deep: checkBooleanOf(opts.deep, 'opts.deep') }, opts.signal);
   }
 
