@@ -14,7 +14,7 @@ import {
 } from 'holdfast';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { failure, newFile, raw, startFixture, tempDir } from './support';
+import { failure, newFile, race, raw, startFixture, tempDir } from './support';
 
 const stores: ProcessRegistryStore[] = [];
 afterEach(async () => {
@@ -472,14 +472,11 @@ describe('processes', () => {
 
   test('of two that claim at once one runs it', async () => {
     const { path, store } = await file();
-    const at = String(Date.now() + 900);
-    const racing = ['a', 'b'].map((owner) => child(path, 'race', at, owner));
-    const outcomes = await Promise.all(racing.map(async (each) => JSON.parse(await each.line('answer')) as unknown));
+    const outcomes = await race(['a', 'b'].map((owner) => child(path, 'race', owner)));
     expect(outcomes).toContain(1);
     expect(outcomes.filter((outcome) => String(outcome).startsWith('process `p` is already leased by `'))).toHaveLength(1);
     const lost = await failure(store.claimProcessLease('p', 'c', 1));
     expect(['a', 'b'][outcomes.indexOf(1)]).toBe(lost['ownerId']);
-    await Promise.all(racing.map((each) => each.ended));
   });
 
   test('an event of another ends a wait', async () => {
