@@ -1,6 +1,6 @@
 /** `ProcessRegistryStore`: the processes of a runtime in one file. */
 import { checkFunctionOrUndefined } from '../check';
-import { bad, checkBooleanOf, checkCount, checkId, checkObject, checkSignal, guarded, print } from './arguments';
+import { checkBooleanOf, checkCount, checkId, checkObject, checkSignal, given, guarded, print } from './arguments';
 import { PayloadCheck } from './payload-check';
 import { appendOf, descriptorOf, leaseOf, outputOf, registrationOf, scopeOf, terminalTypeOf, transferOf } from './process-arguments';
 import type {
@@ -113,8 +113,7 @@ export class ProcessRegistryStore implements AsyncDisposable {
 
   /** Notes where a process runs, for whoever looks for it after a restart; `null` forgets it. */
   async setExternalRef(id: string, ref: JsonValue): Promise<ProcessRecord> {
-    if (ref === undefined) throw bad('ref', 'given', ref);
-    return this.#write<ProcessRecord>({ do: 'setExternalRef', id: checkId(id, 'id'), reference: ref }, 'ref');
+    return this.#write<ProcessRecord>({ do: 'setExternalRef', id: checkId(id, 'id'), reference: given(ref, 'ref') }, 'ref');
   }
 
   /**
