@@ -31,6 +31,7 @@ const open = (path = newFile(), options?: ProcessRegistryOptions): Promise<Proce
 
 const tick: ProcessEventType = { name: 'tick' };
 const owner: ProcessScope = { sessionId: 's' };
+const over = { type: 'success', value: null } as const;
 
 function registration(id = 'p', eventTypes: ProcessEventType[] = [tick], more: Partial<ProcessRegistration> = {}): ProcessRegistration {
   return { id, input: { of: id }, eventTypes, provenance: { ownerScope: owner, hostProfileId: 'local' }, ...more };
@@ -272,6 +273,29 @@ describe.each(KINDS)('$name', ({ make }) => {
     expect((await append(1)).event.sequence).toBe(4);
     await store.close();
     expect((await failure(append(2))).name).toBe('StoreClosedError');
+  });
+
+  test('what has ended can be forgotten', async () => {
+    const store = await make();
+    for (const id of ['runs', 'held', 'leased', 'old']) await store.registerProcess(registration(id));
+    await Promise.all(Array.from({ length: 101 }, (_, n) => store.registerProcess(registration(`n${n}`)).then(() => store.completeProcess(`n${n}`, over))));
+    const lease = await store.claimProcessLease('leased', 'a', 60_000);
+    await store.grantHandle(owner, 'held', {});
+    await store.appendEvent('old', { eventType: 'tick', payload: 1 });
+    for (const id of ['held', 'leased', 'old']) await store.completeProcess(id, over);
+    expect(await store.prune({ olderThanMs: 60_000 })).toBe(0);
+    expect(await store.prune({ olderThanMs: 0 })).toBe(102);
+    for (const id of ['runs', 'held', 'leased']) expect((await store.getProcess(id))?.id).toBe(id);
+    expect([await store.getProcess('old'), await store.getProcess('n0')]).toEqual([null, null]);
+    await store.revokeHandle(owner, 'held');
+    await store.completeProcessLease(lease);
+    expect(await store.prune({ olderThanMs: 0 })).toBe(2);
+    expect(await store.prune({ olderThanMs: 0 })).toBe(0);
+    // Nothing of the old life is left.
+    await store.registerProcess(registration('old', [{ name: 'tock' }]));
+    expect(await store.eventsAfter('old', 0)).toEqual([]);
+    expect((await store.listNonTerminal()).map(({ id }) => id)).toEqual(['runs', 'old']);
+    for (const bad of [{ olderThanMs: -1 }, {}, null]) expect((await failure(store.prune(bad as never))).name).toBe('InvalidArgumentError');
   });
 
   test('a slow validator holds up the events of its process, and nothing else', async () => {

@@ -23,6 +23,9 @@ import type { DurabilityTier, JsonValue } from './value-types';
 /** Only the static functions make stores. */
 const MAKE = Symbol('make');
 
+/** So many processes are forgotten at a time; others write in between. */
+const SLICE = 100;
+
 /**
  * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
  * number of threads and processes may use. Writes of one store apply in the order of the calls, but for events that wait for a `validatePayload` of the
@@ -237,6 +240,19 @@ export class ProcessRegistryStore implements AsyncDisposable {
     checkObject(c, 'c');
     const command = { do: 'releaseLease', processId: checkId(c.processId, 'c.processId'), leaseToken: checkId(c.leaseToken, 'c.leaseToken') };
     await this.#write(command, 'c');
+  }
+
+  /**
+   * Forgets processes that ended, and were not changed since, for `olderThanMs`, with their events and wakes, also those that nobody acknowledged;
+   * never one that runs, that somebody has a handle of, or whose lease has not lapsed. A forgotten id can be registered anew: sequences and fencing
+   * tokens begin again, so choose an age that nobody's retry or lease reaches. Nothing is ever forgotten by itself.
+   *
+   * @returns How many.
+   */
+  async prune(opts: { olderThanMs: number }): Promise<number> {
+    checkObject(opts, 'opts');
+    const command = JSON.stringify({ do: 'prune', olderThanMs: checkCount(opts.olderThanMs, 'opts.olderThanMs'), limit: SLICE });
+    return this.#core.writeInSlices(command, SLICE);
   }
 
   async #question<T>(command: object): Promise<T> {
