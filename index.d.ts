@@ -6086,7 +6086,9 @@ export interface ProcessLease {
 export interface ProcessRegistryOptions extends SideStoreOptions {
   /**
    * Replaces the check of payloads against the `payloadSchema` of their type; called before each write of such an event. Says what does not fit, or
-   * throws it; returns nothing if all is well.
+   * throws it; returns nothing if all is well. Later events of the same process, and its end, wait until it has answered; nothing else does: leases
+   * are renewed meanwhile. It cannot append events or complete processes of the store that asks it: those calls are refused with a
+   * {@link ProcessRegistryError} while it is asked.
    */
   validatePayload?: (schema: JsonValue, payload: JsonValue) => string | undefined | void | Promise<string | undefined | void>;
 }
@@ -6309,8 +6311,8 @@ export interface SessionGraphChange {
 /** How changes are watched. */
 export interface WatchOptions {
   /**
-   * The revision that the caller knows: a newer one is told at once. Default the one that is stored when the watch begins, a moment after the
-   * call: what is committed meanwhile may or may not be told.
+   * The revision that the caller knows: any other one, such as the older one of a file that was restored, is told at once. Default the one that is
+   * stored when the watch begins, a moment after the call: what is committed meanwhile may or may not be told.
    */
   since?: number;
   /** Ends it, without an error. */
@@ -6730,10 +6732,28 @@ declare class SideCore {
   close(): Promise<void>;
 }
 type Validate = NonNullable<ProcessRegistryOptions["validatePayload"]>;
+interface Checked {
+  /** Of the process. */
+  id: string;
+  eventType: string;
+  /** The command that writes it, as text: an object. */
+  text: string;
+  /** `{ payload }` as text: every validator gets a value of its own. */
+  payloadText: string;
+}
+declare class PayloadCheck {
+  #private;
+  constructor(core: SideCore, validate: Validate);
+  /** Writes an event once the validator has seen its payload, where its type has a schema; the answer as text. */
+  write(event: Checked): Promise<string>;
+  /** Ends the waits for validators: what they were asked about is not written. */
+  close(): void;
+}
 
 /**
  * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
- * number of threads and processes may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ * number of threads and processes may use. Writes of one store apply in the order of the calls, but for events that wait for a `validatePayload` of the
+ * caller's: those keep their order within a process, and nothing else waits for them. A read sees every write that was resolved before.
  *
  * @example
  * ```ts
@@ -6747,7 +6767,7 @@ type Validate = NonNullable<ProcessRegistryOptions["validatePayload"]>;
 export declare class ProcessRegistryStore implements AsyncDisposable {
   #private;
   /** @internal */
-  constructor(make: symbol, core: SideCore, validate: Validate | undefined);
+  constructor(make: symbol, core: SideCore, check: PayloadCheck | undefined);
   /**
    * Opens a file, and makes it (not its folder) when it is missing. Any number of processes may do so at once.
    *
@@ -6763,7 +6783,10 @@ export declare class ProcessRegistryStore implements AsyncDisposable {
   get schemaVersion(): number;
   /** What a resolved write survives; `inline` in memory. */
   durabilityTier(): DurabilityTier;
-  /** Finishes what was called, then closes the file. Waits and later calls reject with {@link StoreClosedError}; closing again is fine. */
+  /**
+   * Finishes what was called, then closes the file. Waits, events whose `validatePayload` has not answered yet, and later calls reject with
+   * {@link StoreClosedError}; closing again is fine.
+   */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
   /**
@@ -6853,6 +6876,16 @@ export declare class ProcessRegistryStore implements AsyncDisposable {
     processId: string;
     leaseToken: string;
   }): Promise<void>;
+  /**
+   * Forgets processes that ended, and were not changed since, for `olderThanMs`, with their events and wakes, also those that nobody acknowledged;
+   * never one that runs, that somebody has a handle of, or whose lease has not lapsed. A forgotten id can be registered anew: sequences and fencing
+   * tokens begin again, so choose an age that nobody's retry or lease reaches. Nothing is ever forgotten by itself.
+   *
+   * @returns How many.
+   */
+  prune(opts: {
+    olderThanMs: number;
+  }): Promise<number>;
 }
 
 /** Makes, finds and removes the files of sessions. */

@@ -6,7 +6,7 @@ import { SessionGraphStore, completionOf, type QueuedWorkClaim, type RuntimeComm
 import { describe, expect, test } from 'vitest';
 
 import { freshSchema, query, restartablePostgres } from '../support/postgres';
-import { append, ask, commit, draft, failure, node, start } from './support';
+import { append, ask, commit, draft, failure, node, race, start } from './support';
 
 const request = { sessionId: 'root', ownerId: 'o', leaseTtlMs: 60_000, boundary: 'idle', maxBatches: 1 } as const;
 const usage = { inputTokens: 1, outputTokens: 0, cachedInputTokens: 0, reasoningTokens: 0 };
@@ -207,8 +207,7 @@ describe('processes', () => {
   test('1, 7: of two that commit with one expectation one wins; four drain fifty batches, each of them once', { timeout: 30_000 }, async () => {
     const { url, schema } = await freshSchema();
     const place = JSON.stringify({ connectionString: url, schema, sessionId: 's' });
-    const at = String(Date.now() + 1200);
-    const outcomes = await Promise.all(['a', 'b'].map((id) => ask<unknown>(place, 'race', at, id)));
+    const outcomes = await race<unknown>(['a', 'b'].map((id) => start(place, 'race', id)));
     const lost = { code: 'HF_GRAPH_HEAD_REVISION_CONFLICT', expected: 0, actual: 1 };
     expect(outcomes).toEqual(expect.arrayContaining(['won', lost]));
     const store = await SessionGraphStore.connect({ connectionString: url, schema, sessionId: 's' });

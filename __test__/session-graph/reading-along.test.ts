@@ -54,6 +54,20 @@ describe.each(KINDS)('in a $name', ({ make }) => {
     expect(seen).toHaveLength(1);
   });
 
+  test('leaving ends a watch that waits for a change', async () => {
+    const store = await make();
+    const changes = store.watch({ since: 0, pollMs: 600_000 });
+    await store.commitRuntimeState(commit());
+    expect((await changes.next()).value).toMatchObject({ headRevision: 1 });
+    const pending = changes.next();
+    // Nothing is changed any more, and nobody asks again.
+    expect(await changes.return!()).toEqual({ value: undefined, done: true });
+    expect(await pending).toEqual({ value: undefined, done: true });
+    expect(await changes.next()).toEqual({ value: undefined, done: true });
+    const unused = store.watch();
+    expect(await unused.return!()).toEqual({ value: undefined, done: true });
+  });
+
   test('nodes come page by page', async () => {
     const store = await make();
     const all = Array.from({ length: 1_300 }, (_, n) => node(`n${n}`, n === 0 ? null : `n${n - 1}`, { n, text: 'x'.repeat(n % 100 === 0 ? 20_000 : 10) }));

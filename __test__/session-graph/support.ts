@@ -213,13 +213,25 @@ export function startFixture(name: string, ...args: string[]): Child {
     child.kill('SIGKILL');
     await ended;
   };
+  // A child may end, or be killed, before it reads what was written to it.
+  child.stdin.on('error', () => {});
   const write = (text: string): void => void child.stdin.write(text);
   return { line, lines, write, kill, ended };
 }
 
+/** Lets children that said `ready` go on, all at once, and run to their ends; what they printed after `answer`, as JSON. */
+export async function race<T>(children: Child[]): Promise<T[]> {
+  await Promise.all(children.map((child) => child.line('ready')));
+  for (const child of children) child.write('go\n');
+  return Promise.all(children.map(answered<T>));
+}
+
 /** Runs the child to its end; what it printed after `answer`, as JSON. */
 export async function ask<T>(...args: string[]): Promise<T> {
-  const child = start(...args);
+  return answered(start(...args));
+}
+
+async function answered<T>(child: Child): Promise<T> {
   const { code, err } = await child.ended;
   if (code !== 0) throw new Error(`the child ended with ${code}: ${err}`);
   return JSON.parse(await child.line('answer')) as T;

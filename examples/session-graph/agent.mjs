@@ -15,7 +15,7 @@ import { SessionGraphStore, completionOf } from 'holdfast/session-graph';
 
 const self = fileURLToPath(import.meta.url);
 const sessionId = 'demo';
-const leaseTtlMs = 300; // short, so that the demo does not wait long for the dead; minutes are usual
+const leaseTtlMs = 2000; // short, so that the demo does not wait long for the dead; minutes are usual
 
 // ── the worker: takes what is next, thinks, commits ──
 
@@ -92,7 +92,7 @@ async function worker(file, name, habit) {
 async function run(file, name, habit, stop) {
   const child = spawn(process.execPath, [self, name, file, habit], { stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(child, 'close');
-  let last;
+  let [last, isKilled] = [undefined, false];
   for await (const line of createInterface({ input: child.stdout })) {
     const space = line.indexOf(' ');
     const [word, value] = [line.slice(0, space), JSON.parse(line.slice(space))];
@@ -101,11 +101,12 @@ async function run(file, name, habit, stop) {
     if (word === 'committed') console.log(`  ${name} committed revision ${value.headRevision}`);
     if (stop?.(word, value)) {
       console.log(`  kill -9 for ${name}`);
-      child.kill('SIGKILL');
+      isKilled = child.kill('SIGKILL');
       break;
     }
   }
-  await ended;
+  const [code] = await ended;
+  if (!isKilled && code !== 0) throw new Error(`${name} ended with exit code ${code}`);
   return last;
 }
 

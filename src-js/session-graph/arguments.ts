@@ -50,6 +50,12 @@ export function checkBooleanOf(value: unknown, argument: string): boolean {
   return guarded(() => checkBooleanOrUndefined(value, argument)) ?? false;
 }
 
+/** Requires what must not be left out: JSON would drop it without a word. */
+export function given<T>(value: T, argument: string): T {
+  if (value === undefined) throw bad(argument, 'given', value);
+  return value;
+}
+
 /** Requires an object; with `known` one that has no other members, since a misspelt one would be left out without a word. */
 export function checkObject<T extends object>(value: T, argument: string, known?: readonly (keyof T & string)[]): T {
   if (!isRecord(value)) throw bad(argument, 'an object', value);

@@ -1,7 +1,7 @@
 /** `HostEventStore`: what happens outside of a runtime, and the sessions that want a process started when it does. */
 import { callSync, native } from '../native';
 import { isBlank } from '../check';
-import { bad, checkCount, checkId, checkObject, checkText, guarded, print } from './arguments';
+import { bad, checkCount, checkId, checkObject, checkText, given, guarded, print } from './arguments';
 import { HostEventError } from './errors';
 import type {
   HostEventDelivery,
@@ -67,7 +67,7 @@ export class HostEventStore implements AsyncDisposable {
   /** The key of a source: `source:<type>:<hash of type and source>`; the order of members does not matter. */
   static sourceKey(sourceType: string, source: JsonValue): string {
     checkId(sourceType, 'sourceType');
-    if (source === undefined) throw bad('source', 'given', source);
+    given(source, 'source');
     const text = print(source, 'source');
     return guarded(() => callSync(() => addon.sessionGraphSourceKey(sourceType, text)));
   }
@@ -195,12 +195,6 @@ export class HostEventStore implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-/** What must not be left out: JSON would drop it without a word. */
-function given<T>(value: T, argument: string): T {
-  if (value === undefined) throw bad(argument, 'given', value);
-  return value;
 }
 
 function required(value: unknown, name: string, word: string): string {

@@ -30,7 +30,18 @@ export async function listingOf(root: string, opts: { concurrency?: number; sign
       if (listing !== null) found.push(listing);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(concurrency, waiting.length) }, work));
+  const workers = Array.from({ length: Math.min(concurrency, waiting.length) }, async () => {
+    try {
+      await work();
+    } catch (error) {
+      // The others take nothing more.
+      waiting.length = 0;
+      throw error;
+    }
+  });
+  // When this rejects no file is open any more.
+  const failed = (await Promise.allSettled(workers)).find((outcome) => outcome.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
   signal?.throwIfAborted();
   return found.sort((a, b) => b.modifiedAtMs - a.modifiedAtMs || (a.path < b.path ? -1 : 1));
 }

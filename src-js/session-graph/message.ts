@@ -1,5 +1,5 @@
 /** Commits and checkpoints as commands of the addon. */
-import { bad, checkBytes, checkCount, checkId, checkIds, checkInteger, checkList, checkObject, checkWord, print } from './arguments';
+import { checkBytes, checkCount, checkId, checkIds, checkInteger, checkList, checkObject, checkWord, given, print } from './arguments';
 import type { GraphCommitDelta, RuntimeCommit } from './commit-types';
 import { CommitTooLargeError } from './errors';
 import type { QueuedWorkCompletion } from './queue-types';
@@ -66,12 +66,6 @@ function tooLarge(limit: 'bytes' | 'nodes', max: number, actual: number): Error 
 export function checkpointMessage(given: HydratedSessionCheckpoint): Message {
   const { checkpoint, bytes } = checkpointOf(given, 'checkpoint');
   return { text: print({ do: 'putCheckpoint', checkpoint }, 'checkpoint'), bytes };
-}
-
-/** What must not be left out: JSON would drop it without a word. */
-function given<T>(value: T, argument: string): T {
-  if (value === undefined) throw bad(argument, 'given', value);
-  return value;
 }
 
 function checkpointOf(checkpoint: HydratedSessionCheckpoint, argument: string): { checkpoint: object; bytes: Uint8Array[] } {

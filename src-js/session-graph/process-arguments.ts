@@ -1,13 +1,7 @@
 /** Arguments of a process registry. */
-import { bad, checkId, checkIds, checkList, checkObject, checkText, checkWord } from './arguments';
+import { bad, checkId, checkIds, checkList, checkObject, checkText, checkWord, given } from './arguments';
 import { ProcessRegistryError } from './errors';
 import type { AwaitOutput, ProcessEventAppend, ProcessLease, ProcessRegistration, ProcessScope } from './process-types';
-
-/** Requires what must not be left out: JSON would drop it without a word. */
-function given<T>(value: T, argument: string): T {
-  if (value === undefined) throw bad(argument, 'given', value);
-  return value;
-}
 
 /** Requires a name that a process cannot do without. */
 function named(value: unknown, argument: string, what: string): string {

@@ -1,7 +1,7 @@
 /** `ProcessRegistryStore`: the processes of a runtime in one file. */
-import { checkBooleanOrUndefined, checkFunctionOrUndefined } from '../check';
-import { bad, checkCount, checkId, checkObject, checkSignal, print } from './arguments';
-import { asGraphError } from './errors';
+import { checkFunctionOrUndefined } from '../check';
+import { checkBooleanOf, checkCount, checkId, checkObject, checkSignal, given, guarded, print } from './arguments';
+import { PayloadCheck } from './payload-check';
 import { appendOf, descriptorOf, leaseOf, outputOf, registrationOf, scopeOf, terminalTypeOf, transferOf } from './process-arguments';
 import type {
   AwaitOutput,
@@ -23,11 +23,13 @@ import type { DurabilityTier, JsonValue } from './value-types';
 /** Only the static functions make stores. */
 const MAKE = Symbol('make');
 
-type Validate = NonNullable<ProcessRegistryOptions['validatePayload']>;
+/** So many processes are forgotten at a time; others write in between. */
+const SLICE = 100;
 
 /**
  * The processes that agents started: what they are, the events that they append, who has a handle of them, and who runs them. One file that any
- * number of threads and processes may use. Writes of one store apply in the order of the calls; a read sees every write that was resolved before.
+ * number of threads and processes may use. Writes of one store apply in the order of the calls, but for events that wait for a `validatePayload` of the
+ * caller's: those keep their order within a process, and nothing else waits for them. A read sees every write that was resolved before.
  *
  * @example
  * ```ts
@@ -40,16 +42,14 @@ type Validate = NonNullable<ProcessRegistryOptions['validatePayload']>;
  */
 export class ProcessRegistryStore implements AsyncDisposable {
   readonly #core: SideCore;
-  readonly #validate: Validate | undefined;
-  /** With a validator of the caller's: the last write, after which the next one goes out. */
-  #last: Promise<unknown> = Promise.resolve();
-  #closed: Promise<void> | undefined;
+  /** Where the caller has a validator of his own. */
+  readonly #check: PayloadCheck | undefined;
 
   /** @internal */
-  constructor(make: symbol, core: SideCore, validate: Validate | undefined) {
+  constructor(make: symbol, core: SideCore, check: PayloadCheck | undefined) {
     if (make !== MAKE) throw new TypeError('use ProcessRegistryStore.open() or .memory()');
     this.#core = core;
-    this.#validate = validate;
+    this.#check = check;
   }
 
   /**
@@ -82,11 +82,13 @@ export class ProcessRegistryStore implements AsyncDisposable {
     return this.#core.durabilityTier();
   }
 
-  /** Finishes what was called, then closes the file. Waits and later calls reject with {@link StoreClosedError}; closing again is fine. */
+  /**
+   * Finishes what was called, then closes the file. Waits, events whose `validatePayload` has not answered yet, and later calls reject with
+   * {@link StoreClosedError}; closing again is fine.
+   */
   close(): Promise<void> {
-    if (this.#validate === undefined) return this.#core.close();
-    this.#closed ??= this.#last.then(() => this.#core.close());
-    return this.#closed;
+    this.#check?.close();
+    return this.#core.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -114,8 +116,7 @@ export class ProcessRegistryStore implements AsyncDisposable {
 
   /** Notes where a process runs, for whoever looks for it after a restart; `null` forgets it. */
   async setExternalRef(id: string, ref: JsonValue): Promise<ProcessRecord> {
-    if (ref === undefined) throw bad('ref', 'given', ref);
-    return this.#write<ProcessRecord>({ do: 'setExternalRef', id: checkId(id, 'id'), reference: ref }, 'ref');
+    return this.#write<ProcessRecord>({ do: 'setExternalRef', id: checkId(id, 'id'), reference: given(ref, 'ref') }, 'ref');
   }
 
   /**
@@ -206,7 +207,7 @@ export class ProcessRegistryStore implements AsyncDisposable {
   /** The handles of a scope with their processes, by process id; with `liveOnly` without those that have ended. */
   async listHandleGrants(scope: ProcessScope, opts: { liveOnly?: boolean } = {}): Promise<{ grant: HandleGrant; record: ProcessRecord }[]> {
     checkObject(opts, 'opts');
-    const liveOnly = guarded(() => checkBooleanOrUndefined(opts.liveOnly, 'opts.liveOnly')) ?? false;
+    const liveOnly = checkBooleanOf(opts.liveOnly, 'opts.liveOnly');
     return this.#question({ do: 'grants', scope: scopeOf(scope, 'scope'), liveOnly });
   }
 
@@ -241,6 +242,19 @@ export class ProcessRegistryStore implements AsyncDisposable {
     await this.#write(command, 'c');
   }
 
+  /**
+   * Forgets processes that ended, and were not changed since, for `olderThanMs`, with their events and wakes, also those that nobody acknowledged;
+   * never one that runs, that somebody has a handle of, or whose lease has not lapsed. A forgotten id can be registered anew: sequences and fencing
+   * tokens begin again, so choose an age that nobody's retry or lease reaches. Nothing is ever forgotten by itself.
+   *
+   * @returns How many.
+   */
+  async prune(opts: { olderThanMs: number }): Promise<number> {
+    checkObject(opts, 'opts');
+    const command = JSON.stringify({ do: 'prune', olderThanMs: checkCount(opts.olderThanMs, 'opts.olderThanMs'), limit: SLICE });
+    return this.#core.writeInSlices(command, SLICE);
+  }
+
   async #question<T>(command: object): Promise<T> {
     return JSON.parse(await this.#core.read(JSON.stringify(command))) as T;
   }
@@ -252,53 +266,20 @@ export class ProcessRegistryStore implements AsyncDisposable {
   }
 
   async #write<T>(command: object, argument: string): Promise<T> {
-    const text = print(command, argument);
-    return JSON.parse(await (this.#validate === undefined ? this.#core.write(text) : this.#inOrder(() => this.#core.write(text)))) as T;
+    return JSON.parse(await this.#core.write(print(command, argument))) as T;
   }
 
-  /** Writes after the caller's own validator has seen the payload, where there is one and the type has a schema. */
+  /** Writes after the caller's own validator has seen the payload, if there is one. */
   async #validated<T>(command: { do: string; id: string }, argument: string, eventType: string, payload: unknown): Promise<T> {
-    const validate = this.#validate;
-    if (validate === undefined) return this.#write(command, argument);
+    if (this.#check === undefined) return this.#write(command, argument);
     const [text, payloadText] = [print(command, argument), print({ payload }, argument)];
-    const run = async (): Promise<string> => {
-      // Asked in the line of the writes: the registration may be one of them.
-      const [schema] = JSON.parse(await this.#core.write(JSON.stringify({ do: 'schema', id: command.id, eventType }))) as [JsonValue?];
-      if (schema === undefined) return this.#core.write(text);
-      const refusal = await verdictOf(validate, schema, (JSON.parse(payloadText) as { payload: JsonValue }).payload);
-      // The addon tells of it in its turn: an event that is stored already is not refused any more.
-      return this.#core.write(`${text.slice(0, -1)},"verdict":${JSON.stringify({ validated: true, refusal })}}`);
-    };
-    return JSON.parse(await this.#inOrder(run)) as T;
-  }
-
-  /** Runs after the writes that were called before, whatever became of them. */
-  #inOrder<T>(run: () => Promise<T>): Promise<T> {
-    const running = this.#last.then(run);
-    this.#last = running.catch(() => {});
-    return running;
+    return JSON.parse(await this.#check.write({ id: command.id, eventType, text, payloadText })) as T;
   }
 }
 
 async function opened(path: string | null, options: ProcessRegistryOptions): Promise<ProcessRegistryStore> {
   checkObject(options, 'options');
   const validate = guarded(() => checkFunctionOrUndefined(options.validatePayload, 'options.validatePayload'));
-  return new ProcessRegistryStore(MAKE, await SideCore.open('processes', path, options, ['validatePayload']), validate);
-}
-
-/** What a validator has against a payload. */
-async function verdictOf(validate: Validate, schema: JsonValue, payload: JsonValue): Promise<string | undefined> {
-  try {
-    return (await validate(schema, payload)) ?? undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
-function guarded<T>(check: () => T): T {
-  try {
-    return check();
-  } catch (error) {
-    throw asGraphError(error);
-  }
+  const core = await SideCore.open('processes', path, options, ['validatePayload']);
+  return new ProcessRegistryStore(MAKE, core, validate === undefined ? undefined : new PayloadCheck(core, validate));
 }

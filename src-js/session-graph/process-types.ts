@@ -147,7 +147,9 @@ export interface ProcessLease {
 export interface ProcessRegistryOptions extends SideStoreOptions {
   /**
    * Replaces the check of payloads against the `payloadSchema` of their type; called before each write of such an event. Says what does not fit, or
-   * throws it; returns nothing if all is well.
+   * throws it; returns nothing if all is well. Later events of the same process, and its end, wait until it has answered; nothing else does: leases
+   * are renewed meanwhile. It cannot append events or complete processes of the store that asks it: those calls are refused with a
+   * {@link ProcessRegistryError} while it is asked.
    */
   validatePayload?: (schema: JsonValue, payload: JsonValue) => string | undefined | void | Promise<string | undefined | void>;
 }

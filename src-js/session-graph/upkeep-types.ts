@@ -78,8 +78,8 @@ export interface SessionGraphChange {
 /** How changes are watched. */
 export interface WatchOptions {
   /**
-   * The revision that the caller knows: a newer one is told at once. Default the one that is stored when the watch begins, a moment after the
-   * call: what is committed meanwhile may or may not be told.
+   * The revision that the caller knows: any other one, such as the older one of a file that was restored, is told at once. Default the one that is
+   * stored when the watch begins, a moment after the call: what is committed meanwhile may or may not be told.
    */
   since?: number;
   /** Ends it, without an error. */

@@ -20,23 +20,28 @@ export function watchOf(store: SessionGraphBase, options: WatchOptions): AsyncIt
   // Asked now, not with the first step: what is changed in between is told.
   const begin = pulse();
   begin.catch(() => {});
-  return changes();
+  const over = new AbortController();
+  const iterator = changes();
+  const leave = iterator.return.bind(iterator);
+  // A generator that waits for a change would put its end off until there is one.
+  iterator.return = (value) => {
+    over.abort();
+    return leave(value);
+  };
+  return iterator;
 
   async function* changes(): AsyncGenerator<SessionGraphChange, void> {
     const { signal } = options;
     const watch = signal?.aborted === true ? undefined : core.watch();
     if (watch === undefined) return;
-    const over = new AbortController();
-    const end = (): void => {
-      over.abort();
-      watch.end();
-    };
+    const end = (): void => over.abort();
+    over.signal.addEventListener('abort', () => watch.end(), { once: true });
     signal?.addEventListener('abort', end, { once: true });
     try {
       let known = await begin;
       if (since !== undefined) known = { ...known, headRevision: since };
       let next: Promise<boolean> | undefined;
-      while (signal?.aborted !== true && !core.closed) {
+      while (!over.signal.aborted && !core.closed) {
         const now = await pulse();
         const changed: SessionGraphChange['changed'] = [];
         if (now.headRevision !== known.headRevision) changed.push('revision');
@@ -51,7 +56,7 @@ export function watchOf(store: SessionGraphBase, options: WatchOptions): AsyncIt
       }
     } catch (error) {
       // Closed while a question was on its way: that is the end, too.
-      if (!core.closed && signal?.aborted !== true) throw error;
+      if (!core.closed && !over.signal.aborted) throw error;
     } finally {
       signal?.removeEventListener('abort', end);
       core.unwatch(watch);

@@ -16,6 +16,7 @@ CREATE TABLE processes (
   record_json TEXT NOT NULL
 ) STRICT;
 CREATE INDEX processes_running ON processes (created_at_ms, process_id) WHERE status = 'running';
+CREATE INDEX processes_ended ON processes (updated_at_ms) WHERE status <> 'running';
 
 CREATE TABLE process_events (
   process_id TEXT NOT NULL REFERENCES processes (process_id) ON DELETE CASCADE,

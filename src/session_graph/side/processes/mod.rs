@@ -5,6 +5,7 @@ mod events;
 mod grants;
 mod leases;
 mod output;
+mod prune;
 mod record;
 mod schema;
 mod scope;
@@ -51,6 +52,7 @@ pub(super) fn write(sql: &mut dyn Sql, name: &str, text: &str) -> Result<String>
         "claimLease" => leases::claim(sql, text),
         "renewLease" => leases::renew(sql, text),
         "releaseLease" => leases::release(sql, text),
+        "prune" => prune::prune(sql, text),
         other => Err(unknown(other)),
     }
 }
