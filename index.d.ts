@@ -5843,7 +5843,7 @@ export interface GcReport {
   retainedBlobCount: number;
   deletedBlobCount: number;
   freedBytes: number;
-  /** It could not be told what is alive, so nothing was deleted. */
+  /** It could not be told what is alive, so from then on nothing was deleted; what was before is counted. */
   aborted?: {
     reason: string;
     ref?: BlobRef;
@@ -6509,7 +6509,7 @@ declare abstract class SessionGraphUpkeep extends SessionGraphQueue {
   }>;
   /**
    * Removes blobs that neither the head nor a name keeps, in slices that let others write in between. Where it cannot be told what is alive,
-   * nothing is removed and `aborted` says why.
+   * nothing is removed from then on and `aborted` says why.
    */
   gcUnreachable(opts?: {
     minBlobAgeMs?: number;
@@ -6528,7 +6528,10 @@ declare abstract class SessionGraphUpkeep extends SessionGraphQueue {
    * @throws {UnknownLeafError} The leaf is no stored node. {@link MissingBlobError}, {@link BlobCorruptError}: something is damaged.
    */
   fork(toPath: string, opts?: ForkOptions): Promise<ForkedSession>;
-  /** Cuts back what only grows, as far as `opts` say so, in slices that let others write in between. */
+  /**
+   * Cuts back what only grows, as far as `opts` say so: turns and finished batches in slices that let others write in between, the entries of
+   * the ledger at once.
+   */
   prune(opts?: PruneOptions): Promise<PruneReport>;
   /**
    * Keeps a checkpoint by a name, so that it can be gone back to when the head has moved on: the head's as it is now, or a stored one. What had

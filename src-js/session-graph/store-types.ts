@@ -44,7 +44,7 @@ export interface GcReport {
   retainedBlobCount: number;
   deletedBlobCount: number;
   freedBytes: number;
-  /** It could not be told what is alive, so nothing was deleted. */
+  /** It could not be told what is alive, so from then on nothing was deleted; what was before is counted. */
   aborted?: { reason: string; ref?: BlobRef };
 }
 

@@ -21,7 +21,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
 
   /**
    * Removes blobs that neither the head nor a name keeps, in slices that let others write in between. Where it cannot be told what is alive,
-   * nothing is removed and `aborted` says why.
+   * nothing is removed from then on and `aborted` says why.
    */
   async gcUnreachable(opts: { minBlobAgeMs?: number } = {}): Promise<GcReport> {
     coreOf(this).requireWritable('gcUnreachable');
@@ -64,7 +64,10 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
     return JSON.parse(await coreOf(this).fork(pathOf(toPath), print(command, 'opts'))) as ForkedSession;
   }
 
-  /** Cuts back what only grows, as far as `opts` say so, in slices that let others write in between. */
+  /**
+   * Cuts back what only grows, as far as `opts` say so: turns and finished batches in slices that let others write in between, the entries of
+   * the ledger at once.
+   */
   async prune(opts: PruneOptions = {}): Promise<PruneReport> {
     const core = coreOf(this);
     core.requireWritable('prune');

@@ -75,6 +75,15 @@ pub(crate) fn unknown_leaf(node_id: &str) -> HfError {
     .with_field("nodeId", node_id)
 }
 
+/// The leaf is stored, and hidden.
+pub(crate) fn hidden_leaf(node_id: &str) -> HfError {
+    HfError::new(
+        Code::GraphUnknownLeaf,
+        format!("leaf `{node_id}` is hidden by tombstoneNodes; nothing was written: choose a node that is not"),
+    )
+    .with_field("nodeId", node_id)
+}
+
 /// The delta would make a node its own ancestor.
 pub(crate) fn cycle(node_id: &str) -> HfError {
     HfError::new(

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::blob;
 use super::command;
 use super::commit::message;
-use super::error::{missing_blob, record_decode, unknown_leaf};
+use super::error::{hidden_leaf, missing_blob, record_decode, unknown_leaf};
 use super::graph;
 use super::manifest::Manifest;
 use super::sql::{Sql, Value, all};
@@ -52,10 +52,11 @@ pub(crate) fn fork(from: &mut dyn Sql, to: &mut dyn Sql, fork: &Fork) -> Result<
             .ok_or_else(|| refused("opts.pin", "there is no pin of that name; see listPins()"))?;
         head.leaf.clone_from(&pin.node);
         head.checkpoint_ref.clone_from(&pin.checkpoint_ref);
-        head.text = match &pin.head_text {
-            Some(text) => text.clone(),
-            None => retaining(&head, &pin.retained()?)?,
-        };
+        if let Some(text) = &pin.head_text {
+            head.text.clone_from(text);
+        }
+        // Those of the head that was pinned are among them.
+        head.text = retaining(&head, &pin.retained()?)?;
     }
     if let Some(leaf) = &fork.leaf_node_id {
         head.leaf = Some(leaf.clone());
@@ -120,7 +121,7 @@ fn nodes(from: &mut dyn Sql, to: &mut dyn Sql, leaf: Option<&str>) -> Result<usi
     let Some(leaf) = leaf else { return Ok(0) };
     let path = graph::path(from, leaf)?;
     if path.is_empty() {
-        return Err(unknown_leaf(leaf));
+        return Err(if graph::seq_of(from, leaf)?.is_some() { hidden_leaf(leaf) } else { unknown_leaf(leaf) });
     }
     for chunk in path.chunks(CHUNK) {
         let mut texts: Vec<String> = Vec::with_capacity(chunk.len());

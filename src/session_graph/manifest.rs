@@ -9,6 +9,11 @@ use crate::json;
 
 /// The version that is written.
 const VERSION: i64 = 1;
+/// How a stored manifest that names something begins: with the first of its members.
+const BEGINNINGS: [&[u8]; 4] =
+    [b"{\"executionStateRef\":", b"{\"pluginSnapshotRef\":", b"{\"pluginSnapshotRevision\":", b"{\"toolStateRef\":"];
+/// So many bytes tell how it begins.
+pub(crate) const BEGINNING: usize = 32;
 
 /// A manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +48,11 @@ impl Manifest {
         ]
         .into_iter()
         .filter_map(|(name, reference)| reference.as_deref().map(|reference| (name, reference)))
+    }
+
+    /// Whether what begins like this may be a manifest that this module stored and that names something.
+    pub(crate) fn may_begin(bytes: &[u8]) -> bool {
+        BEGINNINGS.iter().any(|beginning| bytes.starts_with(beginning))
     }
 
     /// The members, in the order of their names, without the version.
@@ -123,6 +133,16 @@ mod tests {
         assert_eq!(text, wanted);
         assert_eq!(json::canonical(&text).unwrap(), text);
         assert_eq!(Manifest::decode("r", text.as_bytes()).unwrap(), manifest());
+        let mut part = manifest();
+        for taken in 0..3 {
+            assert!(Manifest::may_begin(part.stored().as_bytes().get(..BEGINNING).unwrap()), "{taken}");
+            match taken {
+                0 => part.execution_state_ref = None,
+                1 => part.plugin_snapshot_revision = None,
+                _ => part.plugin_snapshot_ref = part.tool_state_ref.take(),
+            }
+        }
+        assert!(Manifest::may_begin(part.stored().as_bytes()));
         assert_eq!(
             manifest().components().collect::<Vec<_>>(),
             [("toolState", "blake3:a1"), ("executionState", "blake3:0c")]

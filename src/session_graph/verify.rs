@@ -6,7 +6,8 @@ use super::load::{is_about_a_row, problem};
 use super::manifest::Manifest;
 use super::queue;
 use super::sql::{Sql, all, first};
-use super::tables::{blobs, gc, head, info, pins, usage};
+use super::tables::head::{self, Head};
+use super::tables::{blobs, gc, info, pins, usage};
 use crate::error::Result;
 use crate::json;
 
@@ -15,6 +16,9 @@ pub(crate) fn problems(sql: &mut dyn Sql, deep: bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
     counters(sql, &mut found)?;
     roots(sql, &mut found)?;
+    for (hash, why) in blobs::misplaced(sql)? {
+        found.push(problem("blob", &hash, why));
+    }
     for id in graph::circles(sql)? {
         found.push(problem("node", &id, "it is its own ancestor"));
     }
@@ -69,12 +73,33 @@ fn counters(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
 }
 
 fn roots(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
-    let Some(head) = head::get(sql)? else { return Ok(()) };
     let mut references = Vec::new();
-    match head.contents() {
-        Ok(contents) => references.extend(contents.retained_blob_refs),
-        Err(error) => found.push(problem("head", "1", error.message())),
+    if let Some(head) = sound(head::get(sql), ("head", "1"), found)?.flatten() {
+        of_head(sql, &head, &mut references, found)?;
     }
+    let names = "SELECT artifact_ref, blob_ref FROM artifact_refs ORDER BY artifact_ref";
+    let names = all(sql, "list names", names, &[], |row| Ok((row.string(0), row.string(1))))?;
+    for (name, reference) in names {
+        let name = name.unwrap_or_default();
+        references.extend(sound(reference, ("blob", &name), found)?);
+    }
+    for (name, pin) in pins::readable(sql)? {
+        let Some(pin) = sound(pin, ("head", &name), found)? else { continue };
+        references.extend(sound(pin.retained(), ("head", &name), found)?.into_iter().flatten());
+        let manifest = gc::expand(sql, &pin.checkpoint_ref, true);
+        let manifest = sound(manifest, ("manifest", &pin.checkpoint_ref), found)?.flatten();
+        references.extend(manifest.iter().flat_map(Manifest::components).map(|(_, part)| part.to_owned()));
+    }
+    for reference in references {
+        sound(blobs::require(sql, &reference, "reference"), ("blob", &reference), found)?;
+    }
+    Ok(())
+}
+
+/// What the head keeps, and what is wrong with it.
+fn of_head(sql: &mut dyn Sql, head: &Head, references: &mut Vec<String>, found: &mut Vec<String>) -> Result<()> {
+    let contents = sound(head.contents(), ("head", "1"), found)?;
+    references.extend(contents.into_iter().flat_map(|contents| contents.retained_blob_refs));
     if let Some(leaf) = &head.leaf
         && graph::seq_of(sql, leaf)?.is_none()
     {
@@ -85,34 +110,80 @@ fn roots(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
         Ok(None) => Err(missing_blob(&head.checkpoint_ref, "checkpoint")),
         Err(error) => Err(error),
     };
-    match manifest {
-        Ok(manifest) => references.extend(manifest.components().map(|(_, part)| part.to_owned())),
-        Err(error) if is_about_a_row(&error) => {
-            found.push(problem("manifest", &head.checkpoint_ref, error.message()));
-        }
-        Err(error) => return Err(error),
-    }
-    references.extend(all(sql, "list names", "SELECT blob_ref FROM artifact_refs", &[], |row| row.string(0))?);
-    for pin in pins::every(sql)? {
-        match pin.retained() {
-            Ok(retained) => references.extend(retained),
-            Err(error) => found.push(problem("head", &pin.name, error.message())),
-        }
-        match gc::expand(sql, &pin.checkpoint_ref, true) {
-            Ok(manifest) => {
-                references.extend(manifest.iter().flat_map(Manifest::components).map(|(_, part)| part.to_owned()))
-            }
-            Err(error) if is_about_a_row(&error) => {
-                found.push(problem("manifest", &pin.checkpoint_ref, error.message()));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    for reference in references {
-        match blobs::require(sql, &reference, "reference") {
-            Err(error) if is_about_a_row(&error) => found.push(problem("blob", &reference, error.message())),
-            other => other?,
-        }
-    }
+    let manifest = sound(manifest, ("manifest", &head.checkpoint_ref), found)?;
+    references.extend(manifest.iter().flat_map(Manifest::components).map(|(_, part)| part.to_owned()));
     Ok(())
+}
+
+/// Notes an error about what is stored, under the kind and the key of what it is about; any other passes.
+fn sound<T>(outcome: Result<T>, (kind, key): (&str, &str), found: &mut Vec<String>) -> Result<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_about_a_row(&error) => {
+            found.push(problem(kind, key, error.message()));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::session_graph::blob::{self, Profile};
+    use crate::session_graph::sql::sqlite::Sqlite;
+    use crate::session_graph::tables::artifacts;
+
+    /// A store whose tables take anything.
+    fn store() -> Connection {
+        let db = Connection::open_in_memory().unwrap();
+        let text = include_str!("../../migrations/sqlite/session_graph/0003_session.sql");
+        db.execute_batch(&text.replace(") STRICT", ")").replace("), WITHOUT ROWID", ")")).unwrap();
+        db
+    }
+
+    fn found(db: &Connection) -> Vec<(String, String)> {
+        let problems = problems(&mut Sqlite(db), true).unwrap();
+        let parsed = problems.iter().map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+        parsed.map(|one| (one["kind"].as_str().unwrap().to_owned(), one["key"].as_str().unwrap().to_owned())).collect()
+    }
+
+    #[test]
+    fn names_and_pins_are_looked_at_without_a_head_and_behind_damaged_rows() {
+        let db = store();
+        assert_eq!(found(&db), []);
+        db.execute_batch(
+            "INSERT INTO session_head VALUES (1, 's', 1, NULL, x'00', '{}');
+             INSERT INTO artifact_refs VALUES ('a', x'00'), ('b', 'nothing');
+             INSERT INTO checkpoint_pins VALUES ('p', x'00', NULL, NULL, 1, '[]', NULL), ('q', 'none', NULL, NULL, 1, '{', NULL)",
+        )
+        .unwrap();
+        let pair = |(kind, key): (&str, &str)| (kind.to_owned(), key.to_owned());
+        let pins = [("blob", "a"), ("head", "p"), ("head", "q"), ("manifest", "none"), ("blob", "nothing")].map(pair);
+        let mut all = vec![pair(("head", "1"))];
+        all.extend(pins.clone());
+        assert_eq!(found(&db), all);
+        db.execute_batch("DELETE FROM session_head").unwrap();
+        assert_eq!(found(&db), pins);
+    }
+
+    #[test]
+    fn blobs_that_nobody_finds_or_that_are_there_twice_are_told() {
+        let db = store();
+        let packed = |text: &str| blob::pack(Profile::LowLatency, blob::GENERIC, false, text.as_bytes().to_vec());
+        let (hidden, twice) = (packed("hidden"), packed("twice"));
+        for blob in [&hidden, &twice] {
+            artifacts::put(&mut Sqlite(&db), &blob.hash, blob).unwrap();
+        }
+        assert_eq!(found(&db), []);
+        db.execute("UPDATE blobs SET prefix = 0 WHERE hash = ?1", [&hidden.hash]).unwrap();
+        let again = "INSERT INTO blobs (prefix, hash, kind, codec, raw_len, created_at_ms, content)
+                     SELECT prefix, hash, kind, codec, raw_len, created_at_ms, x'' FROM blobs WHERE hash = ?1";
+        db.execute(again, [&twice.hash]).unwrap();
+        let blob = |hash: &str| ("blob".to_owned(), hash.to_owned());
+        // The name of the hidden one leads nowhere, too.
+        assert_eq!(found(&db), [blob(&hidden.hash), blob(&hidden.hash), blob(&twice.hash)]);
+    }
 }

@@ -105,11 +105,15 @@ impl NewFile {
             return Err(HfError::new(Code::Corrupt, text).with_field("problems", problems.clone()));
         }
         name(disk, word, path, to)?;
-        disk.remove_file(path).or_else(|error| match error.kind() {
+        let forgotten = disk.remove_file(path).or_else(|error| match error.kind() {
             ErrorKind::NotFound => Ok(()),
             _ => Err(error).at("unlink", path),
+        });
+        let kept = forgotten.and_then(|()| disk.sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed));
+        kept.inspect_err(|_| {
+            // Who is told that it failed finds nothing, and can try again.
+            let _ = disk.remove_file(to);
         })?;
-        disk.sync_dir(folder).at("fsync", folder).map_err(HfError::sync_failed)?;
         Ok(Backup { path: to.clone(), bytes, elapsed: self.begun.elapsed() })
     }
 }
@@ -166,4 +170,28 @@ fn place(disk: &Disk, word: &str, own: Option<&Path>, to: &Path) -> Result<PathB
         return refuse(&taken(word));
     }
     Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::durable::fault::{Action, FaultPlan, Rule};
+
+    #[test]
+    fn what_could_not_be_brought_to_the_disk_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("new.db");
+        for op in ["remove", "syncDir"] {
+            let mut file = NewFile::begin("fork", &to, None).unwrap();
+            let (op, action) = (Some(op.to_owned()), Action::Errno(5));
+            let rule = Rule { point: None, op: op.clone(), path_ends: None, nth: 1, action };
+            file.disk = Disk::intercepted(Arc::new(FaultPlan::new(vec![rule])));
+            assert_eq!(file.publish(None).unwrap_err().code(), Code::Io, "{op:?}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "{op:?}");
+        }
+        NewFile::begin("fork", &to, None).unwrap().publish(None).unwrap();
+        assert!(to.exists());
+    }
 }

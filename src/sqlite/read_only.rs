@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -20,8 +20,23 @@ const IDLE_MAX: usize = 4;
 pub struct ReadOnly {
     path: PathBuf,
     options: Options,
-    frozen: bool,
+    /// What the file looked like when it was taken for one that does not change.
+    frozen: Option<Seen>,
     idle: Mutex<Option<Vec<Connection>>>,
+}
+
+/// What tells whether somebody wrote to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    length: u64,
+    written: Option<SystemTime>,
+}
+
+impl Seen {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { length: metadata.len(), written: metadata.modified().ok() })
+    }
 }
 
 impl std::fmt::Debug for ReadOnly {
@@ -41,7 +56,8 @@ impl ReadOnly {
     }
 
     /// As [`ReadOnly::open`], and leaves nothing beside the file where nothing is: then nobody has it open, and it is taken for one
-    /// that does not change meanwhile.
+    /// that does not change. Should somebody
+    /// begin to write all the same, a read notices and is done again, as [`ReadOnly::open`] would.
     ///
     /// # Errors
     /// As [`ReadOnly::open`].
@@ -59,9 +75,10 @@ impl ReadOnly {
             )
             .with_field("path", path.to_string_lossy()));
         }
+        let seen = Seen::of(&path).at("stat", &path)?;
         let log = std::fs::metadata(beside(&path, "-wal")).is_ok_and(|metadata| metadata.len() > 0);
-        let is_alone = || ["-wal", "-shm", "-journal"].iter().all(|suffix| !beside(&path, suffix).exists());
-        let frozen = !log && (!writable(atomic::folder_of(&path)) || (peeks && is_alone()));
+        let is_frozen = !log && (!writable(atomic::folder_of(&path)) || (peeks && is_alone(&path)));
+        let frozen = is_frozen.then_some(seen);
         let this = Self { path, options, frozen, idle: Mutex::new(Some(Vec::new())) };
         this.read(|db| {
             let found = migrate::identify(db)?;
@@ -78,37 +95,66 @@ impl ReadOnly {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connect(&self) -> Result<Connection> {
-        let db = if self.frozen {
+    fn connect(&self, is_frozen: bool) -> Result<Connection> {
+        let db = if is_frozen {
             immutable(&self.path)?
         } else {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             Connection::open_with_flags(&self.path, flags)
                 .map_err(|error| explained(sql_error("open the database for reading", error), &self.path))?
         };
-        let patience = if self.frozen { Duration::ZERO } else { self.options.busy_timeout };
+        let patience = if is_frozen { Duration::ZERO } else { self.options.busy_timeout };
         db.busy_timeout(patience)
             .and_then(|()| set(&db, &self.options))
             .map_err(|error| explained(sql_error("open the database for reading", error), &self.path))?;
         Ok(db)
     }
 
-    /// Reads on the calling thread. For several statements that must see the same, begin with `unchecked_transaction`.
+    /// Reads on the calling thread. For several statements that must see the same, begin with `unchecked_transaction`. `f` is called
+    /// again where the file was taken for one that does not change, and changed.
     ///
     /// # Errors
     /// What `f` returns, [`Code::Closed`], or a connection that cannot be opened.
-    pub fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub fn read<T>(&self, mut f: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        let outcome = self.read_once(&mut f);
+        let Some(seen) = self.frozen else { return outcome };
+        let has_changed = Seen::of(&self.path).ok() != Some(seen);
+        // Beside a writer even a file that looks the same may have been half written when it was read.
+        let may_be_torn = match &outcome {
+            Ok(_) => has_changed,
+            Err(error) => error.code() != Code::Closed && (has_changed || !is_alone(&self.path)),
+        };
+        if !may_be_torn {
+            return outcome;
+        }
+        // Who wrote is gone again: nothing need be left beside the file.
+        if is_alone(&self.path)
+            && let Ok(seen) = Seen::of(&self.path)
+        {
+            let again = self.connect(true).and_then(|db| f(&db));
+            if is_alone(&self.path) && Seen::of(&self.path).ok() == Some(seen) {
+                return again.map_err(|error| super::error::located(error, Some(&self.path)));
+            }
+        }
+        let again = self.connect(false).and_then(|db| f(&db));
+        let again = again.map_err(|error| super::error::located(error, Some(&self.path)));
+        // Where SQLite cannot make the files that it needs beside one that changes, the first answer is all there is.
+        if again.as_ref().is_err_and(|error| error.code() == Code::Io) { outcome } else { again }
+    }
+
+    fn read_once<T>(&self, f: &mut impl FnMut(&Connection) -> Result<T>) -> Result<T> {
         let kept = match &mut *self.idle() {
             Some(idle) => idle.pop(),
             None => {
                 return Err(HfError::new(Code::Closed, format!("{} is closed; open it again", self.path.display())));
             }
         };
-        let db = kept.map_or_else(|| self.connect(), Ok)?;
+        let db = kept.map_or_else(|| self.connect(self.frozen.is_some()), Ok)?;
         let result = f(&db).map_err(|error| super::error::located(error, Some(&self.path)));
         let mut idle = self.idle();
         match &mut *idle {
-            Some(idle) if idle.len() < IDLE_MAX && db.is_autocommit() => idle.push(db),
+            // What a frozen one has in memory may be of before a change.
+            Some(idle) if self.frozen.is_none() && idle.len() < IDLE_MAX && db.is_autocommit() => idle.push(db),
             // Closed after the lock is given back.
             _ => {
                 drop(idle);
@@ -137,6 +183,11 @@ impl ReadOnly {
     pub fn check(&self) -> Result<Vec<String>> {
         self.read(super::check::everything)
     }
+}
+
+/// Whether nobody has the file open, and nobody left a log or a journal.
+fn is_alone(path: &Path) -> bool {
+    ["-wal", "-shm", "-journal"].iter().all(|suffix| !beside(path, suffix).exists())
 }
 
 /// Whether SQLite can make files in `folder`.

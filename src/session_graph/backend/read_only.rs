@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Config;
-use super::sqlite::open::STATEMENTS;
+use super::sqlite::open::options;
 use super::sqlite::{APPLICATION_ID, MIGRATIONS, reply_of};
 use super::{Backend, Done, Reply, fork};
 use crate::durable::pool;
@@ -27,14 +27,8 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
     let Some(path) = &config.path else {
         return Err(HfError::new(Code::InvalidArgument, "a store in memory cannot be opened for reading only"));
     };
-    let options = Options {
-        busy_timeout: Duration::from_millis(config.busy_timeout_ms),
-        setup: |db| {
-            db.set_prepared_statement_cache_capacity(STATEMENTS);
-            Ok(())
-        },
-        ..Options::new(APPLICATION_ID, MIGRATIONS)
-    };
+    let options =
+        Options { busy_timeout: Duration::from_millis(config.busy_timeout_ms), ..options(APPLICATION_ID, MIGRATIONS) };
     let opened = if config.peeks { ReadOnly::peek(path, options) } else { ReadOnly::open(path, options) };
     let database = opened.map_err(|error| {
         if error.node_code() != Some("ENOENT") {

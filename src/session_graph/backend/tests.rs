@@ -211,6 +211,45 @@ fn an_old_collection_spares_young_blobs_and_the_policy_counts_commits_only() {
     close(&store);
 }
 
+fn fork(store: &Store, to: &std::path::Path, what: &str) -> Result<String> {
+    let (tell, told) = mpsc::channel();
+    let command = format!("{{\"do\":\"fork\",\"ledger\":true,\"createdAt\":\"t\",{what}}}");
+    store.fork(to.to_owned(), command, Box::new(move |outcome| tell.send(outcome).unwrap()));
+    told.recv().unwrap()
+}
+
+#[test]
+fn a_fork_of_a_pin_keeps_what_was_pinned_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    both(|store| {
+        let to = folder.path().join(if store.path().is_some() { "file.db" } else { "memory.db" });
+        let command = "{\"do\":\"putBlob\",\"kind\":null,\"compressible\":false}";
+        let kept = write_with(store, command, vec![b"kept".to_vec()]).unwrap();
+        write(store, &commit("append", &[node("a", None)], Some("a"))).unwrap();
+        write(store, &format!("{{\"do\":\"pin\",\"name\":\"p\",\"retained\":[{kept}]}}")).unwrap();
+        fork(store, &to, "\"pin\":\"p\"").unwrap();
+        let forked = open(&Config { path: Some(to), ..Config::default() });
+        let there = || read(&forked, &format!("{{\"do\":\"blob\",\"key\":{kept}}}")).unwrap().parts;
+        assert_eq!(there(), [b"kept"]);
+        write(&forked, "{\"do\":\"gc\",\"minBlobAgeMs\":0}").unwrap();
+        assert_eq!(there(), [b"kept"]);
+        close(&forked);
+    });
+}
+
+#[test]
+fn a_fork_says_that_a_leaf_is_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    both(|store| {
+        write(store, &commit("append", &[node("a", None), node("b", Some("a"))], Some("a"))).unwrap();
+        write(store, "{\"do\":\"tombstone\",\"ids\":[\"b\"]}").unwrap();
+        for (leaf, why) in [("b", "is hidden"), ("c", "is no stored node")] {
+            let error = fork(store, &folder.path().join("f.db"), &format!("\"leafNodeId\":\"{leaf}\"")).unwrap_err();
+            assert!(error.code() == Code::GraphUnknownLeaf && error.message().contains(why), "{error}");
+        }
+    });
+}
+
 mod model {
     //! Random operations on a store and on a list of nodes.
 

@@ -65,6 +65,18 @@ pub(crate) trait Sql {
     /// Hands the bodies of these nodes to `each`, in this order.
     fn bodies(&mut self, seqs: &[i64], each: EachBody<'_>) -> Result<()>;
 
+    /// The first bytes of a blob in a table and a column, by its row, at most `count`, without reading what is behind them. SQLite's only.
+    fn beginning(
+        &mut self,
+        doing: &'static str,
+        (table, column): (&'static str, &'static str),
+        row: i64,
+        count: usize,
+    ) -> Result<Vec<u8>> {
+        let _ = (table, column, row, count);
+        Err(HfError::new(Code::Panic, format!("{doing}: rows have no numbers here; please report it")))
+    }
+
     /// Whether it is SQLite: one writer at a time, statements that cost next to nothing, and blobs that are found by a number, the
     /// beginning of their hash. Elsewhere statements whose answer nobody needs go out together: then one that says it all beats two of
     /// which the second depends on the answer to the first.

@@ -69,6 +69,22 @@ impl Sql for Sqlite<'_> {
         Ok(())
     }
 
+    fn beginning(
+        &mut self,
+        doing: &'static str,
+        (table, column): (&'static str, &'static str),
+        row: i64,
+        count: usize,
+    ) -> Result<Vec<u8>> {
+        let read = || {
+            let blob = self.0.blob_open(rusqlite::MAIN_DB, table, column, row, true)?;
+            let mut bytes = vec![0; count.min(blob.len())];
+            blob.read_at_exact(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        read().map_err(|error| told(doing, error))
+    }
+
     fn is_embedded(&self) -> bool {
         true
     }

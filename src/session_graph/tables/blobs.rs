@@ -36,6 +36,10 @@ macro_rules! question {
 
 const CONTENT: Question = question!("SELECT codec, raw_len, content FROM blobs");
 const KIND: Question = question!("SELECT kind FROM blobs");
+const SKETCH: Question = Question {
+    by_prefix: "SELECT seq, kind, codec, raw_len FROM blobs WHERE prefix = ?2 AND hash = ?1",
+    by_hash: "SELECT 0, kind, codec, raw_len FROM blobs WHERE hash = ?1",
+};
 const STORED: Question = question!("SELECT kind, codec, raw_len, content FROM blobs");
 
 impl Question {
@@ -128,9 +132,52 @@ pub(crate) fn get(sql: &mut dyn Sql, reference: &str, component: &str) -> Result
     found.transpose()
 }
 
-/// What is said to be in a blob; `None` if there is none.
-pub(crate) fn kind(sql: &mut dyn Sql, reference: &str) -> Result<Option<String>> {
-    KIND.first(sql, "look for a blob", reference, |row| row.string(0))
+/// What is known of a blob without its content.
+#[derive(Debug)]
+pub(crate) struct Sketch {
+    /// Where SQLite has it.
+    seq: i64,
+    pub(crate) kind: String,
+    pub(crate) codec: i64,
+    pub(crate) raw_len: i64,
+}
+
+/// Looks at a blob; `None` if there is none.
+pub(crate) fn sketch(sql: &mut dyn Sql, reference: &str) -> Result<Option<Sketch>> {
+    SKETCH.first(sql, "look for a blob", reference, |row| {
+        Ok(Sketch { seq: row.int(0)?, kind: row.string(1)?, codec: row.int(2)?, raw_len: row.int(3)? })
+    })
+}
+
+/// The first bytes of a blob as it is stored, at most `count`; those behind are not read, and nothing is compared.
+pub(crate) fn beginning(sql: &mut dyn Sql, reference: &str, sketch: &Sketch, count: usize) -> Result<Vec<u8>> {
+    if sql.is_embedded() {
+        return sql.beginning("look for a blob", ("blobs", "content"), sketch.seq, count);
+    }
+    let statement = "SELECT substring(content FROM 1 FOR CAST(?2 AS INTEGER)) FROM blobs WHERE hash = ?1";
+    let params = [Value::Text(reference), Value::Int(count as i64)];
+    let found = first(sql, "look for a blob", statement, &params, |row| row.bytes(0).map(<[u8]>::to_vec))?;
+    found.ok_or_else(|| missing_blob(reference, "root"))
+}
+
+/// What hides a blob of SQLite from who looks for it, or makes it two: hashes, and what is wrong with them.
+pub(crate) fn misplaced(sql: &mut dyn Sql) -> Result<Vec<(String, &'static str)>> {
+    let mut found = Vec::new();
+    if !sql.is_embedded() {
+        return Ok(found);
+    }
+    sql.rows("list blobs", "SELECT hash, prefix FROM blobs ORDER BY seq", &[], &mut |row| {
+        let hash = row.text(0)?;
+        if row.int(1)? != prefix(hash) {
+            found.push((hash.to_owned(), "its prefix is not that of its hash, so it is not found"));
+        }
+        Ok(true)
+    })?;
+    let twice =
+        "SELECT DISTINCT a.hash FROM blobs a JOIN blobs b ON b.prefix = a.prefix AND b.seq > a.seq AND b.hash = a.hash";
+    let twice = all(sql, "list blobs", twice, &[], |row| row.string(0))?;
+    found.extend(twice.into_iter().map(|hash| (hash, "it is stored twice")));
+    Ok(found)
 }
 
 /// Requires that a blob is stored.
@@ -201,9 +248,12 @@ mod tests {
         assert_eq!(listed.iter().map(|blob| blob.hash.as_str()).collect::<Vec<_>>(), [&a.hash, &b.hash]);
         assert!(behind(sql, &listed[1], 10).unwrap().is_empty());
         assert!(remove(sql, &listed[0]).unwrap());
-        assert_eq!(kind(sql, &a.hash).unwrap(), None);
+        assert!(sketch(sql, &a.hash).unwrap().is_none());
         assert!(require(sql, &a.hash, "toolState").is_err());
-        assert_eq!(kind(sql, &b.hash).unwrap().as_deref(), Some("toolState"));
+        let sketched = sketch(sql, &b.hash).unwrap().unwrap();
+        assert_eq!(sketched.kind, "toolState");
+        assert_eq!(beginning(sql, &b.hash, &sketched, 4).unwrap(), b"anot");
+        assert_eq!(beginning(sql, &b.hash, &sketched, 400).unwrap(), b"another");
         // Ages begin anew.
         add(sql, &b, 9).unwrap();
         assert_eq!(behind(sql, &Listed::default(), 10).unwrap()[0].created_at_ms, 9);

@@ -168,6 +168,12 @@ pub(crate) fn every(sql: &mut dyn Sql) -> Result<Vec<Pin>> {
     all(sql, "list pins", statement, &[], Pin::read)
 }
 
+/// All pins by name, those whose rows are damaged as errors.
+pub(crate) fn readable(sql: &mut dyn Sql) -> Result<Vec<(String, Result<Pin>)>> {
+    let statement = concat!("SELECT ", columns!(), " FROM checkpoint_pins ORDER BY pin_name");
+    all(sql, "list pins", statement, &[], |row| Ok((row.string(0).unwrap_or_default(), Pin::read(row))))
+}
+
 /// All pins by name, or one of them, as a JSON array.
 pub(crate) fn list(sql: &mut dyn Sql, name: Option<&str>) -> Result<String> {
     let found = match name {

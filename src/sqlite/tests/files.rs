@@ -200,6 +200,53 @@ fn who_only_reads_makes_and_changes_nothing_and_waits_for_nobody() {
 }
 
 #[test]
+fn who_peeks_while_somebody_begins_to_write_reads_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.db");
+    close(&Database::open(&Target::File(path.clone()), options()).unwrap()).unwrap();
+    let count = |db: &Connection| db.query_row("SELECT count(*) FROM items", [], |row| row.get::<_, i64>(0)).unwrap();
+    let peek = || ReadOnly::peek(&path, options()).unwrap();
+    let writer = || rusqlite::Connection::open(&path).unwrap();
+    let insert = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+                  INSERT INTO items (name) SELECT hex(randomblob(20)) FROM n";
+    // What was read is of before, and may be half of each.
+    let (reader, mut calls) = (peek(), 0);
+    let read = reader.read(|db| {
+        calls += 1;
+        let found = count(db);
+        if calls == 1 {
+            writer().execute_batch(insert).unwrap();
+        }
+        Ok(found)
+    });
+    assert_eq!((read.unwrap(), calls), (1000, 2));
+    assert_eq!(reader.read(|db| Ok(count(db))).unwrap(), 1000);
+    // It looks damaged, and somebody has it open.
+    let (reader, mut open, mut calls) = (peek(), None, 0);
+    let read = reader.read(|db| {
+        calls += 1;
+        if calls > 1 {
+            return Ok(count(db));
+        }
+        let writer = writer();
+        writer.execute_batch("INSERT INTO items (name) VALUES ('more')").unwrap();
+        open = Some(writer);
+        Err(crate::error::HfError::new(Code::Corrupt, "torn"))
+    });
+    assert_eq!((read.unwrap(), calls), (1001, 2));
+    drop(open);
+    // It looks damaged, and nobody was there.
+    let mut calls = 0;
+    let read = peek().read(|_| {
+        calls += 1;
+        Err::<(), _>(crate::error::HfError::new(Code::Corrupt, "damaged"))
+    });
+    assert_eq!((read.unwrap_err().code(), calls), (Code::Corrupt, 1));
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1);
+}
+
+#[test]
 fn a_deleted_file_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("test.db");

@@ -19,3 +19,5 @@ CREATE TABLE runtime_effect_replay (
   error_json TEXT,
   PRIMARY KEY (scope_id, replay_key)
 ) STRICT;
+-- What is old enough to be forgotten.
+CREATE INDEX runtime_effect_replay_age ON runtime_effect_replay (updated_at_ms);

@@ -22,6 +22,8 @@ CREATE TABLE subscriptions (
   UNIQUE (session_id, handle)
 ) STRICT;
 CREATE INDEX subscriptions_enabled ON subscriptions (source_type, source_key) WHERE enabled = 1;
+-- What is old enough to be forgotten.
+CREATE INDEX subscriptions_cancelled ON subscriptions (updated_at_ms) WHERE enabled = 0;
 
 CREATE TABLE occurrences (
   occurrence_id TEXT PRIMARY KEY NOT NULL,
@@ -35,6 +37,8 @@ CREATE TABLE occurrences (
   -- { payload, source }, of these what was given
   record_json TEXT NOT NULL
 ) STRICT;
+-- What is old enough to be forgotten.
+CREATE INDEX occurrences_age ON occurrences (occurred_at_ms);
 
 CREATE TABLE deliveries (
   occurrence_id TEXT NOT NULL REFERENCES occurrences (occurrence_id) ON DELETE CASCADE,

@@ -189,17 +189,20 @@ pub(super) fn release(sql: &mut dyn Sql, held: &Held) -> Result<String> {
     owned(changed, key)
 }
 
+/// What [`prune`] runs: it looks at what is old enough, by an index.
+pub(super) const PRUNE: &str = "DELETE FROM runtime_effect_replay WHERE rowid IN (
+       SELECT rowid FROM runtime_effect_replay
+       WHERE (?1 IS NULL OR scope_id = ?1) AND updated_at_ms <= ?2 AND (status <> 'in_progress'
+         OR (lease_expires_at_ms <= ?3 AND coalesce(due_at_ms, 0) <= ?3))
+       LIMIT ?4)";
+
 /// Forgets effects that are over, or that nobody is at, for so long; never one that sleeps. At most `limit`; returns how many.
 pub(super) fn prune(sql: &mut dyn Sql, prune: &Prune) -> Result<String> {
     let now = sql.now()?;
     let scope = prune.scope.as_ref().map(super::message::Scope::text);
     let removed = sql.run(
         "forget effects",
-        "DELETE FROM runtime_effect_replay WHERE rowid IN (
-           SELECT rowid FROM runtime_effect_replay
-           WHERE (?1 IS NULL OR scope_id = ?1) AND updated_at_ms <= ?2 AND (status <> 'in_progress'
-             OR (lease_expires_at_ms <= ?3 AND coalesce(due_at_ms, 0) <= ?3))
-           LIMIT ?4)",
+        PRUNE,
         &[
             Value::OptText(scope.as_deref()),
             Value::Int(now.saturating_sub(prune.older_than_ms)),

@@ -167,3 +167,13 @@ fn a_damaged_row_is_told() {
         assert_eq!(db.look(&it).unwrap_err().code(), Code::GraphEffectReplayCorruptRow);
     }
 }
+
+#[test]
+fn what_is_too_young_to_be_forgotten_is_not_looked_at() {
+    let db = Db::new();
+    let mut plan = db.0.prepare(&format!("EXPLAIN QUERY PLAN {}", super::rows::PRUNE)).unwrap();
+    let params = vec![rusqlite::types::Value::Integer(1); plan.parameter_count()];
+    let steps = plan.query_map(rusqlite::params_from_iter(params), |row| row.get::<_, String>(3)).unwrap();
+    let steps: Vec<String> = steps.map(std::result::Result::unwrap).collect();
+    assert!(steps.iter().any(|step| step.contains("runtime_effect_replay_age")), "{steps:?}");
+}

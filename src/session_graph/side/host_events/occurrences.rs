@@ -101,17 +101,16 @@ pub(super) fn record(sql: &mut dyn Sql, request: &Request<'_>) -> Result<String>
     }
 }
 
+/// What [`prune`] runs: it looks at what is old enough, by an index.
+pub(super) const PRUNE: &str = "DELETE FROM occurrences WHERE occurrence_id IN (
+       SELECT o.occurrence_id FROM occurrences o
+       WHERE o.occurred_at_ms <= ?1 AND o.reserved_at_ms IS NOT NULL AND NOT EXISTS (
+         SELECT 1 FROM deliveries d WHERE d.occurrence_id = o.occurrence_id AND d.state = 'reserved')
+       LIMIT ?2)";
+
 /// Forgets occurrences of so long ago whose deliveries were reserved, and all of them started. At most `limit`; returns how many.
 pub(super) fn prune(sql: &mut dyn Sql, prune: &Prune) -> Result<String> {
     let until = sql.now()?.saturating_sub(prune.older_than_ms);
-    let removed = sql.run(
-        "forget occurrences",
-        "DELETE FROM occurrences WHERE occurrence_id IN (
-           SELECT o.occurrence_id FROM occurrences o
-           WHERE o.occurred_at_ms <= ?1 AND o.reserved_at_ms IS NOT NULL AND NOT EXISTS (
-             SELECT 1 FROM deliveries d WHERE d.occurrence_id = o.occurrence_id AND d.state = 'reserved')
-           LIMIT ?2)",
-        &[Value::Int(until), Value::Int(prune.limit)],
-    )?;
+    let removed = sql.run("forget occurrences", PRUNE, &[Value::Int(until), Value::Int(prune.limit)])?;
     Ok(removed.to_string())
 }

@@ -165,16 +165,15 @@ pub(super) struct Prune {
     pub(super) limit: i64,
 }
 
+/// What [`prune`] runs: it looks at what is old enough, by an index.
+pub(super) const PRUNE: &str = "DELETE FROM subscriptions WHERE number IN (
+       SELECT s.number FROM subscriptions s WHERE s.enabled = 0 AND s.updated_at_ms <= ?1 AND NOT EXISTS (
+         SELECT 1 FROM deliveries d WHERE d.subscription_id = s.subscription_id AND d.state = 'reserved')
+       LIMIT ?2)";
+
 /// Forgets subscriptions that were cancelled so long ago and owe no delivery. At most `limit`; returns how many.
 pub(super) fn prune(sql: &mut dyn Sql, prune: &Prune) -> Result<String> {
     let until = sql.now()?.saturating_sub(prune.older_than_ms);
-    let removed = sql.run(
-        "forget subscriptions",
-        "DELETE FROM subscriptions WHERE number IN (
-           SELECT s.number FROM subscriptions s WHERE s.enabled = 0 AND s.updated_at_ms <= ?1 AND NOT EXISTS (
-             SELECT 1 FROM deliveries d WHERE d.subscription_id = s.subscription_id AND d.state = 'reserved')
-           LIMIT ?2)",
-        &[Value::Int(until), Value::Int(prune.limit)],
-    )?;
+    let removed = sql.run("forget subscriptions", PRUNE, &[Value::Int(until), Value::Int(prune.limit)])?;
     Ok(removed.to_string())
 }

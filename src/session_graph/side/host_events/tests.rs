@@ -158,3 +158,17 @@ fn a_damaged_row_is_told() {
     let error = read(&mut Sqlite(&db.0), "subscriptions", "{}").unwrap_err();
     assert_eq!(error.code(), Code::GraphRecordDecode);
 }
+
+#[test]
+fn what_is_too_young_to_be_forgotten_is_not_looked_at() {
+    let db = Db::new();
+    for (statement, index) in
+        [(super::occurrences::PRUNE, "occurrences_age"), (super::subscriptions::PRUNE, "subscriptions_cancelled")]
+    {
+        let mut plan = db.0.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+        let params = vec![rusqlite::types::Value::Integer(1); plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(params), |row| row.get::<_, String>(3)).unwrap();
+        let steps: Vec<String> = steps.map(std::result::Result::unwrap).collect();
+        assert!(steps.iter().any(|step| step.contains(index)), "{steps:?}");
+    }
+}
