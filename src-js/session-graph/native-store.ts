@@ -154,9 +154,12 @@ export class GraphCore {
   async #end(): Promise<void> {
     const quiet = this.#state.close();
     for (const watch of this.#watches) watch.end();
+    // A server that does not answer is waited for no longer than the addon does, which then ends what is in flight.
+    const ended = this.config.postgres !== undefined && this.schemaVersion !== 0 ? call(this.#inner.close()) : undefined;
+    ended?.catch(() => undefined);
     await quiet;
     try {
-      await call(this.#inner.close());
+      await (ended ?? call(this.#inner.close()));
     } catch (error) {
       throw asGraphError(error);
     }

@@ -15,6 +15,7 @@ mod address;
 mod client;
 mod config;
 mod connect;
+mod exchange;
 mod failure;
 mod listen;
 mod migrate;
@@ -35,6 +36,7 @@ use tokio::sync::Notify;
 
 pub use client::{Client, Param};
 pub use config::{Config, PasswordSource, Ssl, Stats};
+pub use exchange::{Ask, Broken, Reply};
 pub use failure::{is_connection_error, pg_error};
 pub use listen::{Listener, Notice};
 pub use migrate::{Migrate, Migration, Needs};
@@ -171,6 +173,14 @@ impl Postgres {
     /// As [`begin`](Self::begin), and `HF_DATABASE` when the server refuses `sql`.
     pub async fn begin_with(&self, sql: &str) -> Result<Transaction> {
         Transaction::begin_with(self.client().await?, sql).await
+    }
+
+    /// Takes a connection for a transaction that begins with the first [`exchange`](Transaction::exchange) on it.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub async fn unbegun(&self) -> Result<Transaction> {
+        self.client().await.map(Transaction::unbegun)
     }
 
     /// Runs `work` in a transaction: commits when it succeeds, rolls back when it fails or is dropped. Retries nothing.

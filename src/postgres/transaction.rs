@@ -26,6 +26,12 @@ impl Transaction {
         Self::begin_with(client, "BEGIN").await
     }
 
+    pub(super) fn unbegun(client: Client) -> Self {
+        // Whoever drops this half way gets a rollback.
+        client.in_transaction.store(true, Ordering::Relaxed);
+        Self { client }
+    }
+
     pub(super) async fn begin_with(client: Client, sql: &str) -> Result<Self> {
         // Set before BEGIN is sent: whoever drops this half way gets a rollback.
         client.in_transaction.store(true, Ordering::Relaxed);

@@ -92,9 +92,22 @@ pub(crate) fn is_about_a_row(error: &HfError) -> bool {
 /// Reads a session; `null` before its first commit.
 pub(crate) fn load(sql: &mut dyn Sql, load: &Load) -> Result<Reply> {
     let mut problems = Problems { tolerant: load.tolerant, found: Vec::new() };
+    sql.ahead(&mut |sql| {
+        // Nothing is found here, nor in the others of its kind.
+        let _ = (head::get(sql), usage::ledger(sql));
+        if !load.path {
+            let _ = graph::full(sql, &mut |_, _| Ok(()));
+        }
+    })?;
     let Some(head) = head::get(sql)? else { return Ok(Reply::text("null".to_owned())) };
     let mut nodes = Slabs::new(load.checked || load.tolerant);
     let leaf = load.leaf_node_id.as_ref().filter(|_| load.path).or(head.leaf.as_ref());
+    sql.ahead(&mut |sql| {
+        let _ = blobs::get(sql, &head.checkpoint_ref, "");
+        if let Some(leaf) = leaf.filter(|_| load.path) {
+            let _ = graph::path(sql, leaf);
+        }
+    })?;
     if load.path {
         if let Some(leaf) = leaf {
             let path = graph::path(sql, leaf);
@@ -152,6 +165,7 @@ fn hydrate(
     let Some(manifest) = problems.skip("manifest", reference, manifest)? else {
         return Ok((None, String::new(), Vec::new()));
     };
+    sql.ahead(&mut |sql| manifest.components().for_each(|(_, part)| drop(blobs::get(sql, part, ""))))?;
     let (mut names, mut parts) = (Vec::new(), Vec::new());
     for (name, part) in manifest.components() {
         let bytes = match blobs::get(sql, part, name) {

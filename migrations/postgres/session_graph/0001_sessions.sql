@@ -12,13 +12,12 @@ CREATE TABLE {schema}.all_store_info (
   store_no BIGINT NOT NULL DEFAULT current_setting('holdfast.store')::bigint
     REFERENCES {schema}.stores (store_no) ON DELETE CASCADE,
   singleton BIGINT NOT NULL CHECK (singleton = 1),
-  next_fencing BIGINT NOT NULL DEFAULT 0,
   live_nodes BIGINT NOT NULL DEFAULT 0,
   tombstoned_nodes BIGINT NOT NULL DEFAULT 0,
   blob_bytes BIGINT NOT NULL DEFAULT 0,
   PRIMARY KEY (store_no)
 );
-CREATE VIEW {schema}.store_info AS SELECT singleton, next_fencing, live_nodes, tombstoned_nodes, blob_bytes
+CREATE VIEW {schema}.store_info AS SELECT singleton, live_nodes, tombstoned_nodes, blob_bytes
   FROM {schema}.all_store_info WHERE store_no = current_setting('holdfast.store')::bigint;
 
 CREATE TABLE {schema}.all_session_head (
@@ -250,3 +249,131 @@ CREATE INDEX attachment_manifest_by_id ON {schema}.all_attachment_manifest
   (store_no, attachment_id);
 CREATE INDEX attachment_manifest_uncommitted ON {schema}.all_attachment_manifest
   (store_no, intent_at_ms, attachment_id) WHERE committed_at_ms IS NULL;
+
+-- Fencing tokens, for all stores: a row with a counter would be held until a commit.
+CREATE SEQUENCE {schema}.claim_fencing;
+
+-- Takes the batches that a claim gets. Returns all that it decided by, with the one that ended the choice: those that carry `token` are
+-- claimed. The numbers of all are in the setting `holdfast.looked` until the transaction ends. Choosing is done by one at a time per store, here
+-- alone: nobody waits for a round trip or a commit of another. `wanted_ids`: exactly these, or none. `damaged`: what is not there.
+CREATE FUNCTION {schema}.claim_work(of_session TEXT, at_turn BIGINT, wanted BIGINT, of_owner TEXT, token TEXT, ttl_ms BIGINT,
+  wanted_ids TEXT[], damaged BIGINT[]) RETURNS SETOF {schema}.queued_work_batches LANGUAGE plpgsql AS $body$
+DECLARE
+  turn BIGINT := hashtextextended(current_schema() || ' session graph claims', current_setting('holdfast.store')::bigint);
+  now_ms BIGINT;
+  fencing BIGINT;
+  head RECORD;
+  each RECORD;
+  page BIGINT[];
+  page_size INT;
+  behind BIGINT;
+  taken BIGINT[];
+  taken_ids TEXT[];
+  looked BIGINT[];
+  locked BIGINT;
+BEGIN
+  -- Of the session, not of the transaction: it must not last until the commit. Whatever happens, it is given back below.
+  PERFORM pg_advisory_lock(turn);
+  <<choosing>> LOOP
+    now_ms := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+    taken := '{}';
+    taken_ids := '{}';
+    looked := '{}';
+    behind := 0;
+    page_size := 1;
+    BEGIN
+      <<pages>> LOOP
+        page := ARRAY(
+          SELECT a.enqueue_seq FROM (
+            (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
+              WHERE b.session_id = of_session AND b.claim_token IS NULL AND b.available_at_ms = 0 AND b.last_attempt = 0
+                AND b.enqueue_seq > behind AND b.enqueue_seq <> ALL (damaged)
+              ORDER BY b.enqueue_seq LIMIT page_size)
+            UNION ALL
+            (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
+              WHERE b.session_id = of_session AND b.claim_token IS NULL AND b.available_at_ms > 0 AND b.available_at_ms <= now_ms
+                AND b.last_attempt = 0 AND b.enqueue_seq > behind AND b.enqueue_seq <> ALL (damaged)
+              ORDER BY b.enqueue_seq LIMIT page_size)
+            UNION ALL
+            (SELECT b.enqueue_seq FROM {schema}.queued_work_batches b
+              WHERE b.session_id = of_session AND b.claim_token IS NOT NULL AND b.claim_expires_at_ms <= now_ms
+                AND b.available_at_ms <= now_ms AND b.last_attempt = 0 AND b.enqueue_seq > behind
+                AND b.enqueue_seq <> ALL (damaged)
+              ORDER BY b.enqueue_seq LIMIT page_size)
+          ) AS a ORDER BY a.enqueue_seq LIMIT page_size);
+        EXIT pages WHEN cardinality(page) = 0;
+        FOR each IN
+          SELECT b.enqueue_seq, b.batch_id, b.delivery_policy, b.slot_policy, b.merge_key_json FROM {schema}.queued_work_batches b
+          WHERE b.enqueue_seq = ANY (page) AND b.available_at_ms <= now_ms AND b.last_attempt = 0
+            AND (b.claim_token IS NULL OR b.claim_expires_at_ms <= now_ms)
+          ORDER BY b.enqueue_seq FOR UPDATE SKIP LOCKED
+        LOOP
+          looked := looked || each.enqueue_seq;
+          IF cardinality(taken) = 0 THEN
+            EXIT pages WHEN at_turn = 1 AND each.delivery_policy <> 'earliest_safe_boundary';
+            head := each;
+          ELSE
+            EXIT pages WHEN each.slot_policy <> 'join' OR each.merge_key_json <> head.merge_key_json
+              OR each.delivery_policy <> head.delivery_policy;
+          END IF;
+          taken := taken || each.enqueue_seq;
+          taken_ids := taken_ids || each.batch_id;
+          EXIT pages WHEN cardinality(taken) >= wanted OR head.slot_policy <> 'join' OR head.merge_key_json = '"never"';
+        END LOOP;
+        EXIT pages WHEN cardinality(page) < page_size;
+        behind := page[page_size];
+        page_size := least(page_size * 4, 64);
+      END LOOP;
+      -- Undoes the block: what was only looked at must not stay locked, or the next who chooses would leave it out.
+      RAISE EXCEPTION USING ERRCODE = 'HF000';
+    EXCEPTION WHEN SQLSTATE 'HF000' THEN
+      NULL;
+    END;
+    IF wanted_ids IS NOT NULL AND wanted_ids <> taken_ids THEN
+      taken := '{}';
+    END IF;
+    EXIT choosing WHEN cardinality(taken) = 0;
+    BEGIN
+      PERFORM FROM {schema}.queued_work_batches b
+        WHERE b.enqueue_seq = ANY (taken) AND b.last_attempt = 0 AND (b.claim_token IS NULL OR b.claim_expires_at_ms <= now_ms)
+        ORDER BY b.enqueue_seq FOR UPDATE SKIP LOCKED;
+      GET DIAGNOSTICS locked = ROW_COUNT;
+      IF locked < cardinality(taken) THEN
+        -- Somebody cancelled or completed one of them just now.
+        RAISE EXCEPTION USING ERRCODE = 'HF000';
+      END IF;
+      fencing := nextval('claim_fencing');
+      UPDATE {schema}.queued_work_batches SET claim_id = 'qwc:' || taken[1] || ':' || fencing, claim_owner_id = of_owner,
+        claim_token = token, claim_fencing_token = fencing, claim_claimed_at_ms = now_ms,
+        claim_expires_at_ms = least(now_ms + ttl_ms, 9007199254740991), attempts = attempts + 1,
+        last_attempt = CASE WHEN attempts + 1 >= max_attempts THEN 1 ELSE 0 END
+        WHERE enqueue_seq = ANY (taken);
+      EXIT choosing;
+    EXCEPTION WHEN SQLSTATE 'HF000' THEN
+      NULL;
+    END;
+  END LOOP;
+  PERFORM pg_advisory_unlock(turn);
+  PERFORM set_config('holdfast.looked', looked::text, true);
+  RETURN QUERY SELECT * FROM {schema}.queued_work_batches b WHERE b.enqueue_seq = ANY (looked) ORDER BY b.enqueue_seq;
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+  PERFORM pg_advisory_unlock(turn);
+  RAISE;
+END
+$body$;
+
+-- Removes the work of a claim that still has so many batches; refuses with HF001 otherwise.
+CREATE FUNCTION {schema}.complete_work(of_session TEXT, of_claim TEXT, of_token TEXT, expected BIGINT) RETURNS VOID
+LANGUAGE plpgsql AS $body$
+DECLARE
+  removed BIGINT;
+BEGIN
+  PERFORM FROM {schema}.queued_work_batches
+    WHERE session_id = of_session AND claim_id = of_claim AND claim_token = of_token ORDER BY enqueue_seq FOR UPDATE;
+  DELETE FROM {schema}.queued_work_batches WHERE session_id = of_session AND claim_id = of_claim AND claim_token = of_token;
+  GET DIAGNOSTICS removed = ROW_COUNT;
+  IF removed <> expected THEN
+    RAISE EXCEPTION 'the claim holds % batches, not %', removed, expected USING ERRCODE = 'HF001';
+  END IF;
+END
+$body$;

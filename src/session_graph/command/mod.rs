@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub(crate) use read::Read;
-pub(crate) use write::Write;
+pub(crate) use write::{Answer, Write};
 
 use super::blob::{Profile, short_hash};
 use super::commit::message::{self, Message};

@@ -79,6 +79,10 @@ impl Commit {
 
     /// Carries it out in a transaction that is undone if it fails.
     pub(crate) fn run(&self, sql: &mut dyn Sql) -> Result<Applied> {
+        sql.ahead(&mut |sql| {
+            // Nothing is found here.
+            let _ = self.reads(sql);
+        })?;
         let before = head::get(sql)?;
         if let Some(before) = before.as_ref().filter(|before| before.session_id != self.session_id) {
             return Err(binding_mismatch(&before.session_id, &self.session_id));
@@ -109,8 +113,12 @@ impl Commit {
             text: self.head_text.clone(),
         };
         head::put(sql, before.as_ref(), &head)?;
-        for completion in &self.completions {
-            queue::complete(sql, completion, now)?;
+        for (place, completion) in self.completions.iter().enumerate() {
+            let is_same =
+                |one: &Completion| (&one.claim_id, &one.lease_token) == (&completion.claim_id, &completion.lease_token);
+            if !self.completions.iter().take(place).any(is_same) {
+                queue::complete(sql, completion, now)?;
+            }
         }
         attachments::commit(sql, &self.session_id, &self.attachments, now)?;
         let result = self.result(head.revision);
@@ -134,6 +142,35 @@ impl Commit {
         }
     }
 
+    /// Whether the leaf is one of the commit's own nodes; most are the last.
+    fn brings_leaf(&self) -> bool {
+        self.leaf.as_ref().is_some_and(|leaf| self.nodes.iter().rev().any(|node| node.id == *leaf))
+    }
+
+    /// Reads what [`run`](Self::run) reads before it writes, to ask for it ahead.
+    fn reads(&self, sql: &mut dyn Sql) -> Result<()> {
+        head::get(sql)?;
+        self.committed_before(sql)?;
+        for completion in &self.completions {
+            // Says that nobody holds it, as nothing is found.
+            let _ = queue::check_completion(sql, &self.session_id, completion);
+        }
+        if matches!(self.delta, Delta::Append) {
+            graph::reads_of_append(sql, &self.nodes)?;
+        }
+        if !matches!(self.delta, Delta::ReplaceFull) && !self.brings_leaf() {
+            let _ = graph::require_leaf(sql, self.leaf.as_deref());
+        }
+        let given = self.checkpoint.given.iter().map(|(_, reference)| reference);
+        for reference in given.chain(&self.retained) {
+            let _ = blobs::require(sql, reference, "");
+        }
+        if !self.usage.is_empty() {
+            usage::last(sql)?;
+        }
+        sql.now().map(drop)
+    }
+
     /// Changes the graph; returns how many nodes are still to be counted.
     fn graph(&self, sql: &mut dyn Sql) -> Result<i64> {
         let added = match self.delta {
@@ -147,8 +184,7 @@ impl Commit {
                 0
             }
         };
-        // Most leaves are the node that was just stored.
-        if self.leaf.is_none() || self.nodes.last().map(|node| &node.id) != self.leaf.as_ref() {
+        if !self.brings_leaf() {
             graph::require_leaf(sql, self.leaf.as_deref())?;
         }
         Ok(added)

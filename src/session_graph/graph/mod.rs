@@ -5,7 +5,7 @@ mod links;
 mod path;
 mod replace;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) use path::{circles, full, path, stored_node};
 pub(crate) use replace::replace;
@@ -38,13 +38,42 @@ pub(crate) fn require_leaf(sql: &mut dyn Sql, leaf: Option<&str>) -> Result<()> 
     }
 }
 
+fn last_seq(sql: &mut dyn Sql) -> Result<i64> {
+    let statement = "SELECT COALESCE(max(seq), 0) FROM graph_nodes";
+    Ok(first(sql, "append nodes", statement, &[], |row| row.int(0))?.unwrap_or(0))
+}
+
+/// Whether a stored node names a parent that is not stored.
+fn has_dangling(sql: &mut dyn Sql) -> Result<bool> {
+    let statement = "SELECT 1 FROM graph_nodes WHERE parent_seq IS NULL AND parent_node_id IS NOT NULL LIMIT 1";
+    Ok(first(sql, "append nodes", statement, &[], |row| row.int(0))?.is_some())
+}
+
+/// Reads what [`append`] depends on, to ask for it ahead.
+pub(crate) fn reads_of_append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    last_seq(sql)?;
+    has_dangling(sql)?;
+    let mut known = HashSet::with_capacity(nodes.len());
+    for node in nodes {
+        if let Some(parent) = node.parent.as_deref().filter(|parent| known.insert(*parent)) {
+            seq_of(sql, parent)?;
+        }
+        known.insert(&node.id);
+    }
+    Ok(())
+}
+
 /// Appends nodes in this order. Counts none of them.
 pub(crate) fn append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
-    let statement = "SELECT COALESCE(max(seq), 0) FROM graph_nodes";
-    let last = first(sql, "append nodes", statement, &[], |row| row.int(0))?.unwrap_or(0);
+    let last = last_seq(sql)?;
+    // Whether somebody may have named one of them as a parent before it was there. Where asking costs more than looking, all may.
+    let mut may_adopt = sql.is_embedded() || has_dangling(sql)?;
     let mut known: HashMap<&str, i64> = HashMap::with_capacity(nodes.len());
     let mut adopters = Vec::new();
     for (seq, node) in (last + 1..).zip(nodes) {
@@ -56,8 +85,12 @@ pub(crate) fn append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
                 None => seq_of(sql, parent)?,
             },
         };
+        may_adopt |= node.parent.is_some() && parent_seq.is_none();
         insert(sql, seq, node, parent_seq)?;
         known.insert(&node.id, seq);
+        if !may_adopt {
+            continue;
+        }
         // Who named this one as a parent before it was there.
         let adopted = sql.run(
             "link nodes",
@@ -73,19 +106,17 @@ pub(crate) fn append(sql: &mut dyn Sql, nodes: &[NewNode]) -> Result<()> {
 }
 
 fn insert(sql: &mut dyn Sql, seq: i64, node: &NewNode, parent_seq: Option<i64>) -> Result<()> {
-    let added = sql.run(
+    sql.store_new(
         "store a node",
         "INSERT INTO graph_nodes (seq, node_id, parent_node_id, parent_seq) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO NOTHING",
         &[Value::Int(seq), Value::Text(&node.id), Value::OptText(node.parent.as_deref()), Value::OptInt(parent_seq)],
+        &|| node_collision(&node.id),
     )?;
-    if added == 0 {
-        return Err(node_collision(&node.id));
-    }
     #[cfg(test)]
     assert_ne!(node.id, "panic after insert");
     let statement = "INSERT INTO graph_bodies (seq, node_json) VALUES (?1, ?2)";
-    sql.run("store a node", statement, &[Value::Int(seq), Value::Text(&node.text)]).map(drop)
+    sql.post("store a node", statement, &[Value::Int(seq), Value::Text(&node.text)])
 }
 
 /// Hides nodes from every read.

@@ -6,16 +6,30 @@ use crate::error::Result;
 use crate::session_graph::error::{graph_corrupt, record_decode};
 use crate::session_graph::sql::{EachBody, Sql, Value, first};
 
+const WALK: &str = "WITH RECURSIVE walk (seq, parent_seq) AS (
+       SELECT seq, parent_seq FROM graph_nodes WHERE node_id = ?1 AND tombstoned = 0
+       UNION SELECT n.seq, n.parent_seq FROM walk w JOIN graph_nodes n ON n.seq = w.parent_seq WHERE n.tombstoned = 0)
+     SELECT seq, parent_seq FROM walk";
+/// A server that has not counted a table yet takes it for a small one, and would read all of the session for each node of the path. Where
+/// `OFFSET 0` stands, it has to look each one up.
+const WALK_LOOKING_UP: &str = "WITH RECURSIVE walk (seq, parent_seq) AS (
+       SELECT seq, parent_seq FROM graph_nodes WHERE node_id = ?1 AND tombstoned = 0
+       UNION SELECT n.seq, n.parent_seq FROM walk w CROSS JOIN LATERAL (
+         SELECT n.seq, n.parent_seq FROM graph_nodes n WHERE n.seq = w.parent_seq AND n.tombstoned = 0 OFFSET 0) AS n)
+     SELECT seq, parent_seq FROM walk";
+const FULL: &str = "SELECT n.seq, b.node_json FROM graph_nodes n LEFT JOIN graph_bodies b ON b.seq = n.seq
+     WHERE n.tombstoned = 0 ORDER BY n.seq";
+const FULL_LOOKING_UP: &str = "SELECT n.seq, b.node_json FROM graph_nodes n
+     LEFT JOIN LATERAL (SELECT b.node_json FROM graph_bodies b WHERE b.seq = n.seq OFFSET 0) AS b ON true
+     WHERE n.tombstoned = 0 ORDER BY n.seq";
+
 /// The nodes from the root to `leaf`, by `seq`: up to the first parent that is missing or hidden. None where the leaf itself is.
 pub(crate) fn path(sql: &mut dyn Sql, leaf: &str) -> Result<Vec<i64>> {
     let mut links = HashMap::new();
     let mut start = None;
     sql.rows(
         "walk to the root",
-        "WITH RECURSIVE walk (seq, parent_seq) AS (
-           SELECT seq, parent_seq FROM graph_nodes WHERE node_id = ?1 AND tombstoned = 0
-           UNION SELECT n.seq, n.parent_seq FROM walk w JOIN graph_nodes n ON n.seq = w.parent_seq WHERE n.tombstoned = 0)
-         SELECT seq, parent_seq FROM walk",
+        if sql.is_embedded() { WALK } else { WALK_LOOKING_UP },
         &[Value::Text(leaf)],
         &mut |row| {
             let seq = row.int(0)?;
@@ -44,16 +58,10 @@ pub(crate) fn path(sql: &mut dyn Sql, leaf: &str) -> Result<Vec<i64>> {
 
 /// Hands all nodes that are not hidden to `each`, in the order in which they were stored.
 pub(crate) fn full(sql: &mut dyn Sql, each: EachBody<'_>) -> Result<()> {
-    sql.rows(
-        "read nodes",
-        "SELECT n.seq, b.node_json FROM graph_nodes n LEFT JOIN graph_bodies b ON b.seq = n.seq
-         WHERE n.tombstoned = 0 ORDER BY n.seq",
-        &[],
-        &mut |row| {
-            each(row.int(0)?, row.opt_text(1))?;
-            Ok(true)
-        },
-    )
+    sql.rows("read nodes", if sql.is_embedded() { FULL } else { FULL_LOOKING_UP }, &[], &mut |row| {
+        each(row.int(0)?, row.opt_text(1))?;
+        Ok(true)
+    })
 }
 
 /// The JSON of one node; `None` for an unknown and a hidden one.

@@ -25,13 +25,12 @@ pub(crate) struct Cancel {
 /// without items.
 pub(crate) fn cancel(sql: &mut dyn Sql, cancel: &Cancel) -> Result<String> {
     let Cancel { session_id, batch_id, with_reason, retain_ms } = cancel;
-    let found = first(
-        sql,
-        "look for a batch",
-        concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND batch_id = ?2"),
-        &[Value::Text(session_id), Value::Text(batch_id)],
-        Stored::read,
-    )?;
+    let look = concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND batch_id = ?2");
+    let locking =
+        concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND batch_id = ?2 FOR UPDATE");
+    let look = if sql.is_embedded() { look } else { locking };
+    let values = [Value::Text(session_id), Value::Text(batch_id)];
+    let found = first(sql, "look for a batch", look, &values, Stored::read)?;
     let now = sql.now()?;
     let mut stored = match found {
         Some(stored) if !stored.is_live(now) => stored,
@@ -50,7 +49,7 @@ pub(crate) fn cancel(sql: &mut dyn Sql, cancel: &Cancel) -> Result<String> {
         }
     };
     fill(sql, &mut stored)?;
-    sql.run("cancel a batch", "DELETE FROM queued_work_batches WHERE batch_id = ?1", &[Value::Text(batch_id)])?;
+    sql.post("cancel a batch", "DELETE FROM queued_work_batches WHERE batch_id = ?1", &[Value::Text(batch_id)])?;
     let retain_ms = retain_ms.or(stored.retain_ms);
     let batch = stored.or_remains(session_id);
     if let Some(retain_ms) = retain_ms {

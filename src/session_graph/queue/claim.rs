@@ -9,9 +9,11 @@ use crate::error::Result;
 use crate::json;
 use crate::session_graph::commit::message::Completion;
 use crate::session_graph::error::claim_expired;
-use crate::session_graph::sql::{Sql, Value, all};
+use crate::session_graph::sql::{Row, Sql, Value, all};
 use crate::session_graph::tables::info;
 
+/// The SQLSTATE by which `complete_work` refuses.
+const NOT_HELD: &str = "HF001";
 /// Batches that are looked at together.
 const PAGE: i64 = 16;
 /// Times beyond it are no safe integers of JavaScript.
@@ -48,9 +50,9 @@ pub(crate) struct Claim {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Held {
-    session_id: String,
-    claim_id: String,
-    lease_token: String,
+    pub(super) session_id: String,
+    pub(super) claim_id: String,
+    pub(super) lease_token: String,
 }
 
 /// A longer (or shorter) lease.
@@ -58,9 +60,9 @@ pub(crate) struct Held {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Renewal {
     #[serde(flatten)]
-    held: Held,
-    batch_ids: Vec<String>,
-    lease_ttl_ms: i64,
+    pub(super) held: Held,
+    pub(super) batch_ids: Vec<String>,
+    pub(super) lease_ttl_ms: i64,
 }
 
 /// Whether a claim would find something. Reads only.
@@ -146,21 +148,30 @@ pub(crate) fn claim(sql: &mut dyn Sql, claim: &Claim) -> Result<String> {
     ))
 }
 
+/// A batch that carries a claim.
+struct Carrier {
+    id: String,
+    /// Whether its end is to be remembered.
+    is_remembered: bool,
+}
+
 /// The batches that carry a claim.
-fn carriers(sql: &mut dyn Sql, session: &str, claim: &str, token: &str) -> Result<Vec<String>> {
+fn carriers(sql: &mut dyn Sql, session: &str, claim: &str, token: &str) -> Result<Vec<Carrier>> {
     all(
         sql,
         "look for a claim",
-        "SELECT batch_id FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
+        "SELECT batch_id, retain_ms FROM queued_work_batches
+         WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3",
         &[Value::Text(session), Value::Text(claim), Value::Text(token)],
-        |row| row.string(0),
+        |row| Ok(Carrier { id: row.string(0)?, is_remembered: row.opt_int(1)?.is_some() }),
     )
 }
 
 /// Whether the batches that carry a claim are exactly these, each once.
 fn holds(sql: &mut dyn Sql, session: &str, claim: &str, token: &str, ids: &[String]) -> Result<bool> {
-    let mut carried = carriers(sql, session, claim, token)?;
-    let mut ids = ids.to_vec();
+    let carried = carriers(sql, session, claim, token)?;
+    let mut carried: Vec<&String> = carried.iter().map(|carrier| &carrier.id).collect();
+    let mut ids: Vec<&String> = ids.iter().collect();
     carried.sort_unstable();
     ids.sort_unstable();
     Ok(!ids.is_empty() && carried == ids)
@@ -195,7 +206,7 @@ pub(crate) struct Abandonment {
 
 /// Frees what still carries the claim.
 pub(crate) fn abandon(sql: &mut dyn Sql, Abandonment { held, uncounted }: &Abandonment) -> Result<()> {
-    sql.run(
+    sql.post(
         "abandon a claim",
         "UPDATE queued_work_batches SET claim_id = NULL, claim_owner_id = NULL, claim_token = NULL,
          claim_fencing_token = 0, claim_claimed_at_ms = 0, claim_expires_at_ms = 0, attempts = attempts - ?4,
@@ -208,7 +219,6 @@ pub(crate) fn abandon(sql: &mut dyn Sql, Abandonment { held, uncounted }: &Aband
             Value::Int((*uncounted).into()),
         ],
     )
-    .map(drop)
 }
 
 /// Requires that completed work is still owned: in the session of the commit, and exactly what the claim took.
@@ -222,23 +232,42 @@ pub(crate) fn check_completion(sql: &mut dyn Sql, session: &str, completion: &Co
 
 /// Removes completed work, and remembers the end of what asked for it.
 pub(crate) fn complete(sql: &mut dyn Sql, completion: &Completion, now: i64) -> Result<()> {
-    let Completion { session_id, claim_id, lease_token, .. } = completion;
+    let Completion { session_id, claim_id, lease_token, batch_ids } = completion;
+    let held = [Value::Text(session_id), Value::Text(claim_id), Value::Text(lease_token)];
     let mut remembered = Vec::new();
-    sql.rows(
-        "complete a claim",
-        concat!(
+    let mut remember = |row: &dyn Row| {
+        let done = Stored::read(row)?;
+        if done.retain_ms.is_some() {
+            remembered.push(done);
+        }
+        Ok(true)
+    };
+    if sql.is_embedded() {
+        let remove = concat!(
             "DELETE FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3 RETURNING ",
             columns!()
-        ),
-        &[Value::Text(session_id), Value::Text(claim_id), Value::Text(lease_token)],
-        &mut |row| {
-            let done = Stored::read(row)?;
-            if done.retain_ms.is_some() {
-                remembered.push(done);
-            }
-            Ok(true)
-        },
-    )?;
+        );
+        sql.rows("complete a claim", remove, &held, &mut remember)?;
+    } else {
+        if carriers(sql, session_id, claim_id, lease_token)?.iter().any(|carrier| carrier.is_remembered) {
+            let read = concat!(
+                "SELECT ",
+                columns!(),
+                " FROM queued_work_batches WHERE session_id = ?1 AND claim_id = ?2 AND claim_token = ?3"
+            );
+            sql.rows("complete a claim", read, &held, &mut remember)?;
+        }
+        // Others may claim what has lapsed since it was looked at: this locks, compares, and refuses by itself. As long as a batch carries
+        // the token, nothing else of it changes.
+        let [session, claim, token] = held;
+        sql.post_or(
+            "complete a claim",
+            "SELECT complete_work(?1, ?2, ?3, ?4)",
+            &[session, claim, token, Value::Int(batch_ids.len() as i64)],
+            NOT_HELD,
+            claim_expired(session_id, claim_id),
+        )?;
+    }
     for done in remembered {
         let retain_ms = done.retain_ms.unwrap_or(0);
         finished::remember(sql, &done.or_remains(session_id), Outcome::Completed, retain_ms, now)?;

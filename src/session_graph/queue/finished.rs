@@ -30,7 +30,7 @@ impl Outcome {
 /// Remembers how a batch ended, and clears away some of what is not to be remembered any more.
 pub(super) fn remember(sql: &mut dyn Sql, batch: &Batch, outcome: Outcome, retain_ms: i64, now: i64) -> Result<()> {
     let text = Batch { items: Vec::new(), ..batch.clone() }.text();
-    sql.run(
+    sql.post(
         "remember a batch",
         "INSERT INTO queued_work_finished
          (batch_id, session_id, source_key, outcome, attempts, finished_at_ms, expires_at_ms, batch_json)
@@ -46,17 +46,26 @@ pub(super) fn remember(sql: &mut dyn Sql, batch: &Batch, outcome: Outcome, retai
             Value::Text(&text),
         ],
     )?;
-    clear(sql, now, CLEARED_MAX).map(drop)
+    let statement = forgetting(sql);
+    sql.post("forget batches", statement, &[Value::Int(now), Value::Int(CLEARED_MAX)])
+}
+
+/// The statement that clears away. Many may do that at once in PostgreSQL: they leave each other's rows alone.
+fn forgetting(sql: &dyn Sql) -> &'static str {
+    if sql.is_embedded() {
+        "DELETE FROM queued_work_finished WHERE batch_id IN
+         (SELECT batch_id FROM queued_work_finished WHERE expires_at_ms <= ?1 ORDER BY expires_at_ms LIMIT ?2)"
+    } else {
+        "DELETE FROM queued_work_finished WHERE batch_id = ANY (ARRAY
+         (SELECT batch_id FROM queued_work_finished WHERE expires_at_ms <= ?1 ORDER BY expires_at_ms LIMIT ?2
+          FOR UPDATE SKIP LOCKED))"
+    }
 }
 
 /// Clears away at most `limit` of what is not to be remembered any more; tells how many.
 pub(crate) fn clear(sql: &mut dyn Sql, now: i64, limit: i64) -> Result<u64> {
-    sql.run(
-        "forget batches",
-        "DELETE FROM queued_work_finished WHERE batch_id IN
-         (SELECT batch_id FROM queued_work_finished WHERE expires_at_ms <= ?1 ORDER BY expires_at_ms LIMIT ?2)",
-        &[Value::Int(now), Value::Int(limit)],
-    )
+    let statement = forgetting(sql);
+    sql.run("forget batches", statement, &[Value::Int(now), Value::Int(limit)])
 }
 
 /// The batch of a source key whose end is remembered, as JSON.
@@ -67,7 +76,7 @@ pub(super) fn by_key(sql: &mut dyn Sql, session: &str, key: &str, now: i64) -> R
         "SELECT batch_json, outcome, finished_at_ms FROM queued_work_finished
          WHERE session_id = ?1 AND source_key = ?2 AND expires_at_ms > ?3 ORDER BY expires_at_ms DESC LIMIT 1",
         &[Value::Text(session), Value::Text(key), Value::Int(now)],
-        ended,
+        |row| ended(row, 0),
     )
 }
 
@@ -87,15 +96,20 @@ pub(super) fn by_id(sql: &mut dyn Sql, session: &str, id: &str, now: i64) -> Res
         &[Value::Text(session), Value::Text(id), Value::Int(now)],
         |row| {
             let is_cancelled = row.text(1)? == Outcome::Cancelled.stored();
-            Ok(if is_cancelled { Ended::Cancelled(ended(row)?) } else { Ended::Completed(row.int(2)?) })
+            Ok(if is_cancelled { Ended::Cancelled(ended(row, 0)?) } else { Ended::Completed(row.int(2)?) })
         },
     )
 }
 
-fn ended(row: &dyn Row) -> Result<String> {
-    let batch = row.text(0)?;
+/// A batch that is over, as JSON: `batch_json`, `outcome` and `finished_at_ms`, from the column `first` on.
+pub(super) fn ended(row: &dyn Row, first: usize) -> Result<String> {
+    let batch = row.text(first)?;
     let batch = batch.strip_suffix('}').unwrap_or(batch);
-    Ok(format!("{batch},\"finished\":{{\"outcome\":{},\"atEpochMs\":{}}}}}", json::quote(row.text(1)?), row.int(2)?))
+    Ok(format!(
+        "{batch},\"finished\":{{\"outcome\":{},\"atEpochMs\":{}}}}}",
+        json::quote(row.text(first + 1)?),
+        row.int(first + 2)?
+    ))
 }
 
 /// What is known of a batch, as JSON.

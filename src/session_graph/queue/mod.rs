@@ -5,6 +5,7 @@ mod cancel;
 mod claim;
 mod dead;
 mod finished;
+pub(crate) mod postgres;
 mod rows;
 
 pub(crate) use batch::Draft;

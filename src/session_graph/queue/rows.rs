@@ -152,9 +152,9 @@ pub(super) fn fill(sql: &mut dyn Sql, stored: &mut Stored) -> Result<()> {
     Ok(())
 }
 
-type Item = std::result::Result<(i64, String, String), String>;
+pub(super) type Item = std::result::Result<(i64, String, String), String>;
 
-fn item(row: &dyn Row, first: usize) -> Item {
+pub(super) fn item(row: &dyn Row, first: usize) -> Item {
     let read =
         || -> Result<(i64, String, String)> { Ok((row.int(first)?, row.string(first + 1)?, row.string(first + 2)?)) };
     let item = read().map_err(|_| "an item cannot be read".to_owned())?;
@@ -164,7 +164,7 @@ fn item(row: &dyn Row, first: usize) -> Item {
     Ok(item)
 }
 
-fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, String> {
+pub(super) fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, String> {
     let mut out = Vec::with_capacity(items.len());
     for (place, item) in (0_i64..).zip(items) {
         let (index, id, payload) = item?;
@@ -176,18 +176,25 @@ fn collect(items: Vec<Item>) -> std::result::Result<Vec<(String, String)>, Strin
     Ok(out)
 }
 
+/// The batch that is stored with the same source key.
+pub(super) fn known(sql: &mut dyn Sql, draft: &Draft) -> Result<Option<Stored>> {
+    let Some(key) = &draft.source_key else { return Ok(None) };
+    let mut known = first(
+        sql,
+        "look for a source key",
+        concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND source_key = ?2"),
+        &[Value::Text(&draft.session_id), Value::Text(key)],
+        Stored::read,
+    )?;
+    if let Some(known) = &mut known {
+        fill(sql, known)?;
+    }
+    Ok(known)
+}
+
 /// Stores a batch, or finds the one with the same source key. Returns its JSON.
 pub(crate) fn enqueue(sql: &mut dyn Sql, draft: &Draft) -> Result<String> {
-    if let Some(key) = &draft.source_key
-        && let Some(mut known) = first(
-            sql,
-            "look for a source key",
-            concat!("SELECT ", columns!(), " FROM queued_work_batches WHERE session_id = ?1 AND source_key = ?2"),
-            &[Value::Text(&draft.session_id), Value::Text(key)],
-            Stored::read,
-        )?
-    {
-        fill(sql, &mut known)?;
+    if let Some(known) = known(sql, draft)? {
         return match known.batch {
             Ok(batch) => Ok(batch.text()),
             Err(why) => Err(queue_corrupt(&known.id, &why)),

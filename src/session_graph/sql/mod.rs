@@ -66,13 +66,51 @@ pub(crate) trait Sql {
     fn bodies(&mut self, seqs: &[i64], each: EachBody<'_>) -> Result<()>;
 
     /// Whether it is SQLite: one writer at a time, statements that cost next to nothing, and blobs that are found by a number, the
-    /// beginning of their hash.
+    /// beginning of their hash. Elsewhere statements whose answer nobody needs go out together: then one that says it all beats two of
+    /// which the second depends on the answer to the first.
     fn is_embedded(&self) -> bool {
         false
     }
 
     /// The wall clock, in milliseconds since 1970.
     fn now(&mut self) -> Result<i64>;
+
+    /// Runs a statement whose answer nobody needs. It may go out later, before the next question or with the commit, and its failure is
+    /// told then.
+    fn post(&mut self, doing: &'static str, sql: &'static str, params: &[Value<'_>]) -> Result<()> {
+        self.run(doing, sql, params).map(drop)
+    }
+
+    /// Like [`post`](Self::post): where the database refuses with the SQLSTATE `state`, the error is `refusal`.
+    fn post_or(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        params: &[Value<'_>],
+        _state: &'static str,
+        _refusal: HfError,
+    ) -> Result<()> {
+        self.post(doing, sql, params)
+    }
+
+    /// Stores a row whose key must be new, else the error is `taken`; told when, as by [`post`](Self::post). `sql` ends with `ON CONFLICT DO
+    /// NOTHING`.
+    fn store_new(
+        &mut self,
+        doing: &'static str,
+        sql: &'static str,
+        params: &[Value<'_>],
+        taken: &dyn Fn() -> HfError,
+    ) -> Result<()> {
+        if self.run(doing, sql, params)? == 0 { Err(taken()) } else { Ok(()) }
+    }
+
+    /// Says what is about to be read, so that it can be asked for together: `reads` makes the very calls that will follow, sees no rows,
+    /// and what it returns is of no use. The answers hold until the next [`run`](Self::run), so who reads what it has posted itself must not
+    /// have asked for it ahead. Nothing to do where asking costs nothing.
+    fn ahead(&mut self, _reads: &mut dyn FnMut(&mut dyn Sql)) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads the first row of an answer.

@@ -18,7 +18,7 @@ pub(crate) struct Intent {
 
 /// Announces an attachment; the first announcement counts.
 pub(crate) fn record(sql: &mut dyn Sql, intent: &Intent) -> Result<()> {
-    sql.run(
+    sql.post(
         "announce an attachment",
         "INSERT INTO attachment_manifest (session_id, attachment_id, canonical_uri, intent_at_ms)
          VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
@@ -29,13 +29,12 @@ pub(crate) fn record(sql: &mut dyn Sql, intent: &Intent) -> Result<()> {
             Value::Int(intent.intent_at_epoch_ms),
         ],
     )
-    .map(drop)
 }
 
 /// Marks attachments of a session as committed; those that are keep their time.
 pub(crate) fn commit(sql: &mut dyn Sql, session_id: &str, ids: &[String], now: i64) -> Result<()> {
     for id in ids {
-        sql.run(
+        sql.post(
             "commit an attachment",
             "UPDATE attachment_manifest SET committed_at_ms = ?3
              WHERE session_id = ?1 AND attachment_id = ?2 AND committed_at_ms IS NULL",

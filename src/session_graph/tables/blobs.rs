@@ -74,7 +74,8 @@ pub(crate) fn put(sql: &mut dyn Sql, packed: &Packed, now: i64) -> Result<()> {
     if added > 0 { info::add_bytes(sql, added) } else { Ok(()) }
 }
 
-/// Stores a blob; returns the bytes that are to be counted. Of one that is stored already only the age begins anew.
+/// Stores a blob; returns the bytes that are to be counted: none where the same statement counts them. Of one that is stored already only
+/// the age begins anew.
 pub(crate) fn add(sql: &mut dyn Sql, packed: &Packed, now: i64) -> Result<i64> {
     let bytes = i64::try_from(packed.content.len()).unwrap_or(i64::MAX);
     let values = [
@@ -84,26 +85,24 @@ pub(crate) fn add(sql: &mut dyn Sql, packed: &Packed, now: i64) -> Result<i64> {
         Value::Int(packed.raw_len),
         Value::Int(now),
         Value::Bytes(&packed.content),
+        Value::Int(bytes),
     ];
     if !sql.is_embedded() {
-        let added = sql.run(
+        sql.post(
             "store a blob",
-            "INSERT INTO blobs (hash, kind, codec, raw_len, created_at_ms, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO NOTHING",
+            "WITH added AS (
+               INSERT INTO blobs (hash, kind, codec, raw_len, created_at_ms, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT DO NOTHING RETURNING 1),
+             aged AS (
+               UPDATE blobs SET created_at_ms = ?5
+               WHERE hash = ?1 AND created_at_ms <> ?5 AND NOT EXISTS (SELECT FROM added))
+             UPDATE store_info SET blob_bytes = blob_bytes + ?7 WHERE EXISTS (SELECT FROM added)",
             &values,
-        )?;
-        if added > 0 {
-            return Ok(bytes);
-        }
-        sql.run(
-            "store a blob",
-            "UPDATE blobs SET created_at_ms = ?2 WHERE hash = ?1 AND created_at_ms <> ?2",
-            &[Value::Text(&packed.hash), Value::Int(now)],
         )?;
         return Ok(0);
     }
     let prefix = Value::Int(prefix(&packed.hash));
-    let [hash, kind, codec, raw_len, now, content] = values;
+    let [hash, kind, codec, raw_len, now, content, _] = values;
     let added = sql.run(
         "store a blob",
         "INSERT INTO blobs (prefix, hash, kind, codec, raw_len, created_at_ms, content)

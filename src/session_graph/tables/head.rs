@@ -63,22 +63,21 @@ pub(crate) fn put(sql: &mut dyn Sql, before: Option<&Head>, head: &Head) -> Resu
     let links = [Value::Int(head.revision), Value::OptText(head.leaf.as_deref()), Value::Text(&head.checkpoint_ref)];
     let [revision, leaf, checkpoint] = links;
     match before {
-        None => sql.run(
+        None => sql.post(
             "make the head",
             "INSERT INTO session_head (singleton, session_id, head_revision, leaf_node_id, checkpoint_ref, head_json)
              VALUES (1, ?1, ?2, ?3, ?4, ?5)",
             &[Value::Text(&head.session_id), revision, leaf, checkpoint, Value::Text(&head.text)],
         ),
-        Some(before) if before.text == head.text => sql.run(
+        Some(before) if before.text == head.text => sql.post(
             "move the head",
             "UPDATE session_head SET head_revision = ?1, leaf_node_id = ?2, checkpoint_ref = ?3",
             &links,
         ),
-        Some(_) => sql.run(
+        Some(_) => sql.post(
             "replace the head",
             "UPDATE session_head SET head_revision = ?1, leaf_node_id = ?2, checkpoint_ref = ?3, head_json = ?4",
             &[revision, leaf, checkpoint, Value::Text(&head.text)],
         ),
     }
-    .map(drop)
 }

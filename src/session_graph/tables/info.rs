@@ -30,25 +30,25 @@ pub(crate) fn add(sql: &mut dyn Sql, live_nodes: i64, blob_bytes: i64) -> Result
         return Ok(());
     }
     let statement = "UPDATE store_info SET live_nodes = live_nodes + ?1, blob_bytes = blob_bytes + ?2";
-    sql.run("count nodes and bytes", statement, &[Value::Int(live_nodes), Value::Int(blob_bytes)]).map(drop)
+    sql.post("count nodes and bytes", statement, &[Value::Int(live_nodes), Value::Int(blob_bytes)])
 }
 
 /// Counts nodes.
 pub(crate) fn add_nodes(sql: &mut dyn Sql, live: i64, tombstoned: i64) -> Result<()> {
     let statement = "UPDATE store_info SET live_nodes = live_nodes + ?1, tombstoned_nodes = tombstoned_nodes + ?2";
-    sql.run("count nodes", statement, &[Value::Int(live), Value::Int(tombstoned)]).map(drop)
+    sql.post("count nodes", statement, &[Value::Int(live), Value::Int(tombstoned)])
 }
 
 /// Sets how many nodes there are.
 pub(crate) fn set_nodes(sql: &mut dyn Sql, live: i64, tombstoned: i64) -> Result<()> {
     let statement = "UPDATE store_info SET live_nodes = ?1, tombstoned_nodes = ?2";
-    sql.run("count nodes", statement, &[Value::Int(live), Value::Int(tombstoned)]).map(drop)
+    sql.post("count nodes", statement, &[Value::Int(live), Value::Int(tombstoned)])
 }
 
 /// Counts the bytes of blobs.
 pub(crate) fn add_bytes(sql: &mut dyn Sql, bytes: i64) -> Result<()> {
     let statement = "UPDATE store_info SET blob_bytes = blob_bytes + ?1";
-    sql.run("count bytes", statement, &[Value::Int(bytes)]).map(drop)
+    sql.post("count bytes", statement, &[Value::Int(bytes)])
 }
 
 /// Returns the next fencing token: larger than all before.

@@ -23,11 +23,10 @@ pub(crate) fn put(
     result: &str,
     now: i64,
 ) -> Result<()> {
-    sql.run(
+    sql.post(
         "record a turn",
         "INSERT INTO runtime_turn_commits (session_id, turn_id, turn_commit_hash, result_json, committed_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5)",
         &[Value::Text(session_id), Value::Text(turn_id), Value::Text(hash), Value::Text(result), Value::Int(now)],
     )
-    .map(drop)
 }

@@ -59,13 +59,18 @@ impl Usage {
     }
 }
 
+/// The number of the last entry.
+pub(crate) fn last(sql: &mut dyn Sql) -> Result<i64> {
+    let statement = "SELECT COALESCE(max(seq), 0) FROM usage_deltas";
+    Ok(first(sql, "append usage", statement, &[], |row| row.int(0))?.unwrap_or(0))
+}
+
 /// Appends entries, and adds them to the sums.
 pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
     if entries.is_empty() {
         return Ok(());
     }
-    let statement = "SELECT COALESCE(max(seq), 0) FROM usage_deltas";
-    let last = first(sql, "append usage", statement, &[], |row| row.int(0))?.unwrap_or(0);
+    let last = last(sql)?;
     for (seq, entry) in (last + 1..).zip(entries) {
         let tokens = entry.usage;
         let values = [
@@ -77,7 +82,7 @@ pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
             Value::Int(tokens.cached_input_tokens),
             Value::Int(tokens.reasoning_tokens),
         ];
-        sql.run(
+        sql.post(
             "append usage",
             "INSERT INTO usage_deltas
              (seq, source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens)
@@ -85,6 +90,20 @@ pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
             &values,
         )?;
         if entry.is_nothing() {
+            continue;
+        }
+        if !sql.is_embedded() {
+            sql.post(
+                "add usage",
+                "WITH added AS (
+                   UPDATE usage_totals SET input_tokens = input_tokens + ?4, output_tokens = output_tokens + ?5,
+                   cached_input_tokens = cached_input_tokens + ?6, reasoning_tokens = reasoning_tokens + ?7
+                   WHERE source = ?2 AND model = ?3 RETURNING 1)
+                 INSERT INTO usage_totals
+                 (first_seq, source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT EXISTS (SELECT FROM added)",
+                &values,
+            )?;
             continue;
         }
         let [_, sums @ ..] = values;

@@ -20,8 +20,9 @@ const MIGRATIONS: &[Migration] = &[Migration {
     sql: include_str!("../../../../migrations/postgres/session_graph/0001_sessions.sql"),
 }];
 
-/// How long closing waits for connections.
-const CLOSE: Duration = Duration::from_secs(5);
+/// How long the server waits for the next statement of a transaction. A process that stands still holds up others no longer; one that goes
+/// on after that runs its command again.
+const STANDSTILL_MS: u64 = 10_000;
 
 /// By what they were opened with: the place, and how many stores use it.
 type Open = HashMap<String, (Arc<Place>, usize)>;
@@ -51,7 +52,8 @@ impl Place {
             return Ok(Arc::clone(place));
         }
         let mut connection = config.connection.clone();
-        connection.close_timeout.get_or_insert(CLOSE);
+        // The server takes some of these statements for expensive ones, and compiles them for longer than they run.
+        connection.session.get_or_insert_with(|| "SET jit = off".to_owned());
         let place = Arc::new(Self {
             postgres: Postgres::new(connection)?,
             runtime: network::handle()?,
@@ -92,15 +94,16 @@ impl Place {
     /// What holds for a transaction of a store.
     pub(super) fn settings(&self, number: i64, busy_timeout_ms: u64) -> String {
         format!(
-            "SET LOCAL lock_timeout = {}; SET LOCAL search_path TO {}; SET LOCAL holdfast.store = '{number}'",
+            "SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {STANDSTILL_MS}; \
+             SET LOCAL search_path TO {}; SET LOCAL holdfast.store = '{number}'",
             // 0 would be for ever.
             busy_timeout_ms.clamp(1, i32::MAX as u64),
             quote_ident(&self.schema)
         )
     }
 
-    /// Closes the connections with the last store, and tells.
-    pub(super) fn leave(&self, done: Done<()>) {
+    /// Closes the connections with the last store, waiting for what they do for at most `limit`, and tells.
+    pub(super) fn leave(&self, limit: Duration, done: Done<()>) {
         let is_last = {
             let mut open = open();
             let left = open.get_mut(&self.key).map_or(0, |(_, users)| {
@@ -112,6 +115,6 @@ impl Place {
             }
             left == 0
         };
-        if is_last { self.postgres.close(Box::new(done)) } else { done(Ok(())) }
+        if is_last { self.postgres.close_within(limit, Box::new(done)) } else { done(Ok(())) }
     }
 }
