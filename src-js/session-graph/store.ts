@@ -1,5 +1,5 @@
 /** `SessionGraphStore`: one session in one file. */
-import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkObject, checkText, print } from './arguments';
+import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkObject, checkSignal, checkText, print } from './arguments';
 import { coreOf, put, question } from './base-store';
 import type { PersistedSessionRead, RuntimeCommit, RuntimeCommitResult, SessionReadScope } from './commit-types';
 import { UnsupportedReadScopeError } from './errors';
@@ -82,8 +82,9 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    * @param opts `deep`: compares each blob with its hash and looks at each node; default yes. Without it, too, SQLite checks all of the file.
    */
   static async preflight(path: string, opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<PreflightReport> {
+    checkObject(opts, 'opts', ['deep', 'signal']);
     const deep = opts.deep === undefined || checkBooleanOf(opts.deep, 'opts.deep');
-    return preflightOf(path, () => SessionGraphStore.peek(path), deep, opts.signal);
+    return preflightOf(path, () => SessionGraphStore.peek(path), deep, checkSignal(opts.signal, 'opts.signal'));
   }
 
   /** Opens a file for a look that leaves nothing beside it. @internal */
@@ -131,6 +132,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
       const shown = typeof name === 'string' ? name : String(JSON.stringify(scope));
       throw new UnsupportedReadScopeError(`store does not support read scope ${shown}`, { fields: { scope: name } });
     }
+    checkObject(opts, 'opts', ['tolerant', 'signal']);
     const leaf = 'leafNodeId' in scope ? scope.leafNodeId : null;
     const tolerant = checkBooleanOf(opts.tolerant, 'opts.tolerant');
     const path = name === 'activePath';
@@ -281,6 +283,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    */
   async forget(attachmentId: string, opts: { sessionId?: string; onlyIfUncommitted?: boolean } = {}): Promise<boolean> {
     coreOf(this).requireWritable('forget');
+    checkObject(opts, 'opts', ['sessionId', 'onlyIfUncommitted']);
     const command = {
       do: 'forget',
       attachmentId: checkId(attachmentId, 'attachmentId'),

@@ -14,6 +14,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
   /** Removes hidden nodes; `reclaimSpace` also gives free pages of the file back, piece by piece. The file shrinks when its log is written back. */
   async vacuum(opts: { reclaimSpace?: boolean } = {}): Promise<{ removedNodeCount: number }> {
     coreOf(this).requireWritable('vacuum');
+    checkObject(opts, 'opts', ['reclaimSpace']);
     const reclaimSpace = checkBooleanOf(opts.reclaimSpace, 'opts.reclaimSpace');
     return { removedNodeCount: Number(await coreOf(this).write(JSON.stringify({ do: 'vacuum', reclaimSpace }))) };
   }
@@ -24,6 +25,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
    */
   async gcUnreachable(opts: { minBlobAgeMs?: number } = {}): Promise<GcReport> {
     coreOf(this).requireWritable('gcUnreachable');
+    checkObject(opts, 'opts', ['minBlobAgeMs']);
     const age = opts.minBlobAgeMs;
     const minBlobAgeMs = age === undefined ? null : checkCount(age, 'opts.minBlobAgeMs');
     return JSON.parse(await coreOf(this).write(JSON.stringify({ do: 'gc', minBlobAgeMs }))) as GcReport;
@@ -127,6 +129,8 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
   /**
    * Tells of new revisions and of changes of the queue: those of this process and of others, for a file at once, in PostgreSQL within `pollMs`.
    * Ends when the store is closed, when `signal` aborts, and with the iteration. Somebody who watches keeps the process alive.
+   *
+   * @throws {StoreClosedError} With the first step: the store was closed before.
    */
   watch(opts: WatchOptions = {}): AsyncIterableIterator<SessionGraphChange> {
     return watchOf(this, checkObject(opts, 'opts'));
@@ -146,6 +150,7 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
 
   /** Says what is not as it must be; nothing, if all is well. `deep` also compares each blob with its hash. Reads the whole file. */
   async verify(opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<IntegrityProblem[]> {
+    checkObject(opts, 'opts', ['deep', 'signal']);
     return question<IntegrityProblem[]>(this, { do: 'verify', deep: checkBooleanOf(opts.deep, 'opts.deep') }, opts.signal);
   }
 
