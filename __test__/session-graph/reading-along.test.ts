@@ -34,7 +34,7 @@ describe.each(KINDS)('in a $name', ({ make }) => {
     const last = late.next();
     await store.close();
     expect(await last).toEqual({ value: undefined, done: true });
-    expect(await store.watch().next()).toMatchObject({ done: true });
+    expect(await failure(store.watch().next())).toMatchObject({ hfCode: 'HF_CLOSED' });
   });
 
   test('an abort ends a watch without an error', async () => {

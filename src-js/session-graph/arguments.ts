@@ -53,7 +53,7 @@ export function checkBooleanOf(value: unknown, argument: string): boolean {
 /** Requires what must not be left out: JSON would drop it without a word. */
 export function given<T>(value: T, argument: string): T {
   if (value === undefined) throw bad(argument, 'given', value);
-  return value;
+  return checkPrintable(value, argument);
 }
 
 /** Requires an object; with `known` one that has no other members, since a misspelt one would be left out without a word. */
@@ -75,12 +75,19 @@ export function checkIds(value: readonly unknown[], argument: string): string[] 
   return checkList(value, argument).map((id, index) => checkId(id, `${argument}[${index}]`));
 }
 
-/** Requires bytes. */
+/** Requires bytes that are there: those of a detached buffer would pass for none, as would a view that is outside of its buffer by now. */
 export function checkBytes(value: unknown, argument: string): Uint8Array {
   if (!(value instanceof Uint8Array) && !(ArrayBuffer.isView(value) && Object.prototype.toString.call(value) === '[object Uint8Array]')) {
     throw bad(argument, 'a Uint8Array', value);
   }
-  return value as Uint8Array;
+  const bytes = value as Uint8Array;
+  try {
+    // Throws for both, in every runtime; reads nothing.
+    if (bytes.byteLength === 0) Uint8Array.prototype.values.call(bytes);
+  } catch {
+    throw bad(argument, 'a Uint8Array whose buffer is not detached and not shorter than it', value);
+  }
+  return bytes;
 }
 
 /** Requires a signal, or nothing. One of another realm will do. */
@@ -99,6 +106,13 @@ export function guarded<T>(check: () => T): T {
   } catch (error) {
     throw asGraphError(error);
   }
+}
+
+/** Requires what JSON does not leave out without a word. */
+export function checkPrintable<T>(value: T, argument: string): T {
+  if (['undefined', 'function', 'symbol'].includes(typeof value)) throw bad(argument, 'what JSON can say', value);
+  if (typeof (value as { toJSON?: unknown } | null)?.toJSON === 'function') print(value, argument);
+  return value;
 }
 
 /** Prints a command. What JSON cannot say is a bad argument; what a caller's `toJSON` throws passes unchanged. */

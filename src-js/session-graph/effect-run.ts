@@ -1,4 +1,7 @@
 /** One effect from the first question to its outcome. */
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+import { bad } from './arguments';
 import type { AskedEffect } from './effect-command';
 import { isTransient, printError, printOutcome, reviveError, type StoredError } from './effect-outcome';
 import type { EffectEnvelope } from './effect-types';
@@ -32,11 +35,25 @@ export interface Replaying {
   ended: StoreClosedError | undefined;
 }
 
+/** An effect whose `run` is called, and the one in whose `run` it was asked for. */
+interface Nested {
+  /** Where it is recorded: a path, or a store in memory. */
+  place: string | SideCore;
+  /** Its scope and replay key. */
+  key: string;
+  outer: Nested | undefined;
+  isOver: boolean;
+}
+
+/** What the code that asks is a part of. */
+const within = new AsyncLocalStorage<Nested>();
+
 type Run = (envelope: EffectEnvelope, signal: AbortSignal) => unknown;
 
 /** Does an effect, or returns what it came to. */
-export async function replay(store: Replaying, asked: AskedEffect, envelope: EffectEnvelope, run: Run): Promise<unknown> {
+export async function replay(store: Replaying, asked: AskedEffect, run: Run): Promise<unknown> {
   const { core, ownerId, leaseTtlMs } = store;
+  const nested = nestedIn(core, asked);
   const claim = `{"do":"claimEffect","asked":${asked.text},${JSON.stringify({ ownerId, leaseTtlMs, sleepMs: asked.sleepMs }).slice(1)}`;
   const look = `{"do":"lookEffect",${asked.text.slice(1)}`;
   // In a replay nearly everything is there: a look takes no write lock. Else nearly nothing is.
@@ -56,17 +73,28 @@ export async function replay(store: Replaying, asked: AskedEffect, envelope: Eff
     case 'failed':
       throw reviveError(answer.error);
     case 'claimed':
-      return perform(store, asked, envelope, run, answer);
+      return perform(store, asked, nested, run, answer);
     default:
       throw new TypeError(`an effect cannot be ${answer.state}`);
   }
 }
 
+/** Refuses an effect that is asked for in its own `run`: it would wait for itself. */
+function nestedIn(core: SideCore, { key }: AskedEffect): Nested {
+  const outer = within.getStore();
+  const nested = { place: core.path ?? core, key: JSON.stringify(key), outer, isOver: false };
+  for (let at = outer; at !== undefined; at = at.outer) {
+    if (at.isOver || at.place !== nested.place || at.key !== nested.key) continue;
+    throw bad('envelope.replayKey', 'another one inside the run of that effect, which would wait for itself', key.replayKey);
+  }
+  return nested;
+}
+
 /** Does what was claimed, and records what it comes to. */
 async function perform(
   store: Replaying,
-  { key, sleepMs }: AskedEffect,
-  envelope: EffectEnvelope,
+  { key, sleepMs, text }: AskedEffect,
+  nested: Nested,
   run: Run,
   { leaseToken, dueAtMs }: { leaseToken: string; dueAtMs: number | null },
 ): Promise<unknown> {
@@ -74,6 +102,8 @@ async function perform(
   // Closed while it was claimed.
   if (store.ended !== undefined) throw store.ended;
   const held = { key, leaseToken };
+  // What was recorded: the caller may have changed his since.
+  const { envelope } = JSON.parse(text) as { envelope: EffectEnvelope };
   const controller = new AbortController();
   const { signal } = controller;
   // Rejects as soon as the effect is not ours any more, whether `run` listens to its signal or not.
@@ -98,7 +128,7 @@ async function perform(
         if (dueAtMs !== null) await untilTime(dueAtMs, signal);
         return run({ ...envelope, command: { ...(envelope.command as object), durationMs: 0 } }, signal);
       };
-      ended = { outcome: printOutcome(await Promise.race([work(), lost])) };
+      ended = { outcome: printOutcome(await Promise.race([within.run(nested, work), lost])) };
     } catch (thrown) {
       signal.throwIfAborted();
       ended = { thrown };
@@ -116,6 +146,7 @@ async function perform(
     await record(JSON.stringify(command), thrown);
     throw thrown;
   } finally {
+    nested.isOver = true;
     running.delete(controller);
     leases.letGo(leaseToken);
   }

@@ -36,7 +36,7 @@ export interface EffectEnvelope {
 /**
  * Does an effect. Its outcome is JSON or nothing; what it throws is recorded as well, unless that has `transient: true`.
  *
- * @param envelope The effect. Of a sleep, `durationMs` is 0: it is over.
+ * @param envelope The effect as it was when it was asked for: a copy. Of a sleep, `durationMs` is 0: it is over.
  * @param signal Aborted when the effect belongs to somebody else by now, or when the store is closed.
  */
 export type RunEffect<T extends JsonValue | void = JsonValue> = (envelope: EffectEnvelope, signal: AbortSignal) => T | Promise<T>;
@@ -51,6 +51,7 @@ export interface ScopedEffects {
    * @returns The outcome as it is stored: a copy of what `run` returned.
    * @throws {EffectReplayError} `hfCode` says which: `HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT`, `_MISSING` (in a replay), `_LEASE_LOST`,
    *   `_STORE` (it was done, and could not be recorded), `_CORRUPT_ROW`, `_KEY_MISSING`.
+   * @throws {InvalidArgumentError} It is asked for inside its own `run`, where it would wait for itself. Others may be.
    * @throws What the effect threw, when it was done; afterwards an `Error` with the same name, message and code.
    */
   execute<T extends JsonValue | void = JsonValue>(envelope: EffectEnvelope, run: RunEffect<T>): Promise<T>;

@@ -92,7 +92,7 @@ export class EffectReplayStore implements AsyncDisposable {
       execute: async <T extends JsonValue | void = JsonValue>(envelope: EffectEnvelope, run: RunEffect<T>): Promise<T> => {
         guarded(() => checkFunction(run, 'run'));
         const asked = askedOf(checked, envelope, this.#store.strict);
-        return (await replay(this.#store, asked, envelope, run)) as T;
+        return (await replay(this.#store, asked, run)) as T;
       },
     };
   }

@@ -2,7 +2,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HoldfastError } from '../errors';
-import { bad, checkCount } from './arguments';
+import { bad, checkCount, checkSignal } from './arguments';
 import { question } from './base-store';
 import { asGraphError } from './errors';
 import { SessionGraphStore } from './store';
@@ -13,7 +13,8 @@ const NAME = /^[A-Za-z0-9_-]{1,80}-[0-9a-f]{16}\.db$/;
 
 /** Reads the descriptions of all sessions in `root`. */
 export async function listingOf(root: string, opts: { concurrency?: number; signal?: AbortSignal }): Promise<SessionListing[]> {
-  const { concurrency = 8, signal } = opts;
+  const { concurrency = 8 } = opts;
+  const signal = checkSignal(opts.signal, 'opts.signal');
   if (checkCount(concurrency, 'opts.concurrency') === 0) throw bad('opts.concurrency', 'a safe integer of 1 or more', concurrency);
   signal?.throwIfAborted();
   const names = await readdir(root).catch((cause: NodeJS.ErrnoException) => {

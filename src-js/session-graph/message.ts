@@ -1,9 +1,10 @@
 /** Commits and checkpoints as commands of the addon. */
-import { checkBytes, checkCount, checkId, checkIds, checkInteger, checkList, checkObject, checkWord, given, print } from './arguments';
+import { isRecord } from '../check';
+import { bad, checkBytes, checkCount, checkId, checkIds, checkInteger, checkList, checkObject, checkPrintable, checkWord, given, print } from './arguments';
 import type { GraphCommitDelta, RuntimeCommit } from './commit-types';
 import { CommitTooLargeError } from './errors';
 import type { QueuedWorkCompletion } from './queue-types';
-import type { HydratedSessionCheckpoint, TokenLedgerEntry } from './value-types';
+import type { HydratedSessionCheckpoint, JsonValue, SessionNodeRecord, TokenLedgerEntry } from './value-types';
 
 /** A command, and the bytes of the execution state. */
 export interface Message {
@@ -68,6 +69,23 @@ export function checkpointMessage(given: HydratedSessionCheckpoint): Message {
   return { text: print({ do: 'putCheckpoint', checkpoint }, 'checkpoint'), bytes };
 }
 
+/** A part of a checkpoint, or none; what prints as `null` would be none without a word. */
+function part(value: JsonValue | null | undefined, argument: string): JsonValue | undefined {
+  if (value === undefined || value === null) return undefined;
+  const isOdd = typeof value === 'number' || typeof (value as { toJSON?: unknown }).toJSON === 'function';
+  if (isOdd && print(value, argument) === 'null') throw bad(argument, 'what JSON can say', value);
+  return checkPrintable(value, argument);
+}
+
+/** Nodes whose payloads are given. */
+function nodesOf(nodes: readonly SessionNodeRecord[], argument: string): readonly SessionNodeRecord[] {
+  // What is no node at all is refused by the addon.
+  for (const [index, node] of checkList(nodes, argument).entries()) {
+    if (isRecord(node)) checkPrintable(node.payload, `${argument}[${index}].payload`);
+  }
+  return nodes;
+}
+
 function checkpointOf(checkpoint: HydratedSessionCheckpoint, argument: string): { checkpoint: object; bytes: Uint8Array[] } {
   checkObject(checkpoint, argument, CHECKPOINT);
   const { executionState, pluginSnapshotRevision: revision } = checkpoint;
@@ -80,9 +98,9 @@ function checkpointOf(checkpoint: HydratedSessionCheckpoint, argument: string): 
     bytes: isThere ? [checkBytes(executionState, `${argument}.executionState`)] : [],
     checkpoint: {
       turnState: given(checkpoint.turnState, `${argument}.turnState`),
-      toolState: checkpoint.toolState ?? undefined,
+      toolState: part(checkpoint.toolState, `${argument}.toolState`),
       toolStateRef: ref('toolStateRef'),
-      pluginSnapshot: checkpoint.pluginSnapshot ?? undefined,
+      pluginSnapshot: part(checkpoint.pluginSnapshot, `${argument}.pluginSnapshot`),
       pluginSnapshotRef: ref('pluginSnapshotRef'),
       pluginSnapshotRevision:
         revision === undefined || (revision as unknown) === null ? undefined : checkCount(revision, `${argument}.pluginSnapshotRevision`),
@@ -102,7 +120,7 @@ function deltaOf(graph: GraphCommitDelta): object {
       checkObject(graph, 'commit.graph', ['type', 'nodes', 'leafNodeId']);
       return {
         delta: 'append',
-        nodes: checkList(graph.nodes, 'commit.graph.nodes'),
+        nodes: nodesOf(graph.nodes, 'commit.graph.nodes'),
         leafNodeId: leafOf(graph.leafNodeId, 'commit.graph.leafNodeId'),
       };
     case 'replaceFull':
@@ -110,7 +128,7 @@ function deltaOf(graph: GraphCommitDelta): object {
       checkObject(graph.graph, 'commit.graph.graph', ['nodes', 'leafNodeId']);
       return {
         delta: 'replaceFull',
-        nodes: checkList(graph.graph.nodes, 'commit.graph.graph.nodes'),
+        nodes: nodesOf(graph.graph.nodes, 'commit.graph.graph.nodes'),
         leafNodeId: leafOf(graph.graph.leafNodeId, 'commit.graph.graph.leafNodeId'),
       };
     default:

@@ -1,6 +1,7 @@
 /** The store in the addon: commands as text with bytes beside it, and what ends when it is closed. */
 import { HandleState } from '../handle-state';
 import { unlessAborted } from './abort';
+import { checkSignal } from './arguments';
 import { call, callSync, native } from '../native';
 import { ReadOnlyStoreError, asGraphError } from './errors';
 import type { QueueDefaults } from './queue';
@@ -116,8 +117,8 @@ export class GraphCore {
   }
 
   /** Runs a command that only reads, on one snapshot. An abort rejects at once with the signal's reason; what is read then is dropped. */
-  read(command: string, signal?: AbortSignal): Promise<Reply> {
-    return unlessAborted(signal, () => this.#run(() => this.#inner.read(command)));
+  async read(command: string, signal?: AbortSignal): Promise<Reply> {
+    return unlessAborted(checkSignal(signal, 'opts.signal'), () => this.#run(() => this.#inner.read(command)));
   }
 
   backup(path: string): Promise<string> {

@@ -1,5 +1,5 @@
 /** The queue of a store. */
-import { checkBooleanOf, checkCount, checkId, print } from './arguments';
+import { checkBooleanOf, checkCount, checkId, checkObject, print } from './arguments';
 import { SessionGraphBase, coreOf, question } from './base-store';
 import { batchIdsOf, cancelCommand, claimCommand, enqueueCommand, heldOf } from './queue';
 import type {
@@ -56,7 +56,7 @@ export abstract class SessionGraphQueue extends SessionGraphBase {
    */
   async abandonQueuedWorkClaim(claim: QueuedWorkClaim, opts: { uncounted?: boolean } = {}): Promise<void> {
     coreOf(this).requireWritable('abandonQueuedWorkClaim');
-    const uncounted = checkBooleanOf(opts.uncounted, 'opts.uncounted');
+    const uncounted = checkBooleanOf(checkObject(opts, 'opts', ['uncounted']).uncounted, 'opts.uncounted');
     await coreOf(this).write(JSON.stringify({ do: 'abandon', ...heldOf(claim), uncounted }));
   }
 
@@ -74,6 +74,7 @@ export abstract class SessionGraphQueue extends SessionGraphBase {
    */
   async cancelQueuedWork(sessionId: string, batchId: string, opts: { retainMs?: number } = {}): Promise<QueuedWorkCancellation> {
     coreOf(this).requireWritable('cancelQueuedWork');
+    checkObject(opts, 'opts', ['retainMs']);
     const retainMs = opts.retainMs === undefined ? undefined : checkCount(opts.retainMs, 'opts.retainMs');
     const command = { ...cancelCommand(sessionId, batchId), withReason: true, retainMs };
     return JSON.parse(await coreOf(this).write(JSON.stringify(command))) as QueuedWorkCancellation;
@@ -97,6 +98,7 @@ export abstract class SessionGraphQueue extends SessionGraphBase {
    */
   async requeueDeadLetter(sessionId: string, batchId: string, opts: { availableAtMs?: number } = {}): Promise<QueuedWorkBatch | null> {
     coreOf(this).requireWritable('requeueDeadLetter');
+    checkObject(opts, 'opts', ['availableAtMs']);
     const availableAtMs = opts.availableAtMs === undefined ? null : checkCount(opts.availableAtMs, 'opts.availableAtMs');
     const command = { ...cancelCommand(sessionId, batchId), do: 'requeue', availableAtMs };
     return JSON.parse(await coreOf(this).write(JSON.stringify(command))) as QueuedWorkBatch | null;

@@ -4,8 +4,7 @@ import type { MergeKey, QueuedWorkBatchDraft, QueuedWorkClaim, QueuedWorkClaimRe
 
 /** Says that all work of a claim is done, for `completedQueueClaims` of a commit. */
 export function completionOf(claim: QueuedWorkClaim): QueuedWorkCompletion {
-  const { sessionId, claimId, leaseToken, batches } = claim;
-  return { sessionId, claimId, leaseToken, batchIds: batches.map((batch) => batch.batchId) };
+  return { ...heldOf(claim), batchIds: batchIdsOf(claim) };
 }
 
 /** What batches of a handle are enqueued with unless they say something else. */

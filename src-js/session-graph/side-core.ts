@@ -1,6 +1,7 @@
 /** The stores beside the sessions in the addon: commands as text, waiting for writes, and what ends when a store is closed. */
 import { HandleState } from '../handle-state';
 import { call, callSync, native } from '../native';
+import { onAbort } from './abort';
 import { bad, checkObject } from './arguments';
 import { asGraphError } from './errors';
 import { configOf } from './options';
@@ -116,7 +117,7 @@ export class SideCore {
     if (watch === undefined) return (await ask()) as T;
     const end = (): void => watch.end();
     this.#watches.add(watch);
-    signal?.addEventListener('abort', end, { once: true });
+    const leave = signal && onAbort(signal, end);
     let next: Promise<boolean> | undefined;
     try {
       for (;;) {
@@ -128,7 +129,7 @@ export class SideCore {
         signal?.throwIfAborted();
       }
     } finally {
-      signal?.removeEventListener('abort', end);
+      leave?.();
       this.#watches.delete(watch);
       watch.end();
     }

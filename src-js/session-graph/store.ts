@@ -1,5 +1,5 @@
 /** `SessionGraphStore`: one session in one file. */
-import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkList, checkObject, checkText, checkWord, print } from './arguments';
+import { bad, checkBooleanOf, checkCount, checkId, checkIds, checkList, checkObject, checkSignal, checkText, checkWord, print } from './arguments';
 import { coreOf, put, question } from './base-store';
 import type { PersistedSessionRead, RuntimeCommit, RuntimeCommitResult, SessionReadScope } from './commit-types';
 import { UnsupportedReadScopeError } from './errors';
@@ -83,8 +83,9 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    * @param opts `deep`: compares each blob with its hash and looks at each node; default yes. Without it, too, SQLite checks all of the file.
    */
   static async preflight(path: string, opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<PreflightReport> {
+    checkObject(opts, 'opts', ['deep', 'signal']);
     const deep = opts.deep === undefined || checkBooleanOf(opts.deep, 'opts.deep');
-    return preflightOf(path, () => SessionGraphStore.peek(path), deep, opts.signal);
+    return preflightOf(path, () => SessionGraphStore.peek(path), deep, checkSignal(opts.signal, 'opts.signal'));
   }
 
   /** Opens a file for a look that leaves nothing beside it. @internal */

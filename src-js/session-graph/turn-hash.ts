@@ -1,5 +1,6 @@
 /** The hash that makes two sendings of one turn the same. */
 import { checkFunctionOrUndefined } from '../check';
+import { checkList, checkObject } from './arguments';
 import { asGraphError } from './errors';
 import { commitMessage } from './message';
 import { hashOf } from './native-store';
@@ -16,6 +17,7 @@ import type { JsonValue, SessionNodeRecord } from './value-types';
  * @throws {InvalidArgumentError} `HF_INVALID_ARGUMENT`: the commit could not be committed.
  */
 export function turnCommitHash(commit: RuntimeCommit, options: { scrubPayload?: (payload: JsonValue) => JsonValue } = {}): string {
+  checkObject(options, 'options');
   let scrub: ((payload: JsonValue) => JsonValue) | undefined;
   try {
     scrub = checkFunctionOrUndefined(options.scrubPayload, 'options.scrubPayload');
@@ -27,13 +29,15 @@ export function turnCommitHash(commit: RuntimeCommit, options: { scrubPayload?: 
 }
 
 function scrubbed(commit: RuntimeCommit, scrub: (payload: JsonValue) => JsonValue): RuntimeCommit {
-  const rewrite = (node: SessionNodeRecord): SessionNodeRecord => ({ ...node, payload: scrub(node.payload) });
-  const { graph } = commit;
+  const rewrite = (node: SessionNodeRecord): SessionNodeRecord => ({ ...checkObject(node, 'commit.graph.nodes'), payload: scrub(node.payload) });
+  const graph = checkObject(checkObject(commit, 'commit').graph, 'commit.graph');
+  const full = (inner: { nodes: readonly SessionNodeRecord[] }): readonly SessionNodeRecord[] =>
+    checkList(checkObject(inner, 'commit.graph.graph').nodes, 'commit.graph.graph.nodes');
   switch (graph.type) {
     case 'append':
-      return { ...commit, graph: { ...graph, nodes: graph.nodes.map(rewrite) } };
+      return { ...commit, graph: { ...graph, nodes: checkList(graph.nodes, 'commit.graph.nodes').map(rewrite) } };
     case 'replaceFull':
-      return { ...commit, graph: { ...graph, graph: { ...graph.graph, nodes: graph.graph.nodes.map(rewrite) } } };
+      return { ...commit, graph: { ...graph, graph: { ...graph.graph, nodes: full(graph.graph).map(rewrite) } } };
     default:
       return commit;
   }

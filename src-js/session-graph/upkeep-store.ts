@@ -132,6 +132,8 @@ export abstract class SessionGraphUpkeep extends SessionGraphQueue {
   /**
    * Tells of new revisions and of changes of the queue: those of this process and of others, for a file at once, in PostgreSQL within `pollMs`.
    * Ends when the store is closed, when `signal` aborts, and with the iteration. Somebody who watches keeps the process alive.
+   *
+   * @throws {StoreClosedError} With the first step: the store was closed before.
    */
   watch(opts: WatchOptions = {}): AsyncIterableIterator<SessionGraphChange> {
     return watchOf(this, checkObject(opts, 'opts', ['since', 'signal', 'pollMs']));

@@ -1,5 +1,5 @@
 /** Changes of a session, as they come. */
-import { checkCount } from './arguments';
+import { checkCount, checkSignal } from './arguments';
 import { unlessAborted } from './abort';
 import { coreOf, question, type SessionGraphBase } from './base-store';
 import type { SessionGraphChange, WatchOptions } from './upkeep-types';
@@ -15,6 +15,7 @@ interface Pulse {
 export function watchOf(store: SessionGraphBase, options: WatchOptions): AsyncIterableIterator<SessionGraphChange> {
   const since = options.since === undefined ? undefined : checkCount(options.since, 'opts.since');
   const pollMs = checkCount(options.pollMs ?? 250, 'opts.pollMs');
+  checkSignal(options.signal, 'opts.signal');
   const core = coreOf(store);
   const pulse = (): Promise<Pulse> => question<Pulse>(store, { do: 'pulse' });
   // Asked now, not with the first step: what is changed in between is told.
@@ -32,6 +33,8 @@ export function watchOf(store: SessionGraphBase, options: WatchOptions): AsyncIt
 
   async function* changes(): AsyncGenerator<SessionGraphChange, void> {
     const { signal } = options;
+    // Of a store that was closed before: rejects.
+    if (core.closed && signal?.aborted !== true) await begin;
     const watch = signal?.aborted === true ? undefined : core.watch();
     if (watch === undefined) return;
     const end = (): void => over.abort();
