@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -82,11 +82,9 @@ impl Shared {
         begun
     }
 
-    /// As [`Shared::begin`], without waiting.
+    /// As [`Shared::begin`], without waiting, and behind all who wait.
     pub(super) fn begin_at_once(&self, db: &Connection) -> rusqlite::Result<()> {
-        let begun = self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin(db, Duration::ZERO);
-        db.busy_timeout(self.options.busy_timeout)?;
-        begun
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).begin_at_once(db, self.options.busy_timeout)
     }
 
     pub(super) fn is_poisoned(&self) -> bool {

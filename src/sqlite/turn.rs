@@ -57,8 +57,28 @@ impl Turn {
         }
         db.busy_timeout(Duration::ZERO)?;
         let begun = self.begin_in_turn(db, timeout);
-        db.busy_timeout(timeout)?;
-        begun
+        patient_again(db, timeout, begun)
+    }
+
+    /// As [`Turn::begin`] for what nobody needs: waits for nobody, and goes behind all who wait. Afterwards the connection has
+    /// `timeout` for what else it waits for.
+    ///
+    /// # Errors
+    /// `SQLITE_BUSY` where somebody writes or waits for it; whatever else SQLite says.
+    pub(super) fn begin_at_once(&mut self, db: &Connection, timeout: Duration) -> rusqlite::Result<()> {
+        if self.path.is_some() {
+            // What was seen a moment ago does not count: who came since would be passed.
+            self.looked = None;
+            if self.somebody_waits(Instant::now()) {
+                return Err(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                    None,
+                ));
+            }
+        }
+        db.busy_timeout(Duration::ZERO)?;
+        let begun = start(db);
+        patient_again(db, timeout, begun)
     }
 
     fn begin_in_turn(&mut self, db: &Connection, timeout: Duration) -> rusqlite::Result<()> {
@@ -127,6 +147,15 @@ fn start(db: &Connection) -> rusqlite::Result<()> {
     db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
 }
 
+/// Gives the connection its patience back. Where that fails, no transaction stays open that nobody knows of.
+fn patient_again(db: &Connection, timeout: Duration, begun: rusqlite::Result<()>) -> rusqlite::Result<()> {
+    let set = db.busy_timeout(timeout);
+    if set.is_err() && begun.is_ok() {
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    begun.and(set)
+}
+
 fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
@@ -183,6 +212,26 @@ mod tests {
         write(&mut turn, &db).unwrap();
         assert!(!turn.somebody_waits(Instant::now()));
         assert!(turn.patience <= LEAST_PATIENCE, "it was not the turn's holder who let us in");
+    }
+
+    #[test]
+    fn who_needs_nothing_goes_behind_those_who_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        let (db, other) = (open(&path), open(&path));
+        let mut turn = Turn::new(Some(&path));
+        write(&mut turn, &db).unwrap();
+        let waiter = File::open(beside(&path, "-wal")).unwrap();
+        waiter.lock().unwrap();
+        assert!(is_busy(&turn.begin_at_once(&db, PATIENCE).unwrap_err()), "he came since the last look");
+        assert_eq!(turn.patience, PATIENCE);
+        waiter.unlock().unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert!(is_busy(&turn.begin_at_once(&db, PATIENCE).unwrap_err()));
+        other.execute_batch("COMMIT").unwrap();
+        turn.begin_at_once(&db, PATIENCE).unwrap();
+        assert_eq!(db.query_row("PRAGMA busy_timeout", [], |row| row.get(0)), Ok(100));
+        db.execute_batch("COMMIT").unwrap();
     }
 
     #[test]

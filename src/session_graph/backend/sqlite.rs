@@ -16,7 +16,7 @@ use self::chain::{Collect, Reclaim};
 use self::job::Job;
 use super::config::{Config, GcPolicy};
 use super::{Backend, Done, Profile, Reply, fork};
-use crate::durable::pool;
+use crate::durable::pool::{self, Pool};
 use crate::durable::turns::Turns;
 use crate::error::{HfError, Result};
 use crate::session_graph::command::{Read, arguments, name_of};
@@ -36,6 +36,31 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     name: "session",
     sql: include_str!("../../../migrations/sqlite/session_graph/0003_session.sql"),
 }];
+
+/// Where claims look for work. Not among the reads: those may take long, and all writes of a handle wait for its look.
+static LOOKS: Pool = Pool::new();
+/// Looks that are under way. More than there are threads would have to wait.
+static LOOKING: AtomicUsize = AtomicUsize::new(0);
+
+/// A look under way.
+struct Look;
+
+impl Look {
+    /// `None` where it could not begin at once.
+    fn begin() -> Option<Self> {
+        if LOOKING.fetch_add(1, Ordering::AcqRel) < pool::THREADS_MAX {
+            return Some(Self);
+        }
+        LOOKING.fetch_sub(1, Ordering::AcqRel);
+        None
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        LOOKING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 /// A store in a SQLite database.
 #[derive(Clone)]
@@ -197,7 +222,8 @@ impl SqliteStore {
     }
 
     /// Looks without the write lock whether there is something to claim: who asks again and again is in nobody's way. Where writes
-    /// are on their way the answer would be stale, and where there was work a moment ago there probably still is.
+    /// are on their way the answer would be stale, and where there was work a moment ago there probably still is. It waits for nobody
+    /// either: where it cannot begin at once, the writer looks.
     fn claim(&self, command: String, done: Done<String>) -> bool {
         let shared = Arc::clone(&self.shared);
         let done: Done<String> = Box::new(move |answer| {
@@ -208,18 +234,19 @@ impl SqliteStore {
             && !self.shared.expects_work.load(Ordering::Relaxed)
             && self.shared.database.path().is_some();
         let parsed = arguments::<Claim>(&command, "claim");
-        let (true, Ok(claim)) = (looks, parsed) else {
+        let (Some(look), Ok(claim)) = (looks.then(Look::begin).flatten(), parsed) else {
             self.push(command, Vec::new(), done);
             return false;
         };
         let store = self.clone();
-        self.turns.run(Box::new(move || {
+        LOOKS.spawn(move || {
             let ready = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 store.shared.database.read(|db| {
                     let snapshot = db.unchecked_transaction().map_err(|error| sql_error("look for work", error))?;
                     queue::is_something_ready(&mut Sqlite(&snapshot), &claim)
                 })
             }));
+            drop(look);
             match ready {
                 Ok(Ok(true)) => store.push(command, Vec::new(), done),
                 Ok(Ok(false)) => done(Ok("null".to_owned())),
@@ -227,7 +254,7 @@ impl SqliteStore {
                 Err(_) => done(Err(bug("a claim panicked"))),
             }
             store.go_on();
-        }));
+        });
         true
     }
 

@@ -1,9 +1,12 @@
 //! What only this side can stage: panics in the middle, slices, and random operations against a plain model.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use super::{Config, GcPolicy, Reply, Store};
 use crate::error::{Code, HfError, Result};
+
+const SOON: Duration = Duration::from_secs(10);
 
 fn open(config: &Config) -> Store {
     Store::open(config).unwrap()
@@ -165,6 +168,40 @@ fn who_asks_for_work_where_there_is_none_waits_for_no_writer() {
     }
     drop(writer);
     close(&store);
+}
+
+#[test]
+fn long_reads_hold_up_neither_claims_nor_what_comes_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    // All turns of the handle, and all threads of the pool.
+    for max_readers in [1, crate::durable::pool::THREADS_MAX] {
+        let path = Some(folder.path().join(format!("{max_readers}.db")));
+        let store = open(&Config { path, max_readers, ..Config::default() });
+        let (begun, reading) = mpsc::channel();
+        let ends: Vec<_> = (0..max_readers)
+            .map(|_| {
+                let ((end, ended), begun) = (mpsc::channel::<()>(), begun.clone());
+                let long = move |reply: Result<Reply>| {
+                    begun.send(reply.map(drop)).unwrap();
+                    let _ = ended.recv();
+                };
+                store.read("{\"do\":\"pulse\"}".to_owned(), Box::new(long));
+                end
+            })
+            .collect();
+        reading.iter().take(max_readers).for_each(|reply| reply.unwrap());
+        let (tell, told) = mpsc::channel();
+        for command in [CLAIM, ENQUEUE, CLAIM] {
+            let tell = tell.clone();
+            store.write(command.to_owned(), Vec::new(), Box::new(move |outcome| tell.send(outcome).unwrap()));
+        }
+        for wanted in ["null", "batchId", "claimId"] {
+            let answer = told.recv_timeout(SOON).expect("it waited for a read").unwrap();
+            assert!(answer.contains(wanted), "{answer}");
+        }
+        drop(ends);
+        close(&store);
+    }
 }
 
 #[test]
