@@ -93,7 +93,7 @@ impl Commit {
         for completion in &self.completions {
             queue::check_completion(sql, &self.session_id, completion)?;
         }
-        let nodes = self.graph(sql)?;
+        let nodes = self.graph(sql, before.as_ref())?;
         let now = sql.now()?;
         let bytes = add_checkpoint(sql, &self.checkpoint, now)?;
         info::add(sql, nodes, bytes)?;
@@ -135,7 +135,7 @@ impl Commit {
     }
 
     /// Changes the graph; returns how many nodes are still to be counted.
-    fn graph(&self, sql: &mut dyn Sql) -> Result<i64> {
+    fn graph(&self, sql: &mut dyn Sql, before: Option<&Head>) -> Result<i64> {
         let added = match self.delta {
             Delta::Unchanged => 0,
             Delta::Append => {
@@ -147,8 +147,12 @@ impl Commit {
                 0
             }
         };
+        // The rule that a leaf is stored is about moving it. One that was hidden and removed by `vacuum` stays the head's leaf, and who
+        // loads a session and commits what it says must not fail for ever.
+        let stays = matches!(self.delta, Delta::Unchanged) && before.is_some_and(|before| before.leaf == self.leaf);
         // Most leaves are the node that was just stored.
-        if self.leaf.is_none() || self.nodes.last().map(|node| &node.id) != self.leaf.as_ref() {
+        let is_new = self.nodes.last().is_some_and(|node| Some(&node.id) == self.leaf.as_ref());
+        if !stays && !is_new {
             graph::require_leaf(sql, self.leaf.as_deref())?;
         }
         Ok(added)
