@@ -115,6 +115,29 @@ describe.each(KINDS)('in a $name', ({ make }) => {
     expect(session).toMatchObject({ config: 'old', checkpoint: { turnState: 1, toolState: 'then' }, graph: { leafNodeId: 'a' } });
   });
 
+  test('a leaf that was hidden and removed leaves a sound store that goes on', async () => {
+    const store = await make();
+    const { checkpointRef } = await store.commitRuntimeState(append([node('a'), node('c', 'a')]));
+    await store.tombstoneNodes(['c']);
+    const hidden = newFile();
+    expect(await store.fork(hidden)).toMatchObject({ leafNodeId: null, nodeCount: 0 });
+    await store.vacuum();
+    expect((await store.loadSession({ scope: 'activePath' }))!.graph).toEqual({ nodes: [], leafNodeId: 'c' });
+    expect(await store.verify({ deep: true })).toEqual([]);
+    const to = newFile();
+    expect(await store.fork(to)).toMatchObject({ leafNodeId: null, nodeCount: 0, checkpointRef });
+    const fork = await open(to);
+    expect((await fork.loadSession({ scope: 'fullGraph' }))!.graph).toEqual({ nodes: [], leafNodeId: null });
+    expect((await fork.loadSessionMeta())!.relation).toMatchObject({ type: 'fork', leafNodeId: null });
+    expect(await failure(store.fork(newFile(), { leafNodeId: 'c' }))).toMatchObject({ name: 'UnknownLeafError' });
+    expect(await store.pinCheckpoint('p')).toMatchObject({ nodeId: null, checkpointRef });
+    expect(await store.commitRuntimeState(commit({ graph: { type: 'unchanged', leafNodeId: 'c' } }))).toMatchObject({ headRevision: 2 });
+    // Moving there is another thing.
+    await store.commitRuntimeState(commit({ graph: { type: 'unchanged', leafNodeId: 'a' } }));
+    const back = commit({ graph: { type: 'unchanged', leafNodeId: 'c' } });
+    expect(await failure(store.commitRuntimeState(back))).toMatchObject({ name: 'UnknownLeafError' });
+  });
+
   test('a fork that fails leaves nothing, and replaces nothing', async () => {
     const store = await make();
     const to = newFile();

@@ -86,7 +86,7 @@ export class Model {
       if (sessionId !== commit.sessionId || held.length === 0 || !same(held, batchIds)) return refuse('QueuedWorkClaimExpiredError');
     }
     const after = this.clone();
-    const wrong = after.applyGraph(commit.graph);
+    const wrong = after.applyGraph(commit.graph, this.head);
     if (wrong.length > 0) return refuse(...wrong);
     const { toolState, pluginSnapshot, executionState, ...refs } = commit.checkpoint;
     const given = [toolState == null && refs.toolStateRef, pluginSnapshot == null && refs.pluginSnapshotRef, !executionState && refs.executionStateRef];
@@ -107,7 +107,7 @@ export class Model {
   }
 
   /** Applies a delta; returns what is wrong with it. */
-  private applyGraph(graph: RuntimeCommit['graph']): string[] {
+  private applyGraph(graph: RuntimeCommit['graph'], head: Model['head']): string[] {
     const isReplaced = graph.type === 'replaceFull';
     const [added, leaf] = isReplaced ? [graph.graph.nodes, graph.graph.leafNodeId] : [graph.type === 'append' ? graph.nodes : [], graph.leafNodeId];
     if (isReplaced) this.nodes = [];
@@ -121,7 +121,9 @@ export class Model {
     // Which of the two is found first is nobody's business.
     if (collides) return ['NodeIdCollisionError', ...(added.some((node) => node.parentNodeId === node.nodeId) ? ['GraphCycleError'] : [])];
     if (this.hasCycle()) return ['GraphCycleError'];
-    return leaf !== null && !known.has(leaf) ? ['UnknownLeafError'] : [];
+    // The head's leaf may stay where it is, also when it was removed.
+    const stays = graph.type === 'unchanged' && head !== null && head.leaf === leaf;
+    return leaf !== null && !known.has(leaf) && !stays ? ['UnknownLeafError'] : [];
   }
 
   private hasCycle(): boolean {
@@ -222,7 +224,6 @@ export class Model {
     const list = (sessionId: string, pending: boolean): QueuedWorkBatch[] =>
       this.queue.filter(({ batch, claim }) => batch.sessionId === sessionId && !(pending && claim?.isLive)).map(({ batch }) => batch);
     const bytesOf = (ref: BlobRef | undefined): string | null => (ref === undefined ? null : (this.blobs.get(ref)?.bytes ?? null));
-    const isLeafGone = head !== null && head.leaf !== null && !this.nodes.some(({ node }) => node.nodeId === head.leaf);
     const uncommitted = [...this.attachments.values()].filter((entry) => !entry.isCommitted);
     const key = (entry: AttachmentIntent): string => `${String(entry.intentAtEpochMs).padStart(6)} ${entry.attachmentId} ${entry.sessionId}`;
     return {
@@ -244,7 +245,7 @@ export class Model {
       },
       artifacts: artifacts.map((name) => bytesOf(this.artifacts.get(name))),
       blobs: refs.map(bytesOf),
-      problems: isLeafGone ? [head.leaf] : [],
+      problems: [],
     };
   }
 

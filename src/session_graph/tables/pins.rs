@@ -117,12 +117,17 @@ pub(crate) fn pin(sql: &mut dyn Sql, request: &Request) -> Result<String> {
                 let why = "it is not the head's leaf, to which the head's checkpoint belongs; say which checkpoint in checkpointRef";
                 return Err(refused("nodeId", why));
             }
+            // A leaf that `vacuum` removed is nothing to come back to.
+            let node = match head.leaf.clone() {
+                Some(leaf) if graph::seq_of(sql, &leaf)?.is_none() => None,
+                leaf => leaf,
+            };
             let mut retained = head.contents()?.retained_blob_refs;
             retained.extend(request.retained.iter().cloned());
             Pin {
                 name: request.name.clone(),
                 checkpoint_ref: head.checkpoint_ref.clone(),
-                node: head.leaf.clone(),
+                node,
                 revision: Some(head.revision),
                 pinned_at_ms: now,
                 retained: list(&retained),
