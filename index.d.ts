@@ -5917,6 +5917,8 @@ export interface ProcessScope {
 /**
  * What is taken from a payload: all of it, the value that a JSON pointer (RFC 6901) leads to, a constant, whether a pointer leads anywhere, or
  * a text in which each `{name}` is replaced by that field's text. Strings are taken as they are, all else as JSON where text is needed.
+ *
+ * A template nests 32 deep at most, and its text may be 1 MiB longer than the payload; an event that would make more is refused.
  */
 export type Selector = "payload" | {
   pointer: string;
@@ -6133,7 +6135,7 @@ export interface EffectEnvelope {
 /**
  * Does an effect. Its outcome is JSON or nothing; what it throws is recorded as well, unless that has `transient: true`.
  *
- * @param envelope The effect. Of a sleep, `durationMs` is 0: it is over.
+ * @param envelope The effect as it was when it was asked for: a copy. Of a sleep, `durationMs` is 0: it is over.
  * @param signal Aborted when the effect belongs to somebody else by now, or when the store is closed.
  */
 export type RunEffect<T extends JsonValue | void = JsonValue> = (envelope: EffectEnvelope, signal: AbortSignal) => T | Promise<T>;
@@ -6148,6 +6150,7 @@ export interface ScopedEffects {
    * @returns The outcome as it is stored: a copy of what `run` returned.
    * @throws {EffectReplayError} `hfCode` says which: `HF_GRAPH_EFFECT_REPLAY_HASH_CONFLICT`, `_MISSING` (in a replay), `_LEASE_LOST`,
    *   `_STORE` (it was done, and could not be recorded), `_CORRUPT_ROW`, `_KEY_MISSING`.
+   * @throws {InvalidArgumentError} It is asked for inside its own `run`, where it would wait for itself. Others may be.
    * @throws What the effect threw, when it was done; afterwards an `Error` with the same name, message and code.
    */
   execute<T extends JsonValue | void = JsonValue>(envelope: EffectEnvelope, run: RunEffect<T>): Promise<T>;
@@ -6549,6 +6552,8 @@ declare abstract class SessionGraphUpkeep extends SessionGraphQueue {
   /**
    * Tells of new revisions and of changes of the queue: those of this process and of others, for a file at once, in PostgreSQL within `pollMs`.
    * Ends when the store is closed, when `signal` aborts, and with the iteration. Somebody who watches keeps the process alive.
+   *
+   * @throws {StoreClosedError} With the first step: the store was closed before.
    */
   watch(opts?: WatchOptions): AsyncIterableIterator<SessionGraphChange>;
   /**

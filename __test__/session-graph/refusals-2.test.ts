@@ -2,6 +2,7 @@
 /** What a caller who means harm, or slips, is told. */
 import {
   EffectReplayStore,
+  ProcessRegistryStore,
   SessionGraphStore,
   SessionGraphStoreFactory,
   completionOf,
@@ -10,10 +11,12 @@ import {
   type EffectScope,
   type QueuedWorkClaim,
   type RuntimeCommit,
+  type Selector,
+  type TokenLedgerEntry,
 } from 'holdfast';
 import { describe, expect, test } from 'vitest';
 
-import { append, commit, failure, memory, newFile, node, open, tempDir } from './support';
+import { KINDS, append, commit, failure, memory, newFile, node, open, tempDir } from './support';
 
 const TURN: EffectScope = { type: 'turn', id: 't' };
 const effect = (replayKey: string, command: EffectEnvelope['command'] = 1): EffectEnvelope => {
@@ -186,4 +189,37 @@ test('many reads on one signal have one listener, and all end with it', async ()
   await new Promise((resolve) => setImmediate(resolve));
   process.off('warning', warn);
   expect(warnings).toEqual([]);
+});
+
+test.each(KINDS)('sums that are no longer exact are refused: $name', async ({ make }) => {
+  const store = await make();
+  const entry = (inputTokens: number, cachedInputTokens = 0): TokenLedgerEntry => {
+    return { source: 'turn', model: 'm', usage: { inputTokens, outputTokens: 0, cachedInputTokens, reasoningTokens: 0 } };
+  };
+  const most = Number.MAX_SAFE_INTEGER;
+  await store.appendUsageDeltas([entry(most - 1), entry(1)]);
+  for (const more of [[entry(1)], [entry(-1, most), entry(-1, 1)], [entry(-most), entry(-most), entry(-1)]]) {
+    const refusal = { hfCode: 'HF_INVALID_ARGUMENT', argument: 'usage', source: 'turn', model: 'm' };
+    expect(await failure(store.appendUsageDeltas(more))).toMatchObject(refusal);
+    expect(await failure(store.commitRuntimeState(commit({ usageDeltas: more })))).toMatchObject(refusal);
+  }
+  expect(await store.tokenLedger()).toEqual([entry(most)]);
+  expect(await store.loadUsageDeltas()).toHaveLength(2);
+  await store.appendUsageDeltas([entry(-most)]);
+  expect(await store.tokenLedger()).toEqual([entry(0)]);
+});
+
+test('templates of a process that double each other are refused', async () => {
+  await using processes = await ProcessRegistryStore.memory();
+  let input: Selector = 'payload';
+  for (let level = 0; level < 24; level++) input = { template: '{a}{a}', fields: { a: input } };
+  const scope = { sessionId: 's' };
+  const provenance = { ownerScope: scope, hostProfileId: 'local' };
+  await processes.registerProcess({ id: 'p', input: 1, eventTypes: [{ name: 'e', wake: { input } }], provenance });
+  const event = { eventType: 'e', payload: 'xxxxxxxxxx', wakeTargetScope: scope };
+  expect(await failure(processes.appendEvent('p', event))).toMatchObject({
+    hfCode: 'HF_GRAPH_PROCESS_REGISTRY',
+    message: expect.stringMatching(/^a template makes more than \d+ bytes/) as string,
+  });
+  expect(await processes.eventsAfter('p', 0)).toEqual([]);
 });

@@ -12,6 +12,8 @@ export interface ProcessScope {
 /**
  * What is taken from a payload: all of it, the value that a JSON pointer (RFC 6901) leads to, a constant, whether a pointer leads anywhere, or
  * a text in which each `{name}` is replaced by that field's text. Strings are taken as they are, all else as JSON where text is needed.
+ *
+ * A template nests 32 deep at most, and its text may be 1 MiB longer than the payload; an event that would make more is refused.
  */
 export type Selector =
   | 'payload'

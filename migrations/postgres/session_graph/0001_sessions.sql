@@ -93,10 +93,10 @@ CREATE TABLE {schema}.all_usage_totals (
   source TEXT COLLATE "C" NOT NULL,
   model TEXT COLLATE "C" NOT NULL,
   first_seq BIGINT NOT NULL,
-  input_tokens BIGINT NOT NULL,
-  output_tokens BIGINT NOT NULL,
-  cached_input_tokens BIGINT NOT NULL,
-  reasoning_tokens BIGINT NOT NULL,
+  input_tokens BIGINT NOT NULL CHECK (input_tokens BETWEEN -9007199254740991 AND 9007199254740991),
+  output_tokens BIGINT NOT NULL CHECK (output_tokens BETWEEN -9007199254740991 AND 9007199254740991),
+  cached_input_tokens BIGINT NOT NULL CHECK (cached_input_tokens BETWEEN -9007199254740991 AND 9007199254740991),
+  reasoning_tokens BIGINT NOT NULL CHECK (reasoning_tokens BETWEEN -9007199254740991 AND 9007199254740991),
   PRIMARY KEY (store_no, source, model)
 );
 CREATE VIEW {schema}.usage_totals AS SELECT source, model, first_seq, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::error::Result;
+use crate::error::{Code, HfError, Result};
 use crate::json;
 use crate::session_graph::sql::{Row, Sql, Value, all, first};
 
@@ -59,6 +59,22 @@ impl Usage {
     }
 }
 
+/// A sum would be more than the numbers of JavaScript can tell exactly.
+fn too_much(entry: &Usage) -> HfError {
+    let Usage { source, model, .. } = entry;
+    let message = format!(
+        "a sum of the tokens of model `{model}` and source `{source}` would be beyond 9007199254740991, the largest number that is \
+         exact; nothing was written: this entry must be a mistake"
+    );
+    HfError::new(Code::InvalidArgument, message)
+        .with_field("argument", "usage")
+        .with_field("source", source.as_str())
+        .with_field("model", model.as_str())
+}
+
+/// SQLSTATE of a row that a table does not take; of these sums, since one is too large.
+const CHECK_VIOLATION: &str = "23514";
+
 /// The number of the last entry.
 pub(crate) fn last(sql: &mut dyn Sql) -> Result<i64> {
     let statement = "SELECT COALESCE(max(seq), 0) FROM usage_deltas";
@@ -93,7 +109,7 @@ pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
             continue;
         }
         if !sql.is_embedded() {
-            sql.post(
+            sql.post_or(
                 "add usage",
                 "WITH added AS (
                    UPDATE usage_totals SET input_tokens = input_tokens + ?4, output_tokens = output_tokens + ?5,
@@ -103,6 +119,8 @@ pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
                  (first_seq, source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens)
                  SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE NOT EXISTS (SELECT FROM added)",
                 &values,
+                CHECK_VIOLATION,
+                too_much(entry),
             )?;
             continue;
         }
@@ -111,17 +129,24 @@ pub(crate) fn append(sql: &mut dyn Sql, entries: &[Usage]) -> Result<()> {
             "add usage",
             "UPDATE usage_totals SET input_tokens = input_tokens + ?3, output_tokens = output_tokens + ?4,
              cached_input_tokens = cached_input_tokens + ?5, reasoning_tokens = reasoning_tokens + ?6
-             WHERE source = ?1 AND model = ?2",
+             WHERE source = ?1 AND model = ?2
+             AND abs(input_tokens + ?3) <= 9007199254740991 AND abs(output_tokens + ?4) <= 9007199254740991
+             AND abs(cached_input_tokens + ?5) <= 9007199254740991 AND abs(reasoning_tokens + ?6) <= 9007199254740991",
             &sums,
         )?;
-        if changed == 0 {
-            sql.run(
-                "add usage",
-                "INSERT INTO usage_totals
-                 (first_seq, source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                &values,
-            )?;
+        if changed > 0 {
+            continue;
+        }
+        let first = sql.run(
+            "add usage",
+            "INSERT INTO usage_totals
+             (first_seq, source, model, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+            &values,
+        )?;
+        // There is a sum, and it was not changed.
+        if first == 0 {
+            return Err(too_much(entry));
         }
     }
     Ok(())

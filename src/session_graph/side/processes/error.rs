@@ -50,6 +50,13 @@ pub(super) fn no_match(pointer: &str) -> HfError {
     refusal(format!("payload pointer `{pointer}` did not match")).with_field("pointer", pointer)
 }
 
+pub(super) fn too_long(limit: usize) -> HfError {
+    refusal(format!(
+        "a template makes more than {limit} bytes of the payload of a process event: take less of it, or make the template shorter"
+    ))
+    .with_field("limit", limit as u64)
+}
+
 pub(super) fn leased(id: &str, owner: &str, until: i64) -> HfError {
     about(id, format!("process `{id}` is already leased by `{owner}` until {until}"))
         .with_field("ownerId", owner)

@@ -1,13 +1,18 @@
 //! Parts of a payload: which of it becomes the output of a process, or the input of a wake.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use super::error::no_match;
+use super::error::{no_match, too_long};
 use crate::error::Result;
 use crate::json::{self, Kind, Object};
 
 /// Deepest nesting of templates.
 const DEPTH_MAX: usize = 32;
+
+/// How much longer than the payload a text may be that a template makes, in bytes.
+const GROWTH_MAX: usize = 1 << 20;
 
 /// A way to a value inside a value (RFC 6901).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,27 +128,41 @@ pub(super) fn text_of(raw: &str) -> String {
     json::string(raw).unwrap_or_else(|| raw.to_owned())
 }
 
-/// Replaces each `{name}` that is a field by its text, in one go: what the texts hold is not looked at.
+/// Replaces each `{name}` that is a field by its text, in one go: what the texts hold is not looked at. Each field is taken once, and
+/// nothing is added beyond the limit: templates that hold each other twice would double the work, and the text, with each level.
 fn filled(template: &str, fields: &[(String, Selector)], payload: &str) -> Result<String> {
-    let mut out = String::with_capacity(template.len());
+    let limit = payload.len() + GROWTH_MAX;
+    let add = |out: &mut String, text: &str| {
+        if out.len() + text.len() > limit {
+            return Err(too_long(limit));
+        }
+        out.push_str(text);
+        Ok(())
+    };
+    let mut texts: HashMap<&str, String> = HashMap::new();
+    let mut out = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
-        out.push_str(before);
+        add(&mut out, before)?;
         let field = after
             .split_once('}')
             .and_then(|(name, behind)| Some((fields.iter().find(|(field, _)| field == name)?, behind)));
         match field {
-            Some(((_, selector), behind)) => {
-                out.push_str(&selector.text(payload)?);
+            Some(((name, selector), behind)) => {
+                let text = match texts.entry(name) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(place) => place.insert(selector.text(payload)?),
+                };
+                add(&mut out, text)?;
                 rest = behind;
             }
             None => {
-                out.push('{');
+                add(&mut out, "{")?;
                 rest = after;
             }
         }
     }
-    out.push_str(rest);
+    add(&mut out, rest)?;
     Ok(out)
 }
 
@@ -186,6 +205,24 @@ mod tests {
         assert_eq!(take(nested, r#"{"x":2}"#), r#""<2!>""#);
         let missing = r#"{"template":"{a}","fields":{"a":{"pointer":"/y"}}}"#;
         assert_eq!(take(missing, "{}"), "payload pointer `/y` did not match");
+    }
+
+    #[test]
+    fn templates_that_double_each_other_make_little() {
+        let doubled = |levels: usize| {
+            (0..levels).fold("\"payload\"".to_owned(), |inner, _| {
+                format!(r#"{{"template":"{{a}}{{a}}","fields":{{"a":{inner}}}}}"#)
+            })
+        };
+        assert_eq!(take(&doubled(17), "\"12345678\"").len(), (8 << 17) + 2);
+        let refusal = "a template makes more than 1048586 bytes of the payload of a process event: take less of it, or \
+                       make the template shorter";
+        assert_eq!(take(&doubled(18), "\"12345678\""), refusal);
+        // 4,294,967,296 times nothing.
+        assert_eq!(take(&doubled(32), "\"\""), "\"\"");
+        // What is large already may stay so.
+        let large = format!("\"{}\"", "x".repeat(2 * GROWTH_MAX));
+        assert_eq!(take(r#"{"template":"<{a}>","fields":{"a":"payload"}}"#, &large).len(), large.len() + 2);
     }
 
     #[test]
