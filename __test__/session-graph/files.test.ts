@@ -193,6 +193,8 @@ test('39: the factory', async () => {
   await second.saveSessionMeta({ sessionId: id, sessionName: 'New', createdAt: meta.createdAt, model: 'm3' });
   expect(await first.loadSessionMeta()).toMatchObject({ sessionName: 'New', cwd: null, relation: { type: 'root' } });
   await Promise.all([first.close(), second.close()]);
+  // What Windows has beside a file, whether SQLite knows of it or not.
+  writeFileSync(`${path}-turn`, '');
   await factory.deleteSession(id);
   await factory.deleteSession(id);
   expect(readdirSync(root)).toEqual([]);

@@ -73,7 +73,7 @@ export class SessionGraphStoreFactory {
   async deleteSession(sessionId: string): Promise<void> {
     const path = this.pathForSession(sessionId);
     // The log first: one that outlived its file would be taken for the next one's.
-    for (const name of [`${path}-wal`, `${path}-shm`, path]) {
+    for (const name of [`${path}-wal`, `${path}-shm`, `${path}-turn`, path]) {
       await rm(name, { force: true }).catch((error: unknown) => refused(error, 'rm', name));
     }
   }

@@ -73,7 +73,8 @@ pub struct Options {
     pub max_batch: usize,
     /// Makes new files so that they can [give room back](super::give_back); it costs a little on each write. Default `false`.
     pub shrinks: bool,
-    /// Makes room in the write-ahead log ahead of the commits, at most a megabyte, so that their syncs cost less. Default `false`.
+    /// Makes room in the write-ahead log ahead of the commits, at most a megabyte, so that their syncs cost less. On Linux only, and
+    /// not in a log that stays short. Default `false`.
     pub log_ahead: bool,
     /// Default [`Network::Refuse`].
     pub network: Network,

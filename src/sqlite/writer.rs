@@ -18,14 +18,19 @@ use crate::error::{Code, HfError, Result};
 /// Starts the writer. It ends when the queue does, and keeps nothing alive.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let shared = Arc::clone(shared);
-    std::thread::Builder::new().name("holdfast-sqlite".into()).spawn(move || run(&shared)).map(drop).map_err(|error| {
-        HfError::new(Code::Io, format!("cannot start a thread for the database: {error}; too many threads are running"))
-    })
+    let ahead = Ahead::new(&shared);
+    std::thread::Builder::new().name("holdfast-sqlite".into()).spawn(move || run(&shared, ahead)).map(drop).map_err(
+        |error| {
+            HfError::new(
+                Code::Io,
+                format!("cannot start a thread for the database: {error}; too many threads are running"),
+            )
+        },
+    )
 }
 
-fn run(shared: &Shared) {
+fn run(shared: &Shared, mut ahead: Ahead) {
     let mut checkpoints = Checkpoints::default();
-    let mut ahead = Ahead::default();
     loop {
         match shared.queue.next(shared.options.max_batch, checkpoints.is_one_due) {
             Next::Batch(jobs) => {
@@ -85,7 +90,7 @@ fn look_after_log(shared: &Shared, run: impl FnOnce(&Connection) -> Result<()>) 
 }
 
 /// A file that was deleted or replaced under us still takes writes, and nobody will ever read them.
-fn moved(db: &Connection, shared: &Shared) -> Result<()> {
+pub(super) fn moved(db: &Connection, shared: &Shared) -> Result<()> {
     #[cfg(unix)]
     if shared.path.is_some() {
         let mut moved = 0;

@@ -65,15 +65,22 @@ pub(crate) struct Renewal {
     pub(super) lease_ttl_ms: i64,
 }
 
-/// Whether a claim would find something. Reads only.
-pub(crate) fn is_something_ready(sql: &mut dyn Sql, claim: &Claim) -> Result<bool> {
-    let now = sql.now()?;
-    Ok(!select(sql, claim, now)?.is_empty())
+impl Claim {
+    /// So many batches, at most.
+    fn wanted(&self) -> i64 {
+        self.batch_ids.as_ref().map_or(self.max_batches.unwrap_or(0), |ids| ids.len() as i64)
+    }
 }
 
-/// The batches that a claim takes, in their order.
-fn select(sql: &mut dyn Sql, claim: &Claim, now: i64) -> Result<Vec<Batch>> {
-    let wanted = claim.batch_ids.as_ref().map_or(claim.max_batches.unwrap_or(0), |ids| ids.len() as i64);
+/// Whether a claim would find something. Reads only, and no more than tells: the first batch, unless it is to be exactly these.
+pub(crate) fn is_something_ready(sql: &mut dyn Sql, claim: &Claim) -> Result<bool> {
+    let now = sql.now()?;
+    let wanted = if claim.batch_ids.is_some() { claim.wanted() } else { claim.wanted().min(1) };
+    Ok(!select(sql, claim, wanted, now)?.is_empty())
+}
+
+/// The batches that a claim of `wanted` takes, in their order.
+fn select(sql: &mut dyn Sql, claim: &Claim, wanted: i64, now: i64) -> Result<Vec<Batch>> {
     let mut taken: Vec<Batch> = Vec::new();
     let mut after = 0;
     'pages: while (taken.len() as i64) < wanted {
@@ -112,7 +119,7 @@ fn select(sql: &mut dyn Sql, claim: &Claim, now: i64) -> Result<Vec<Batch>> {
 /// Claims batches; returns the claim as JSON, `null` if there is nothing.
 pub(crate) fn claim(sql: &mut dyn Sql, claim: &Claim) -> Result<String> {
     let now = sql.now()?;
-    let mut batches = select(sql, claim, now)?;
+    let mut batches = select(sql, claim, claim.wanted(), now)?;
     let Some(head) = batches.first() else { return Ok("null".to_owned()) };
     let request = &claim.request;
     let fencing = info::next_fencing(sql)?;
