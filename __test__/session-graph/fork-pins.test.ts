@@ -138,6 +138,18 @@ describe.each(KINDS)('in a $name', ({ make }) => {
     expect(await failure(store.commitRuntimeState(back))).toMatchObject({ name: 'UnknownLeafError' });
   });
 
+  test('what keeps a load or a collection from working is told', async () => {
+    const store = await make();
+    const text = await store.putBlob(new TextEncoder().encode('no JSON'));
+    await store.commitRuntimeState(commit({ checkpoint: { turnState: 1, toolStateRef: text } }));
+    expect(await failure(store.loadSession({ scope: 'fullGraph' }))).toMatchObject({ name: 'RecordDecodeError' });
+    expect(await store.verify({ deep: true })).toMatchObject([{ kind: 'blob', key: text }]);
+    const none = await store.putArtifactBlob({ kind: 'checkpointManifest' }, new TextEncoder().encode('no manifest'));
+    await store.commitRuntimeState(commit({ retainedBlobRefs: [none] }));
+    expect(await store.gcUnreachable()).toMatchObject({ aborted: { ref: none } });
+    for (const deep of [false, true]) expect(await store.verify({ deep })).toMatchObject([{ kind: 'manifest', key: none }]);
+  });
+
   test('a fork that fails leaves nothing, and replaces nothing', async () => {
     const store = await make();
     const to = newFile();
