@@ -83,7 +83,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
    */
   static async preflight(path: string, opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<PreflightReport> {
     const deep = opts.deep === undefined || checkBooleanOf(opts.deep, 'opts.deep');
-    return preflightOf(path, () => SessionGraphStore.peek(path), deep, opts.signal);
+    return preflightOf(() => SessionGraphStore.peek(path), deep, opts.signal);
   }
 
   /** Opens a file for a look that leaves nothing beside it. @internal */

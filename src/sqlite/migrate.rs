@@ -17,6 +17,11 @@ pub(super) struct Identity {
     pub objects: u32,
 }
 
+impl Identity {
+    /// Of a file without anything in it.
+    pub(super) const EMPTY: Self = Self { application_id: 0, user_version: 0, objects: 0 };
+}
+
 /// Reads the marks of a file, all at one moment: another process may be migrating it.
 pub(super) fn identify(db: &Connection) -> Result<Identity> {
     let ask = || -> rusqlite::Result<Identity> {
@@ -108,7 +113,7 @@ pub(super) fn missing(found: Identity, options: &Options, path: &Path) -> HfErro
         .filter(|migration| migration.version > found.user_version)
         .map(|migration| format!("{:04} {}", migration.version, migration.name))
         .collect();
-    HfError::new(
+    let error = HfError::new(
         Code::Database,
         format!(
             "{} lacks these migrations: {}; open it once with migrate: 'auto'",
@@ -119,7 +124,9 @@ pub(super) fn missing(found: Identity, options: &Options, path: &Path) -> HfErro
     .with_field("path", path.to_string_lossy())
     .with_field("missing", missing)
     .with_field("found", found.user_version)
-    .with_field("expected", options.version())
+    .with_field("expected", options.version());
+    // A file without anything in it, such as one whose first opening was cut short, is older than nothing.
+    if found.user_version == 0 && found.objects == 0 { error.with_field("reason", "empty") } else { error }
 }
 
 fn in_transaction(
