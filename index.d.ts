@@ -6334,7 +6334,7 @@ export interface NodeAt {
 export interface PreflightReport {
   /**
    * `ready`; `missing` and `empty`: opening makes a store; `newer`: written by a newer version; `older`: by one from which nothing leads
-   * here; `foreign`: no session database; `damaged`: see `problems`.
+   * here; `foreign`: no session database; `damaged`: see `problems`, also for a file in the middle of a change that `open` undoes.
    */
   verdict: "ready" | "missing" | "empty" | "newer" | "older" | "foreign" | "damaged";
   /** Whether `open` would succeed. A damaged store may open, too, and fail later. */
@@ -7123,8 +7123,8 @@ export declare class InternalPanicError extends HoldfastError {
 export declare class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   readonly kind: string;
-  /** Whether a newer build wrote it, an older one without a migration, or something else. */
-  readonly reason: "newer" | "older" | "foreign";
+  /** Whether a newer build wrote it, an older one without a migration, or something else; `empty`: nothing is in it, and opening it to write makes a store. */
+  readonly reason: "newer" | "older" | "foreign" | "empty";
   /** The version that the file has. */
   readonly found: number;
   /** The version that this build writes. */
@@ -7298,8 +7298,12 @@ export declare class HostEventStore implements AsyncDisposable {
 }
 
 /**
- * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
- * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
+ * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings. Left out are the turn's stamp, the
+ * expected revision, ids and times of nodes, the leaf, ids and tokens of claims, and which stored node an appended one hangs from (that it is a
+ * stored one counts). Completed batches, attachments and `retainedBlobRefs` count in any order.
+ *
+ * A part of the checkpoint may be given as a value or by its reference. `toolState` and `pluginSnapshot` are hashed as the text that is stored,
+ * so there the order of an object's keys counts, unlike everywhere else: build them the same way in each try.
  *
  * @param commit The commit.
  * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.

@@ -237,6 +237,9 @@ test('13: the hash of a turn knows what matters', () => {
   expect(turnCommitHash(base({ expectedHeadRevision: 9, completedQueueClaims: again }, 'other', 'later'))).toBe(hash);
   expect(turnCommitHash(base({}, 'n', 't', { timestamp: 2 }))).not.toBe(hash);
   expect(turnCommitHash(base({ checkpoint: { turnState: {}, toolState: { z: 2 }, executionState: new Uint8Array([1, 2]) } }))).not.toBe(hash);
+  const retaining = (...retainedBlobRefs: string[]) => turnCommitHash(base({ retainedBlobRefs }));
+  expect([retaining(), retaining('y', 'x')]).toEqual([hash, retaining('x', 'y')]);
+  expect(new Set([hash, retaining('x'), retaining('y')]).size).toBe(3);
   const scrub = { scrubPayload: () => null };
   expect(turnCommitHash(base(), scrub)).toBe(turnCommitHash(base({}, 'n', 't', { timestamp: 2 }), scrub));
 });

@@ -48,11 +48,45 @@ test.each(['VIEW v AS SELECT 1', 'TABLE t (a)', 'INDEX i ON t (a)', 'TRIGGER r A
 test('an empty file becomes a store, for who may write', async () => {
   const path = newFile();
   writeFileSync(path, '');
-  expect(await failure(SessionGraphStore.openReadOnly(path))).toMatchObject({ name: 'UnsupportedSchemaError' });
+  for (const error of [await failure(SessionGraphStore.openReadOnly(path)), await opening(path, { migrate: 'never' })]) {
+    expect(error).toMatchObject({ name: 'UnsupportedSchemaError', reason: 'empty', message: expect.stringContaining('Open it once') });
+  }
   expect(statSync(path).size).toBe(0);
   const store = await open(path);
   await store.commitRuntimeState(append([node('a')]));
   expect(await ids(store, { scope: 'activePath' })).toEqual(['a']);
+});
+
+test('a file whose first opening was cut short is empty, and opens', async () => {
+  const whole = newFile();
+  const other = await open(whole);
+  const header = readFileSync(whole).subarray(0, 4096);
+  await other.close();
+  // SQLite's journal of a file that had this many pages before.
+  const journal = (pages: number): Buffer => {
+    const text = Buffer.alloc(512);
+    Buffer.from('d9d505f920a163d7', 'hex').copy(text);
+    [pages, 512, 4096].forEach((value, index) => text.writeUInt32BE(value, 16 + 4 * index));
+    return text;
+  };
+  for (const pages of [null, 0]) {
+    const path = newFile();
+    writeFileSync(path, header);
+    if (pages !== null) writeFileSync(`${path}-journal`, journal(pages));
+    expect(await SessionGraphStore.preflight(path)).toEqual({ verdict: 'empty', opens: true, found: 0, expected: 3, problems: [] });
+    expect(await failure(SessionGraphStore.openReadOnly(path))).toMatchObject({ name: 'UnsupportedSchemaError', reason: 'empty' });
+    const store = await open(path);
+    await store.commitRuntimeState(commit());
+    expect(await SessionGraphStore.preflight(path)).toMatchObject({ verdict: 'ready' });
+  }
+  // A store whose journal was switched elsewhere, in the middle of a change.
+  raw(whole, 'PRAGMA journal_mode = DELETE');
+  writeFileSync(`${whole}-journal`, journal(statSync(whole).size / 4096));
+  expect(await SessionGraphStore.preflight(whole)).toMatchObject({ verdict: 'damaged', opens: true, problems: [{ key: 'database' }] });
+  const error = await failure(SessionGraphStore.openReadOnly(whole));
+  expect(error).toMatchObject({ hfCode: 'HF_IO', message: expect.stringContaining('SessionGraphStore.open') });
+  await open(whole);
+  expect(await SessionGraphStore.preflight(whole)).toMatchObject({ verdict: 'ready' });
 });
 
 test('a store whose head is damaged can be committed to, and is whole again', async () => {

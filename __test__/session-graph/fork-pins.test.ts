@@ -128,7 +128,6 @@ describe.each(KINDS)('in a $name', ({ make }) => {
     expect(await store.fork(to)).toMatchObject({ leafNodeId: null, nodeCount: 0, checkpointRef });
     const fork = await open(to);
     expect((await fork.loadSession({ scope: 'fullGraph' }))!.graph).toEqual({ nodes: [], leafNodeId: null });
-    expect((await fork.loadSessionMeta())!.relation).toMatchObject({ type: 'fork', leafNodeId: null });
     expect(await failure(store.fork(newFile(), { leafNodeId: 'c' }))).toMatchObject({ name: 'UnknownLeafError' });
     expect(await store.pinCheckpoint('p')).toMatchObject({ nodeId: null, checkpointRef });
     expect(await store.commitRuntimeState(commit({ graph: { type: 'unchanged', leafNodeId: 'c' } }))).toMatchObject({ headRevision: 2 });
@@ -136,6 +135,18 @@ describe.each(KINDS)('in a $name', ({ make }) => {
     await store.commitRuntimeState(commit({ graph: { type: 'unchanged', leafNodeId: 'a' } }));
     const back = commit({ graph: { type: 'unchanged', leafNodeId: 'c' } });
     expect(await failure(store.commitRuntimeState(back))).toMatchObject({ name: 'UnknownLeafError' });
+  });
+
+  test('what keeps a load or a collection from working is told', async () => {
+    const store = await make();
+    const text = await store.putBlob(new TextEncoder().encode('no JSON'));
+    await store.commitRuntimeState(commit({ checkpoint: { turnState: 1, toolStateRef: text } }));
+    expect(await failure(store.loadSession({ scope: 'fullGraph' }))).toMatchObject({ name: 'RecordDecodeError' });
+    expect(await store.verify({ deep: true })).toMatchObject([{ kind: 'blob', key: text }]);
+    const none = await store.putArtifactBlob({ kind: 'checkpointManifest' }, new TextEncoder().encode('no manifest'));
+    await store.commitRuntimeState(commit({ retainedBlobRefs: [none] }));
+    expect(await store.gcUnreachable()).toMatchObject({ aborted: { ref: none } });
+    for (const deep of [false, true]) expect(await store.verify({ deep })).toMatchObject([{ kind: 'manifest', key: none }]);
   });
 
   test('a fork that fails leaves nothing, and replaces nothing', async () => {

@@ -237,8 +237,8 @@ export class InternalPanicError extends HoldfastError {
 export class UnsupportedSchemaError extends HoldfastError {
   /** What was to be opened. */
   declare readonly kind: string;
-  /** Whether a newer build wrote it, an older one without a migration, or something else. */
-  declare readonly reason: 'newer' | 'older' | 'foreign';
+  /** Whether a newer build wrote it, an older one without a migration, or something else; `empty`: nothing is in it, and opening it to write makes a store. */
+  declare readonly reason: 'newer' | 'older' | 'foreign' | 'empty';
   /** The version that the file has. */
   declare readonly found: number;
   /** The version that this build writes. */

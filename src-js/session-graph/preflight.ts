@@ -1,5 +1,4 @@
 /** Looking at a file before it is opened. */
-import { stat } from 'node:fs/promises';
 import { HoldfastError } from '../errors';
 import { SESSION_SCHEMA_VERSION } from './constants';
 import { StoreNotFoundError, UnsupportedSchemaError } from './errors';
@@ -13,8 +12,13 @@ interface Store {
   close(): Promise<void>;
 }
 
+/** Whether a process was killed in the middle of a change that the next writer undoes. */
+function isUnfinished(error: unknown): error is HoldfastError {
+  return error instanceof HoldfastError && (error as { reason?: unknown }).reason === 'unfinished';
+}
+
 /** Gives the verdict; `look` opens the file for reading. */
-export async function preflightOf(path: string, look: () => Promise<Store>, deep: boolean, signal?: AbortSignal): Promise<PreflightReport> {
+export async function preflightOf(look: () => Promise<Store>, deep: boolean, signal?: AbortSignal): Promise<PreflightReport> {
   signal?.throwIfAborted();
   const report = (verdict: PreflightReport['verdict'], found: number | null, problems: IntegrityProblem[] = []): PreflightReport => ({
     verdict,
@@ -32,8 +36,12 @@ export async function preflightOf(path: string, look: () => Promise<Store>, deep
     store = await look();
   } catch (error) {
     if (error instanceof StoreNotFoundError) return report('missing', null);
+    if (isUnfinished(error)) {
+      // What opening undoes cannot be looked at before, without writing.
+      const detail = `${error.message}; until then what is in it cannot be looked at`;
+      return { ...report('damaged', null, [{ kind: 'head', key: 'database', detail }]), opens: true };
+    }
     if (!(error instanceof UnsupportedSchemaError)) return report('damaged', null, damaged(error));
-    if (error.found === 0 && (await stat(path)).size === 0) return report('empty', 0);
     return report(error.reason, error.found);
   }
   try {

@@ -85,7 +85,7 @@ export class SessionGraphStore extends SessionGraphUpkeep {
   static async preflight(path: string, opts: { deep?: boolean; signal?: AbortSignal } = {}): Promise<PreflightReport> {
     checkObject(opts, 'opts', ['deep', 'signal']);
     const deep = opts.deep === undefined || checkBooleanOf(opts.deep, 'opts.deep');
-    return preflightOf(path, () => SessionGraphStore.peek(path), deep, checkSignal(opts.signal, 'opts.signal'));
+    return preflightOf(() => SessionGraphStore.peek(path), deep, checkSignal(opts.signal, 'opts.signal'));
   }
 
   /** Opens a file for a look that leaves nothing beside it. @internal */

@@ -8,8 +8,12 @@ import type { RuntimeCommit } from './commit-types';
 import type { JsonValue, SessionNodeRecord } from './value-types';
 
 /**
- * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings (node ids and times, the expected
- * revision, the leaf, claims' ids and tokens). It does not matter whether a part of the checkpoint is given as a value or by reference.
+ * Computes the hash of a commit: over all that it decides, and nothing that may differ between two sendings. Left out are the turn's stamp, the
+ * expected revision, ids and times of nodes, the leaf, ids and tokens of claims, and which stored node an appended one hangs from (that it is a
+ * stored one counts). Completed batches, attachments and `retainedBlobRefs` count in any order.
+ *
+ * A part of the checkpoint may be given as a value or by its reference. `toolState` and `pluginSnapshot` are hashed as the text that is stored,
+ * so there the order of an object's keys counts, unlike everywhere else: build them the same way in each try.
  *
  * @param commit The commit.
  * @param options `scrubPayload` rewrites each node's payload before it is hashed, for payloads with times or random ids in them.

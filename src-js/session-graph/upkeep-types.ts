@@ -98,7 +98,7 @@ export interface NodeAt {
 export interface PreflightReport {
   /**
    * `ready`; `missing` and `empty`: opening makes a store; `newer`: written by a newer version; `older`: by one from which nothing leads
-   * here; `foreign`: no session database; `damaged`: see `problems`.
+   * here; `foreign`: no session database; `damaged`: see `problems`, also for a file in the middle of a change that `open` undoes.
    */
   verdict: 'ready' | 'missing' | 'empty' | 'newer' | 'older' | 'foreign' | 'damaged';
   /** Whether `open` would succeed. A damaged store may open, too, and fail later. */

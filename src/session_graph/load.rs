@@ -182,7 +182,7 @@ fn hydrate(
 }
 
 /// A reference that was given may lead to anything; the parts that are values must be JSON.
-fn checked_json(name: &str, reference: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn checked_json(name: &str, reference: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
     if name == "executionState" || json::validate(&bytes).is_ok() {
         return Ok(bytes);
     }

@@ -49,7 +49,7 @@ pub(crate) fn hash(message: &Message<'_>, nodes: &[NewNode], checkpoint: &ReadyC
     let batches = message.completions.iter().flat_map(|completion| &completion.batch_ids);
     let text = format!(
         "{{\"v\":{VERSION},\"sessionId\":{},\"config\":{},\"agentFrames\":{},\"currentAgentFrameId\":{},\"delta\":\"{}\",\
-         \"nodes\":[{}],\"checkpoint\":{},\"usageDeltas\":[{}],\"completedBatchIds\":{},\"attachmentIds\":{}}}",
+         \"nodes\":[{}],\"checkpoint\":{},\"usageDeltas\":[{}],\"completedBatchIds\":{},\"attachmentIds\":{},\"retainedBlobRefs\":{}}}",
         json::quote(&message.session_id),
         message.config.get(),
         message.agent_frames.get(),
@@ -60,6 +60,8 @@ pub(crate) fn hash(message: &Message<'_>, nodes: &[NewNode], checkpoint: &ReadyC
         usage.join(","),
         sorted(batches),
         sorted(message.attachments.iter()),
+        // What is kept is decided with the turn: one that keeps another blob must not be answered with the first one's result.
+        sorted(message.retained.iter()),
     );
     let canonical = json::canonical(&text).map_err(|error| {
         HfError::new(Code::InvalidArgument, format!("the commit is no JSON that can be hashed: {error}"))

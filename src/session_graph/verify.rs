@@ -1,14 +1,16 @@
 //! Is what is stored sound?
 
+use std::collections::BTreeSet;
+
 use super::error::missing_blob;
 use super::graph;
-use super::load::{is_about_a_row, problem};
+use super::load::{checked_json, is_about_a_row, problem};
 use super::manifest::Manifest;
 use super::queue;
 use super::sql::{Sql, all, first};
 use super::tables::head::{self, Head};
 use super::tables::{blobs, gc, info, pins, usage};
-use crate::error::Result;
+use crate::error::{Code, HfError, Result};
 use crate::json;
 
 /// Everything that is wrong, as JSON objects. `deep` compares each blob with its hash and looks at each node.
@@ -16,6 +18,7 @@ pub(crate) fn problems(sql: &mut dyn Sql, deep: bool) -> Result<Vec<String>> {
     let mut found = Vec::new();
     counters(sql, &mut found)?;
     roots(sql, &mut found)?;
+    blocks(sql, deep, &mut found)?;
     for (hash, why) in blobs::misplaced(sql)? {
         found.push(problem("blob", &hash, why));
     }
@@ -70,6 +73,57 @@ fn counters(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is there, and what it says cannot be used: a root that is said to be a manifest and is none ends every collection, and a state that
+/// is no JSON (`deep`) every load. What is missing or damaged is told elsewhere.
+fn blocks(sql: &mut dyn Sql, deep: bool, found: &mut Vec<String>) -> Result<()> {
+    let known = |error: &HfError| match error.code() {
+        Code::GraphMissingBlob => true,
+        Code::GraphBlobCorrupt => deep,
+        _ => false,
+    };
+    let (mut kept, mut checkpoints) = (BTreeSet::new(), BTreeSet::new());
+    if let Some(head) = told(head::get(sql))?.flatten() {
+        kept.extend(told(head.contents())?.map(|contents| contents.retained_blob_refs).unwrap_or_default());
+        checkpoints.insert(head.checkpoint_ref);
+    }
+    for pin in told(pins::every(sql))?.unwrap_or_default() {
+        kept.extend(told(pin.retained())?.unwrap_or_default());
+        checkpoints.insert(pin.checkpoint_ref);
+    }
+    let names = all(sql, "list names", "SELECT blob_ref FROM artifact_refs", &[], |row| Ok(row.string(0).ok()))?;
+    kept.extend(names.into_iter().flatten());
+    for reference in &kept {
+        // Those that are checkpoints, too, are told as such.
+        match gc::expand(sql, reference, false) {
+            Err(error) if known(&error) || checkpoints.contains(reference) => {}
+            Err(error) if is_about_a_row(&error) => found.push(problem("manifest", reference, error.message())),
+            other => drop(other?),
+        }
+    }
+    let mut looked = BTreeSet::new();
+    for reference in checkpoints.iter().filter(|_| deep) {
+        let manifest = told(gc::expand(sql, reference, true))?.flatten();
+        for (name, part) in manifest.iter().flat_map(Manifest::components) {
+            if name == "executionState" || !looked.insert(part.to_owned()) {
+                continue;
+            }
+            let Some(bytes) = told(blobs::get(sql, part, name))?.flatten() else { continue };
+            if let Err(error) = checked_json(name, part, bytes) {
+                found.push(problem("blob", part, error.message()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out what is told elsewhere.
+fn told<T>(outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(error) if is_about_a_row(&error) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn roots(sql: &mut dyn Sql, found: &mut Vec<String>) -> Result<()> {

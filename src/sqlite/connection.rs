@@ -77,6 +77,10 @@ fn prepare_file(db: &Connection, path: &Path, options: &Options) -> Result<()> {
     }
     let found = migrate::identify(db)?;
     migrate::verify(found, options, path)?;
+    // Before anything is written: the log alone would make an empty file a database.
+    if options.migrate == Migrate::Check && !migrate::is_complete(found, options) {
+        return Err(migrate::missing(found, options, path));
+    }
     // A file that has tables would only be written to, for nothing.
     if options.shrinks && found.objects == 0 {
         shrink::prepare(db).map_err(sql)?;

@@ -17,6 +17,11 @@ pub(super) struct Identity {
     pub objects: u32,
 }
 
+impl Identity {
+    /// Of a file without anything in it.
+    pub(super) const EMPTY: Self = Self { application_id: 0, user_version: 0, objects: 0 };
+}
+
 /// Reads the marks of a file, all at one moment: another process may be migrating it.
 pub(super) fn identify(db: &Connection) -> Result<Identity> {
     let ask = || -> rusqlite::Result<Identity> {
@@ -84,12 +89,17 @@ pub(super) fn verify(found: Identity, options: &Options, path: &Path) -> Result<
     Ok(())
 }
 
+/// Whether a file is ours, and of our version.
+pub(super) fn is_complete(found: Identity, options: &Options) -> bool {
+    found.application_id == options.application_id && found.user_version == options.version()
+}
+
 /// Brings the schema to our version, or says what is missing. All steps, the version and the mark go in one transaction;
 /// who comes second finds everything done.
 pub(super) fn migrate(db: &Connection, options: &Options, path: &Path, turn: &mut Turn) -> Result<()> {
     let found = identify(db)?;
     verify(found, options, path)?;
-    let complete = found.application_id == options.application_id && found.user_version == options.version();
+    let complete = is_complete(found, options);
     let begin = || turn.begin(db, options.busy_timeout);
     match options.migrate {
         _ if complete => Ok(()),
@@ -108,7 +118,7 @@ pub(super) fn missing(found: Identity, options: &Options, path: &Path) -> HfErro
         .filter(|migration| migration.version > found.user_version)
         .map(|migration| format!("{:04} {}", migration.version, migration.name))
         .collect();
-    HfError::new(
+    let error = HfError::new(
         Code::Database,
         format!(
             "{} lacks these migrations: {}; open it once with migrate: 'auto'",
@@ -119,7 +129,9 @@ pub(super) fn missing(found: Identity, options: &Options, path: &Path) -> HfErro
     .with_field("path", path.to_string_lossy())
     .with_field("missing", missing)
     .with_field("found", found.user_version)
-    .with_field("expected", options.version())
+    .with_field("expected", options.version());
+    // A file without anything in it, such as one whose first opening was cut short, is older than nothing.
+    if found.user_version == 0 && found.objects == 0 { error.with_field("reason", "empty") } else { error }
 }
 
 fn in_transaction(

@@ -1,5 +1,6 @@
 //! A database that this process only looks at.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -7,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, OpenFlags};
 
 use super::connection::{beside, explained, immutable, set};
+use super::error::sqlite_code;
+use super::migrate::Identity;
 use super::{Options, migrate, sql_error};
 use crate::durable::{IoContext, atomic};
 use crate::error::{Code, HfError, Result};
@@ -80,14 +83,25 @@ impl ReadOnly {
         let is_frozen = !log && (!writable(atomic::folder_of(&path)) || (peeks && is_alone(&path)));
         let frozen = is_frozen.then_some(seen);
         let this = Self { path, options, frozen, idle: Mutex::new(Some(Vec::new())) };
-        this.read(|db| {
+        let looked = this.read(|db| {
             let found = migrate::identify(db)?;
             migrate::verify(found, &this.options, &this.path)?;
             let complete = found.application_id == this.options.application_id
                 && found.user_version == this.options.migrations.last().map_or(0, |last| last.version);
             if complete { Ok(()) } else { Err(migrate::missing(found, &this.options, &this.path)) }
-        })?;
-        Ok(this)
+        });
+        match looked {
+            Ok(()) => Ok(this),
+            // A process was killed in the middle of a change that has no log yet, and SQLite lets only a writer undo it.
+            Err(error) if sqlite_code(&error) == Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK) => {
+                Err(if undoes_everything(&this.path) {
+                    migrate::missing(Identity::EMPTY, &this.options, &this.path)
+                } else {
+                    unfinished(&error, &this.path)
+                })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<Vec<Connection>>> {
@@ -188,6 +202,27 @@ impl ReadOnly {
 /// Whether nobody has the file open, and nobody left a log or a journal.
 fn is_alone(path: &Path) -> bool {
     ["-wal", "-shm", "-journal"].iter().all(|suffix| !beside(path, suffix).exists())
+}
+
+/// Whether the journal beside a file says that the file was empty before the change: that is how SQLite makes one.
+fn undoes_everything(path: &Path) -> bool {
+    const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let mut header = [0; 20];
+    let read = std::fs::File::open(beside(path, "-journal")).and_then(|mut file| file.read_exact(&mut header));
+    // Behind the magic: how many pages follow, a nonce, and how many pages the file had.
+    read.is_ok() && header.starts_with(&MAGIC) && header.ends_with(&[0; 4])
+}
+
+/// Says who can undo a change that was cut short.
+fn unfinished(error: &HfError, path: &Path) -> HfError {
+    let shown = path.display();
+    let text = format!(
+        "a change of {shown} was cut short, and only a writer can undo it; open it once to write, then read it"
+    );
+    HfError::new(Code::Io, text)
+        .with_field("path", path.to_string_lossy())
+        .with_field("reason", "unfinished")
+        .with_field("sqliteCode", sqlite_code(error))
 }
 
 /// Whether SQLite can make files in `folder`.

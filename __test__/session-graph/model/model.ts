@@ -295,5 +295,6 @@ function fingerprint(commit: RuntimeCommit, { manifest }: Prepared): string {
     commit.usageDeltas ?? [],
     (commit.completedQueueClaims ?? []).flatMap(({ batchIds }) => batchIds).sort(),
     [...(commit.committedAttachmentIds ?? [])].sort(),
+    [...(commit.retainedBlobRefs ?? [])].sort(),
   ]);
 }

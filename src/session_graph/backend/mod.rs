@@ -110,6 +110,19 @@ pub(super) fn unsupported(error: HfError, kind: &str) -> HfError {
     let number = |name: &str| error.fields().get(name).and_then(serde_json::Value::as_u64);
     let (Some(found), Some(expected)) = (number("found"), number("expected")) else { return error };
     let reason = error.fields().get("reason").and_then(serde_json::Value::as_str).unwrap_or("older");
+    if reason == "empty" {
+        let shown = error.fields().get("path").and_then(serde_json::Value::as_str).unwrap_or("the file");
+        let text = format!(
+            "There is no holdfast {kind} store in {shown} yet: it is empty. Open it once with `open`, and without `migrate: 'never'`, \
+             to make one. The file was not changed."
+        );
+        return HfError::new(Code::GraphUnsupportedSchema, text)
+            .with_field("kind", kind)
+            .with_field("reason", reason)
+            .with_field("found", found)
+            .with_field("expected", expected)
+            .with_field("path", shown);
+    }
     let (code, advice) = match reason {
         "newer" => (Code::FormatTooNew, "It was written by a newer build.".to_owned()),
         "foreign" => (Code::GraphUnsupportedSchema, format!("It is not a holdfast {kind} database.")),

@@ -31,6 +31,9 @@ pub(super) fn open(config: &Config) -> Result<Arc<dyn Backend>> {
         Options { busy_timeout: Duration::from_millis(config.busy_timeout_ms), ..options(APPLICATION_ID, MIGRATIONS) };
     let opened = if config.peeks { ReadOnly::peek(path, options) } else { ReadOnly::open(path, options) };
     let database = opened.map_err(|error| {
+        if error.fields().get("reason").and_then(serde_json::Value::as_str) == Some("unfinished") {
+            return error.with_advice("SessionGraphStore.open does that");
+        }
         if error.node_code() != Some("ENOENT") {
             return error;
         }

@@ -116,6 +116,85 @@ fn check_24_a_leaf_that_was_removed_leaves_a_sound_store_that_goes_on() {
 }
 
 #[test]
+fn what_keeps_a_load_or_a_collection_from_working_is_told() {
+    let store = open(&Config::default());
+    let put = |kind: &str, text: &[u8]| {
+        let command = format!("{{\"do\":\"putBlob\",\"kind\":{kind},\"compressible\":false}}");
+        let answer = write_with(&store, &command, vec![text.to_vec()]).unwrap();
+        answer.trim_matches('"').to_owned()
+    };
+    let told = |deep: bool| read(&store, &format!("{{\"do\":\"verify\",\"deep\":{deep}}}")).unwrap().text;
+    let text = put("null", b"no JSON");
+    let plain = commit("unchanged", &[], None);
+    let state = format!("\"turnState\":{{}},\"toolStateRef\":\"{text}\"");
+    write(&store, &plain.replace("\"turnState\":{}", &state)).unwrap();
+    assert_eq!(code(ids(&store, false, None)), Code::GraphRecordDecode);
+    assert!(told(true).starts_with(&format!("[{{\"kind\":\"blob\",\"key\":\"{text}\"")), "{}", told(true));
+    let none = put("\"checkpointManifest\"", b"no manifest");
+    let retaining = format!("\"retained\":[\"{none}\"],\"checkpoint\":");
+    write(&store, &plain.replace("\"checkpoint\":", &retaining)).unwrap();
+    let collected = write(&store, "{\"do\":\"gc\",\"minBlobAgeMs\":0}").unwrap();
+    assert!(collected.contains("aborted"), "{collected}");
+    for deep in [false, true] {
+        assert_eq!(
+            told(deep).matches(&format!("{{\"kind\":\"manifest\",\"key\":\"{none}\"")).count(),
+            1,
+            "{}",
+            told(deep)
+        );
+    }
+    close(&store);
+}
+
+#[test]
+fn check_13_a_turn_that_retains_another_blob_is_another_turn() {
+    let plain = commit("append", &[node("a", None)], Some("a"));
+    let hash = |retained: &str| {
+        let text = plain.replace("\"checkpoint\":", &format!("\"retained\":[{retained}],\"checkpoint\":"));
+        crate::session_graph::turn_commit_hash(&text, None).unwrap()
+    };
+    assert_eq!(hash("\"x\",\"y\""), hash("\"y\",\"x\""));
+    assert_ne!(hash(""), hash("\"x\""));
+    assert_ne!(hash("\"y\""), hash("\"x\""));
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "what another process left")]
+fn a_file_whose_first_opening_was_cut_short_is_empty_and_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole.db");
+    let other = open(&Config { path: Some(whole.clone()), ..Config::default() });
+    let header = std::fs::read(&whole).unwrap()[..4096].to_vec();
+    close(&other);
+    let journal = |pages: u8| {
+        let mut text = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+        text.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, pages, 0, 0, 2, 0, 0, 0, 16, 0]);
+        text.resize(512, 0);
+        text
+    };
+    for pages in [None, Some(0), Some(1)] {
+        let path = folder.path().join(format!("{pages:?}.db"));
+        std::fs::write(&path, &header).unwrap();
+        if let Some(pages) = pages {
+            std::fs::write(folder.path().join(format!("{}-journal", path.display())), journal(pages)).unwrap();
+        }
+        for peeks in [false, true] {
+            let config = Config { path: Some(path.clone()), read_only: true, peeks, ..Config::default() };
+            let error = Store::open(&config).unwrap_err();
+            let (code, reason) = match pages {
+                Some(1) => (Code::Io, "unfinished"),
+                _ => (Code::GraphUnsupportedSchema, "empty"),
+            };
+            assert_eq!((error.code(), error.fields()["reason"].as_str()), (code, Some(reason)), "{pages:?}: {error}");
+            assert!(error.message().contains("open"), "{error}");
+        }
+        let store = open(&Config { path: Some(path), ..Config::default() });
+        assert_eq!(problems(&store), "[]");
+        close(&store);
+    }
+}
+
+#[test]
 fn a_failing_commit_in_a_group_undoes_itself_alone() {
     both(|store| {
         let (tell, told) = mpsc::channel();
