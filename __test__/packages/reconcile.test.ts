@@ -300,11 +300,16 @@ describe('hosts', () => {
     const packages = await somePackages(1);
     const bad = makeHost(packages);
     const good = makeHost(packages, { storeRoot: bad.storeRoot });
-    bad.deps.fetchBlob = async () => {
-      await sleep(20);
-      throw new Error('no network');
-    };
-    const [failed, succeeded] = await Promise.allSettled([bad.to('h'), good.to('h')]);
+    const begun = new Promise<void>((resolve) => {
+      bad.deps.fetchBlob = async () => {
+        resolve();
+        await sleep(20);
+        throw new Error('no network');
+      };
+    });
+    const failing = bad.to('h');
+    await Promise.race([begun, failing]);
+    const [failed, succeeded] = await Promise.allSettled([failing, good.to('h')]);
     expect((failed as PromiseRejectedResult).reason.message).toBe('no network');
     expect(succeeded.status).toBe('fulfilled');
     expect(good.fetched).toHaveLength(1);
