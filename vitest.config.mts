@@ -7,7 +7,7 @@ export default defineConfig({
     // Crash tests start and kill real processes; on a loaded machine that takes seconds.
     testTimeout: 60_000,
     // Most of the time goes into waiting for locks, kills and disks.
-    maxWorkers: 3,
+    maxWorkers: 2,
     hookTimeout: 60_000,
     // The package under test is loaded by Node itself, as users load it, not transformed by vite.
     server: { deps: { external: [/\/dist\//] } },
